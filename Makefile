@@ -1,0 +1,59 @@
+# The developer loop: serve, test, check, bench, lock. Each target sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+MODEL := $(VENV)/.model
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format bench lock clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing the service's packages (once, a minute or two) ..."
+	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --quiet --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	@echo "Installing the test tools ..."
+	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(MODEL): $(VENV)/.runtime
+	$(BIN)/python -m scripts.setup_model
+	@touch $@
+
+serve: $(MODEL)  ## set up everything and run the service on port 8900
+	$(BIN)/python -m scripts.serve
+
+test: check $(MODEL)  ## set up everything, check the code, run every test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## reformat and apply safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(MODEL) $(VENV)/.dev  ## measure speed and quality (minutes)
+	$(BIN)/python -m benchmarks
+
+lock: $(VENV)/.dev  ## resolve the dependencies anew into the lock files
+	$(PIP) install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --upgrade \
+	  --generate-hashes --no-annotate --no-header --quiet -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade \
+	  --generate-hashes --no-annotate --no-header --quiet -o requirements-dev.lock
+
+clean:  ## remove what set-up made (never your memories in ./data)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Speed and quality, measured: fixed seeds, JSON out, ratios against a baseline."""

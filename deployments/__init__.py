@@ -1,0 +1,1 @@
+"""Thin Ray Serve processes around the engine."""

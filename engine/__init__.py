@@ -1,0 +1,1 @@
+"""The memory engine: a library without Ray, HTTP, MCP or environment variables."""

@@ -1,0 +1,166 @@
+"""Every error the engine raises, one tree.
+
+```
+EngineError
+├── InvalidInputError            the caller's fault; nothing was changed
+│   └── PathNotAllowedError      a path outside the workspace
+├── NotFoundError
+│   ├── MemoryNotFoundError
+│   └── BackupNotFoundError
+├── OverloadedError              a bounded queue is full; try again
+├── NotReadyError                starting, restoring or shutting down; try again
+├── EmbeddingError
+│   ├── ModelNotFoundError       the model files are missing or not the expected ones
+│   └── ModelMismatchError       the store's vectors come from another model
+└── StorageError
+    ├── StoreLockedError         another process owns the data directory
+    ├── StoreCorruptError        what is on disk cannot be trusted
+    ├── StoreFormatError         written by a newer release, or not ours
+    ├── StoreFullError           no space left; nothing of the write was kept
+    ├── BackupError              a backup could not be made or is broken
+    └── LegacyImportError        an original data directory that cannot be taken over
+```
+
+They cross process borders by pickle, so each takes positional arguments, hands them to
+`Exception.__init__`, keeps them as attributes, and builds its sentence in `__str__`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EngineError(Exception):
+    """Base of every engine error. `code` is stable and machine-readable."""
+
+    code: ClassVar[str] = "engine_error"
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message or self.code
+
+
+class InvalidInputError(EngineError):
+    """The request cannot be carried out as given."""
+
+    code = "invalid_input"
+
+
+class PathNotAllowedError(InvalidInputError):
+    """A path leads outside the workspace directory, after symlinks."""
+
+    code = "path_not_allowed"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"'{self.path}' is outside the workspace directory"
+
+
+class NotFoundError(EngineError):
+    """What the caller named does not exist."""
+
+    code = "not_found"
+
+
+class MemoryNotFoundError(NotFoundError):
+    """No memory has this id."""
+
+    code = "memory_not_found"
+
+    def __init__(self, memory_id: int) -> None:
+        Exception.__init__(self, memory_id)
+        self.memory_id = memory_id
+
+    def __str__(self) -> str:
+        return f"Memory ID {self.memory_id} not found"
+
+
+class BackupNotFoundError(NotFoundError):
+    """No backup has this name."""
+
+    code = "backup_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"Backup '{self.name}' not found"
+
+
+class OverloadedError(EngineError):
+    """A bounded queue is full. Nothing of the request was applied."""
+
+    code = "overloaded"
+
+
+class NotReadyError(EngineError):
+    """The part that would answer is starting, restoring or shutting down."""
+
+    code = "not_ready"
+
+
+class EmbeddingError(EngineError):
+    """A text could not be embedded."""
+
+    code = "embedding_failed"
+
+
+class ModelNotFoundError(EmbeddingError):
+    """The model files are missing, or their hashes are not the expected ones."""
+
+    code = "model_not_found"
+
+
+class ModelMismatchError(EmbeddingError):
+    """The store's vectors were made by another model or another precision of it."""
+
+    code = "model_mismatch"
+
+
+class StorageError(EngineError):
+    """The data directory cannot serve the request."""
+
+    code = "storage_error"
+
+
+class StoreLockedError(StorageError):
+    """Another process owns the data directory."""
+
+    code = "store_locked"
+
+
+class StoreCorruptError(StorageError):
+    """What is on disk failed a check."""
+
+    code = "store_corrupt"
+
+
+class StoreFormatError(StorageError):
+    """The store was written by a newer release, or is not a store of ours."""
+
+    code = "store_format"
+
+
+class StoreFullError(StorageError):
+    """No space left on the device. Nothing of the write was kept."""
+
+    code = "store_full"
+
+
+class BackupError(StorageError):
+    """A backup could not be made, or one that exists is broken."""
+
+    code = "backup_failed"
+
+
+class LegacyImportError(StorageError):
+    """A data directory of the original service cannot be taken over whole."""
+
+    code = "legacy_import_failed"

@@ -1,0 +1,1 @@
+"""The MCP bridge: a plain HTTP client of the service."""
