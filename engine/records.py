@@ -107,3 +107,170 @@ class AddOutcome:
     duplicate_of: MemoryId | None = None
     similarity: float | None = None
     """Cosine with the memory it duplicates."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelIdentity:
+    """Which model makes the vectors. Vectors of two identities are never mixed."""
+
+    name: str
+    dim: int
+    precision: str
+    """`fp32` or `int8`."""
+    fingerprint: str
+    """sha256, hex, of the weights the vectors come from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpsertOutcome:
+    """What became of an upsert."""
+
+    id: MemoryId
+    created: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPatch:
+    """The fields of a memory to change; None leaves one as it is."""
+
+    text: str | None = None
+    source: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteOutcome:
+    """What a delete removed."""
+
+    deleted: list[Memory]
+    missing: list[MemoryId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """The stored memory nearest to an embedding."""
+
+    memory: Memory
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPage:
+    """A page of memories and how many there are in all."""
+
+    memories: list[Memory]
+    total: int
+    next_cursor: str | None = None
+    """Hand it back to go on from here; None at the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicatePair:
+    """Two stored memories whose cosine reaches the threshold; `id_a` is the earlier."""
+
+    id_a: MemoryId
+    id_b: MemoryId
+    similarity: float
+    text_a: str
+    text_b: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DedupeReport:
+    """Duplicates found among the stored memories, and what was removed."""
+
+    n_pairs: int
+    n_removed: int
+    """Removed, or with `dry_run` what would be."""
+    remaining: int
+    dry_run: bool
+    best_pairs: list[DuplicatePair]
+    """At most 20, best first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedFile:
+    """A workspace file that was not read, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A passage of a workspace file."""
+
+    source: str
+    """`<path relative to the workspace>:chunk_<n>`, n from 0."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPlan:
+    """Workspace files as chunks, compared with the store, ready to be embedded and applied."""
+
+    files: list[str]
+    """Paths relative to the workspace whose old chunks are replaced."""
+    chunks: list[Chunk]
+    """All chunks of those files, in order."""
+    to_embed: list[int]
+    """Positions in `chunks` whose text the store does not hold for that file yet."""
+    skipped: list[SkippedFile]
+    replace_all: bool
+    """Whether every other memory is removed too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildReport:
+    """What a build changed."""
+
+    files_processed: int
+    memories_added: int
+    memories_removed: int
+    unchanged: int
+    skipped: list[SkippedFile]
+    backup_location: str
+    """Path of the backup taken before the build."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupSummary:
+    """One backup that can be restored."""
+
+    name: str
+    created_s: float
+    """Seconds since the epoch."""
+    path: str
+    total_memories: int
+    size_bytes: int
+    verified_at: str | None = None
+    """UTC ISO-8601 time of the last successful verification."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupCheck:
+    """The outcome of verifying a backup; no problems means that it can be restored."""
+
+    name: str
+    problems: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexStats:
+    """The state of the single writer, for operators."""
+
+    total_memories: int
+    model: ModelIdentity
+    created_at: str
+    last_updated: str | None
+    lsn: int
+    store_bytes: int
+    index_bytes: int
+    """Memory held by the vector and keyword indexes."""
+    backup_count: int
+    vector_index: str
+    """`exact` or `rabitq`."""
+    n_rows: int
+    """Rows in the indexes, deleted ones that await compaction included."""
+    n_terms: int
+    pending_writes: int
