@@ -6,9 +6,20 @@ Every method may raise any `engine.errors.EngineError` but those its docstring e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+)
+from ray.serve.handle import DeploymentHandle
+
+from engine.errors import EngineError, NotReadyError, OverloadedError
 from engine.records import (
     AddOutcome,
     BackupCheck,
@@ -31,6 +42,11 @@ from engine.records import (
     SearchQuery,
     UpsertOutcome,
 )
+
+T = TypeVar("T")
+
+_REPLICA_GONE = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError)
+_RETRY_PAUSE_S = 0.1
 
 
 class EmbedderClient(Protocol):
@@ -128,3 +144,202 @@ class IndexClient(Protocol):
 
     async def restore(self, name: str) -> int:
         """Restore a backup; returns how many memories there are now."""
+
+
+class _Calls:
+    """Calls of one deployment: its errors unwrapped, those that met a dying replica sent again.
+
+    Sending again is safe for all of them: reads change nothing, and writes carry a request id.
+    """
+
+    def __init__(self, *, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+
+    async def answer(self, send: Callable[[], Awaitable[T]], *, timeout_s: float = 0.0) -> T:
+        """Await what `send` sends; `timeout_s` is for long work, restarts included.
+
+        Raises:
+            EngineError: what the replica raised.
+            OverloadedError: its queue is full.
+            NotReadyError: no replica answered in time.
+        """
+        patience_s = timeout_s or self._timeout_s
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                return await asyncio.wait_for(_sent(send), max(deadline - time.monotonic(), 0.0))
+            except RayTaskError as exc:
+                if isinstance(exc.cause, EngineError):
+                    raise exc.cause from None
+                raise
+            except BackPressureError as exc:
+                raise OverloadedError("the service is busy; try again shortly") from exc
+            except asyncio.TimeoutError:
+                raise NotReadyError(
+                    f"no answer within {patience_s:g} s; the service may be starting"
+                ) from None
+            except _REPLICA_GONE:
+                await asyncio.sleep(_RETRY_PAUSE_S)
+
+
+async def _sent(send: Callable[[], Awaitable[T]]) -> T:
+    return await send()
+
+
+class ServeEmbedderClient:
+    """`EmbedderClient` over a Serve handle."""
+
+    def __init__(self, handle: DeploymentHandle, *, timeout_s: float) -> None:
+        self._handle = handle
+        self._calls = _Calls(timeout_s=timeout_s)
+
+    async def embed_query(self, text: str) -> FloatVector:
+        """Embed one query."""
+        return await self._calls.answer(lambda: self._handle.embed_query.remote(text))
+
+    async def embed(self, texts: Sequence[str]) -> FloatMatrix:
+        """Embed texts in bulk, in order."""
+        return await self._calls.answer(lambda: self._handle.embed.remote(texts))
+
+    async def counters(self) -> Mapping[str, float]:
+        """Counters of one replica of the pool."""
+        return await self._calls.answer(lambda: self._handle.counters.remote())
+
+
+class ServeIndexClient:
+    """`IndexClient` over a Serve handle."""
+
+    def __init__(
+        self, handle: DeploymentHandle, *, timeout_s: float, long_timeout_s: float
+    ) -> None:
+        self._handle = handle
+        self._calls = _Calls(timeout_s=timeout_s)
+        self._long_timeout_s = long_timeout_s
+
+    async def count(self) -> int:
+        """Memories stored. In memory; answers in the middle of anything."""
+        return await self._calls.answer(lambda: self._handle.count.remote())
+
+    async def stats(self) -> IndexStats:
+        """The state of the index, for operators."""
+        return await self._calls.answer(lambda: self._handle.stats.remote())
+
+    async def search(
+        self, embeddings: FloatMatrix, queries: Sequence[SearchQuery]
+    ) -> list[list[SearchHit]]:
+        """Answer several searches, each with its row of `embeddings`, best hits first."""
+        return await self._calls.answer(lambda: self._handle.search.remote(embeddings, queries))
+
+    async def nearest(self, embedding: FloatVector) -> Neighbour | None:
+        """The memory with the highest cosine; None only on an empty store."""
+        return await self._calls.answer(lambda: self._handle.nearest.remote(embedding))
+
+    async def add(
+        self, memories: Sequence[NewMemory], embeddings: FloatMatrix, *, request_id: str
+    ) -> list[AddOutcome]:
+        """Add all or none. Durable and visible to searches when this returns."""
+        return await self._calls.answer(
+            lambda: self._handle.add.remote(memories, embeddings, request_id=request_id)
+        )
+
+    async def upsert(
+        self, memory: NewMemory, embedding: FloatVector, *, request_id: str
+    ) -> UpsertOutcome:
+        """Replace the memory with this (source, key), or add it."""
+        return await self._calls.answer(
+            lambda: self._handle.upsert.remote(memory, embedding, request_id=request_id)
+        )
+
+    async def get(self, memory_id: MemoryId) -> Memory:
+        """One memory. Raises `MemoryNotFoundError`."""
+        return await self._calls.answer(lambda: self._handle.get.remote(memory_id))
+
+    async def update(
+        self,
+        memory_id: MemoryId,
+        patch: MemoryPatch,
+        embedding: FloatVector | None,
+        *,
+        request_id: str,
+    ) -> Memory:
+        """Change a memory; `embedding` goes with a new text."""
+        return await self._calls.answer(
+            lambda: self._handle.update.remote(memory_id, patch, embedding, request_id=request_id)
+        )
+
+    async def delete(self, ids: Sequence[MemoryId], *, request_id: str) -> DeleteOutcome:
+        """Delete those that exist; never raises `MemoryNotFoundError`."""
+        return await self._calls.answer(
+            lambda: self._handle.delete.remote(ids, request_id=request_id)
+        )
+
+    async def delete_by_source(self, pattern: str, *, request_id: str) -> int:
+        """Delete every memory whose source contains `pattern`."""
+        return await self._calls.answer(
+            lambda: self._handle.delete_by_source.remote(pattern, request_id=request_id)
+        )
+
+    async def list_memories(
+        self,
+        where: MemoryFilter,
+        *,
+        offset: int,
+        limit: int,
+        newest_first: bool = False,
+        cursor: str | None = None,
+    ) -> MemoryPage:
+        """A page in order of id; `cursor` (of the page before) wins over `offset`."""
+        return await self._calls.answer(
+            lambda: self._handle.list_memories.remote(
+                where, offset=offset, limit=limit, newest_first=newest_first, cursor=cursor
+            )
+        )
+
+    async def deduplicate(
+        self, threshold: float, *, dry_run: bool, request_id: str
+    ) -> DedupeReport:
+        """Find groups of duplicates; unless `dry_run`, keep only the earliest of each."""
+        return await self._calls.answer(
+            lambda: self._handle.deduplicate.remote(
+                threshold, dry_run=dry_run, request_id=request_id
+            ),
+            timeout_s=self._long_timeout_s,
+        )
+
+    async def plan_build(self, sources: Sequence[str] | None, *, replace_all: bool) -> BuildPlan:
+        """Read and chunk workspace files. Raises `PathNotAllowedError`, `InvalidInputError`."""
+        return await self._calls.answer(
+            lambda: self._handle.plan_build.remote(sources, replace_all=replace_all),
+            timeout_s=self._long_timeout_s,
+        )
+
+    async def apply_build(
+        self, plan: BuildPlan, embeddings: FloatMatrix, *, request_id: str
+    ) -> BuildReport:
+        """Apply a plan; `embeddings` has a row for each of `plan.to_embed`."""
+        return await self._calls.answer(
+            lambda: self._handle.apply_build.remote(plan, embeddings, request_id=request_id),
+            timeout_s=self._long_timeout_s,
+        )
+
+    async def backups(self) -> list[BackupSummary]:
+        """Every restorable backup, newest first."""
+        return await self._calls.answer(lambda: self._handle.backups.remote())
+
+    async def backup(self, prefix: str) -> BackupSummary:
+        """Make a backup named `<prefix>_<UTC time>`. Durable when this returns."""
+        return await self._calls.answer(
+            lambda: self._handle.backup.remote(prefix), timeout_s=self._long_timeout_s
+        )
+
+    async def verify_backup(self, name: str) -> BackupCheck:
+        """Check that a backup can be restored. Raises `BackupNotFoundError`."""
+        return await self._calls.answer(
+            lambda: self._handle.verify_backup.remote(name), timeout_s=self._long_timeout_s
+        )
+
+    async def restore(self, name: str) -> int:
+        """Restore a backup; returns how many memories there are now."""
+        return await self._calls.answer(
+            lambda: self._handle.restore.remote(name), timeout_s=self._long_timeout_s
+        )

@@ -139,10 +139,19 @@ class MemoryPatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedMemory:
+    """A memory that is gone."""
+
+    id: MemoryId
+    text: str
+    """The first 100 characters of what it said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteOutcome:
     """What a delete removed."""
 
-    deleted: list[Memory]
+    deleted: list[DeletedMemory]
     missing: list[MemoryId]
 
 

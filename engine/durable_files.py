@@ -1,0 +1,111 @@
+"""Files that are either whole or absent, also after a power cut.
+
+Written beside their place, fsynced, renamed into it, and the directory fsynced: the order of
+litestream's file replica and of LevelDB. Every file the engine makes besides SQLite's own
+passes through here, so that fault tests have one place to break.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from engine.errors import StorageError, StoreFullError
+
+_READ_BYTES = 1 << 20
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make renames and new names in `directory` durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the content of an existing file durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes `path`'s place, whole and durable, when the block ends well.
+
+    Raises:
+        StoreFullError: no space left; `path` is as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    with translating_os_errors(path):
+        try:
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+            fsync_directory(path.parent)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def translating_os_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors about `path` into the engine's."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFullError(f"no space left on the device that holds {path.parent}") from exc
+        raise StorageError(f"cannot write {path}: {exc.strerror or exc}") from exc
+
+
+def rename_directory(source: Path, target: Path) -> None:
+    """Move a finished directory to its final name; `target` must not exist. Durable."""
+    with translating_os_errors(target):
+        fsync_directory(source)
+        source.rename(target)
+        fsync_directory(target.parent)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def remove_directory(directory: Path) -> None:
+    """Remove a directory and what it holds. One that is half removed is never listed again.
+
+    The rename comes first: a crash half-way leaves a name that start-up sweeps.
+    """
+    doomed = directory.with_name(directory.name + ".removing")
+    with translating_os_errors(directory):
+        directory.rename(doomed)
+        fsync_directory(directory.parent)
+        shutil.rmtree(doomed)
+
+
+def sweep_leftovers(directory: Path) -> None:
+    """Remove what a killed process left unfinished in `directory`."""
+    for path in directory.iterdir():
+        if not path.suffix.startswith((".partial", ".removing")):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -1,0 +1,114 @@
+"""The analysed posting lists on disk, so that a restart need not read every text again.
+
+A cache and nothing more: it says which history (epoch) and LSN it reflects, zip's CRC-32 guards
+each array, and one that is stale is caught up, one that is broken thrown away.
+"""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.bm25 import BM25Index
+from engine.durable_files import replacing
+from engine.errors import StorageError
+from engine.search_index import IdArray, IndexEntry, SearchIndex, searchable_tokens
+from engine.store import Store
+from engine.vector_index import VectorIndex
+
+CACHE_NAME = "postings.npz"
+_FORMAT = 1
+_CATCH_UP_ROWS = 2_000
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedPostings:
+    """Posting lists as of an LSN; row i is the memory `ids[i]`."""
+
+    lsn: int
+    ids: IdArray
+    keywords: BM25Index
+
+
+def postings_of(index: SearchIndex, *, epoch: str, lsn: int) -> dict[str, Any]:
+    """The posting lists of an index that reflects `lsn`, as arrays of their own."""
+    index = index if len(index) == index.n_rows else index.compacted()
+    arrays = {f"bm25_{name}": array for name, array in index.keywords.to_arrays().items()}
+    facts = {"format": np.array(_FORMAT), "epoch": np.array(epoch), "lsn": np.array(lsn)}
+    return {**facts, "ids": index.ids.copy(), **arrays}
+
+
+def write_cache(path: Path, postings: dict[str, Any]) -> None:
+    """Replace the cache. A failure costs the next start some time and nothing else."""
+    try:
+        with replacing(path) as file:
+            np.savez(file, **postings)
+    except StorageError as exc:
+        _log.warning("the posting lists were not cached: %s", exc)
+
+
+def load_index(store: Store, cache_path: Path, *, exact_below: int) -> tuple[SearchIndex, int]:
+    """The indexes of a store: from the cache as far as it is good, the rest from the texts.
+
+    Returns:
+        The indexes, and how many memories the cache did not know.
+    """
+    cached = _usable_cache(cache_path, store)
+    ids, vectors = store.embeddings()
+    keep = np.isin(cached.ids, store.ids_unchanged_since(cached.lsn), assume_unique=True)
+    known_ids = cached.ids[keep]
+    keywords = cached.keywords if keep.all() else cached.keywords.compacted(keep)
+    vector_index = VectorIndex(store.identity.dim, exact_below=exact_below)
+    if len(known_ids):
+        vector_index.add(vectors[np.searchsorted(ids, known_ids)])
+    index = SearchIndex(vector_index, keywords, known_ids)
+    _catch_up(index, store, cached.lsn, ids, vectors)
+    if index.vectors.needs_switch():
+        index.vectors.adopt(index.vectors.build_quantised())
+    _log.info("indexes ready: %d memories, %d from the cache", len(index), len(known_ids))
+    return index, len(index) - len(known_ids)
+
+
+def _catch_up(
+    index: SearchIndex, store: Store, lsn: int, ids: IdArray, vectors: np.ndarray
+) -> None:
+    entries: list[IndexEntry] = []
+    for memory_id, text, source in store.searchable_since(lsn):
+        at = np.searchsorted(ids, memory_id)
+        tokens = searchable_tokens(text, source)
+        entries.append(IndexEntry(id=memory_id, tokens=tokens, vector=vectors[at]))
+        if len(entries) == _CATCH_UP_ROWS:
+            index.apply(entries, {})
+            entries = []
+    index.apply(entries, {})
+
+
+def _usable_cache(path: Path, store: Store) -> CachedPostings:
+    nothing = CachedPostings(lsn=-1, ids=np.empty(0, dtype=np.int64), keywords=BM25Index())
+    if not path.exists():
+        return nothing
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if int(arrays["format"]) != _FORMAT or str(arrays["epoch"]) != store.epoch:
+                return nothing
+            cached = CachedPostings(
+                lsn=int(arrays["lsn"]),
+                ids=arrays["ids"],
+                keywords=BM25Index.from_arrays(
+                    {name[5:]: arrays[name] for name in arrays.files if name.startswith("bm25_")}
+                ),
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
+        _log.warning("%s is unusable (%s); the posting lists are built anew", path, exc)
+        return nothing
+    if cached.lsn > store.lsn or cached.keywords.n_documents != len(cached.ids):
+        _log.warning("%s does not fit the store; the posting lists are built anew", path)
+        return nothing
+    return cached

@@ -1,0 +1,371 @@
+"""The single writer and all that it owns: a data directory under its lock.
+
+Reads run in the caller's thread and see every acknowledged write. Writes return futures: see
+`engine.writer` for their path. Safe for any number of threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from engine import writes
+from engine.backups import Backups
+from engine.builds import plan_build
+from engine.data_lock import DataLock
+from engine.duplicates import DuplicateGroups, similar_pairs
+from engine.durable_files import sweep_leftovers
+from engine.errors import MemoryNotFoundError, StorageError
+from engine.index_cache import CACHE_NAME, load_index
+from engine.memory_rows import iso_time
+from engine.records import (
+    AddOutcome,
+    BackupCheck,
+    BackupSummary,
+    BuildPlan,
+    BuildReport,
+    DedupeReport,
+    DeleteOutcome,
+    DuplicatePair,
+    FloatMatrix,
+    FloatVector,
+    IndexStats,
+    Memory,
+    MemoryFilter,
+    MemoryId,
+    MemoryPage,
+    MemoryPatch,
+    ModelIdentity,
+    Neighbour,
+    NewMemory,
+    SearchHit,
+    SearchQuery,
+    UpsertOutcome,
+)
+from engine.restore import restore_into
+from engine.store import DATABASE_NAME, Store
+from engine.workspace import Workspace
+from engine.write_session import WriteSession
+from engine.writer import LiveState, Writer
+
+_SHOWN_PAIRS = 20
+
+_ADDED = TypeAdapter(list[AddOutcome])
+_UPSERTED = TypeAdapter(UpsertOutcome)
+_MEMORY = TypeAdapter(Memory)
+_DELETED = TypeAdapter(DeleteOutcome)
+_COUNT = TypeAdapter(int)
+_DEDUPED = TypeAdapter(DedupeReport)
+_BUILT = TypeAdapter(tuple[int, int, int])
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOptions:
+    """How one index behaves."""
+
+    data_dir: Path
+    workspace_dir: Path
+    identity: ModelIdentity
+    dedup_threshold: float = 0.90
+    """Cosine from which an added memory is a duplicate."""
+    exact_below: int = 20_000
+    """Memories from which searches use RaBitQ codes."""
+    lock_timeout_s: float = 30.0
+    """How long to wait for another process to let go of the data directory."""
+    max_pending_jobs: int = 1_024
+    max_pending_memories: int = 8_192
+    max_pieces: int = 256
+    """Pieces that the model embeds: the most a chunk of a file may have."""
+
+
+class MemoryIndex:
+    """Everything that can be asked of, or done to, the memories of one data directory."""
+
+    def __init__(self, options: IndexOptions, *, count_pieces: Callable[[str], int]) -> None:
+        """Open the data directory, or create it.
+
+        Args:
+            options: see there.
+            count_pieces: pieces the model sees in a text; chunks are cut by it.
+
+        Raises:
+            StoreLockedError: another process owns the directory.
+            StoreCorruptError, StoreFormatError, ModelMismatchError: see `Store`.
+        """
+        self._options = options
+        self._count_pieces = count_pieces
+        self._workspace = Workspace(options.workspace_dir)
+        self._backup_lock = threading.Lock()
+        """No copy is being made while a restore swaps the database."""
+        self._lock = DataLock(options.data_dir, timeout_s=options.lock_timeout_s)
+        try:
+            sweep_leftovers(options.data_dir)
+            self._backups = Backups(options.data_dir / "backups")
+            store = Store(options.data_dir / DATABASE_NAME, identity=options.identity)
+            index, n_uncached = load_index(
+                store, options.data_dir / CACHE_NAME, exact_below=options.exact_below
+            )
+        except BaseException:
+            self._lock.release()
+            raise
+        self._state = LiveState(store, index, n_uncached=n_uncached)
+        self._writer = Writer(
+            self._state,
+            options.data_dir,
+            max_pending_jobs=options.max_pending_jobs,
+            max_pending_memories=options.max_pending_memories,
+        )
+
+    def close(self) -> None:
+        """Finish the writes that wait, close the store and let go of the directory."""
+        self._writer.close()
+        self._state.store.close()
+        self._lock.release()
+
+    def check(self) -> None:
+        """Raise `StorageError` when only a restart can make the answers right again."""
+        if self._state.broken is not None:
+            raise StorageError("the indexes do not show what the store holds; restart")
+
+    # Reads
+
+    def count(self) -> int:
+        """Memories stored. In memory, takes no lock."""
+        return len(self._state.index)
+
+    def stats(self) -> IndexStats:
+        """The state of the index, for operators."""
+        with self._state.lock.shared():
+            store, index = self._state.store, self._state.index
+            changed_us = store.last_changed_us()
+            return IndexStats(
+                total_memories=len(index),
+                model=store.identity,
+                created_at=iso_time(store.created_us),
+                last_updated=None if changed_us is None else iso_time(changed_us),
+                lsn=store.lsn,
+                store_bytes=store.file_bytes(),
+                index_bytes=index.n_bytes,
+                backup_count=len(self._backups.list()),
+                vector_index=index.vectors.kind,
+                n_rows=index.n_rows,
+                n_terms=index.keywords.n_terms,
+                pending_writes=self._writer.n_pending,
+            )
+
+    def search(
+        self, embeddings: FloatMatrix, queries: Sequence[SearchQuery]
+    ) -> list[list[SearchHit]]:
+        """Answer several searches, each with its row of `embeddings`, shape (n, dim)."""
+        self.check()
+        return [
+            self._search_one(embedding, query)
+            for embedding, query in zip(embeddings, queries, strict=True)
+        ]
+
+    def _search_one(self, embedding: FloatVector, query: SearchQuery) -> list[SearchHit]:
+        with self._state.lock.shared():
+            store = self._state.store
+            allowed = None if query.where.is_empty() else store.ids_where(query.where)
+            ranked = self._state.index.search(embedding, query, allowed)
+            memories = store.get_many([hit.id for hit in ranked])
+        # A delete that has committed but is not applied yet leaves a hit without its record.
+        return [
+            SearchHit(
+                memory=memories[hit.id],
+                similarity=hit.similarity,
+                rrf_score=hit.rrf_score,
+                bm25_score=hit.bm25_score,
+            )
+            for hit in ranked
+            if hit.id in memories
+        ]
+
+    def nearest(self, embedding: FloatVector) -> Neighbour | None:
+        """The memory with the highest cosine; None only on an empty store."""
+        query = SearchQuery(text="", k=1, hybrid=False)
+        while hits := self._search_one(embedding, query):
+            return Neighbour(memory=hits[0].memory, similarity=hits[0].similarity)
+        return None
+
+    def get(self, memory_id: MemoryId) -> Memory:
+        """One memory. Raises `MemoryNotFoundError`."""
+        with self._state.lock.shared():
+            found = self._state.store.get_many([memory_id])
+        if memory_id not in found:
+            raise MemoryNotFoundError(memory_id)
+        return found[memory_id]
+
+    def list_memories(
+        self,
+        where: MemoryFilter,
+        *,
+        offset: int,
+        limit: int,
+        newest_first: bool = False,
+        cursor: str | None = None,
+    ) -> MemoryPage:
+        """A page in order of id; `cursor` (of the page before) wins over `offset`."""
+        with self._state.lock.shared():
+            return self._state.store.page(
+                where, offset=offset, limit=limit, newest_first=newest_first, cursor=cursor
+            )
+
+    def _matching(self, where: MemoryFilter) -> list[Memory]:
+        with self._state.lock.shared():
+            ids = self._state.store.ids_where(where).tolist()
+            return list(self._state.store.get_many(ids).values())
+
+    # Writes
+
+    def add(
+        self, memories: Sequence[NewMemory], embeddings: FloatMatrix, *, request_id: str
+    ) -> Future[list[AddOutcome]]:
+        """Add all or none; `embeddings` has shape (len(memories), dim)."""
+        run = functools.partial(
+            writes.add,
+            memories=memories,
+            embeddings=embeddings,
+            dedup_threshold=self._options.dedup_threshold,
+        )
+        return self._writer.submit(run, _ADDED, request_id=request_id, weight=len(memories))
+
+    def upsert(
+        self, memory: NewMemory, embedding: FloatVector, *, request_id: str
+    ) -> Future[UpsertOutcome]:
+        """Replace the memory with this (source, key), or add it."""
+        run = functools.partial(writes.upsert, memory=memory, embedding=embedding)
+        return self._writer.submit(run, _UPSERTED, request_id=request_id)
+
+    def update(
+        self,
+        memory_id: MemoryId,
+        patch: MemoryPatch,
+        embedding: FloatVector | None,
+        *,
+        request_id: str,
+    ) -> Future[Memory]:
+        """Change a memory; `embedding` goes with a new text."""
+        run = functools.partial(
+            writes.update, memory_id=memory_id, patch=patch, embedding=embedding
+        )
+        return self._writer.submit(run, _MEMORY, request_id=request_id)
+
+    def delete(self, ids: Sequence[MemoryId], *, request_id: str) -> Future[DeleteOutcome]:
+        """Delete those that exist."""
+        run = functools.partial(writes.delete, ids=ids)
+        return self._writer.submit(run, _DELETED, request_id=request_id, weight=len(ids))
+
+    def delete_by_source(self, pattern: str, *, request_id: str) -> Future[int]:
+        """Delete every memory whose source contains `pattern`."""
+        run = functools.partial(writes.delete_by_source, pattern=pattern)
+        return self._writer.submit(run, _COUNT, request_id=request_id)
+
+    def deduplicate(self, threshold: float, *, dry_run: bool, request_id: str) -> DedupeReport:
+        """Find groups of duplicates; unless `dry_run`, keep only the earliest of each.
+
+        Compares a snapshot outside every lock; what changed meanwhile is not removed.
+        """
+        with self._state.lock.shared():
+            ids, vectors = self._state.store.embeddings()
+        pairs = list(similar_pairs(vectors, threshold))
+        groups = DuplicateGroups(len(ids))
+        for i, j, _ in pairs:
+            groups.join(i, j)
+        best = sorted(pairs, key=lambda pair: -pair[2])[:_SHOWN_PAIRS]
+        id_of = ids.tolist()
+        with self._state.lock.shared():
+            later = self._state.store.get_many(ids[groups.later_members()].tolist())
+            shown = self._state.store.get_many([id_of[at] for i, j, _ in best for at in (i, j)])
+        best_pairs = [
+            DuplicatePair(id_a=a.id, id_b=b.id, similarity=cosine, text_a=a.text, text_b=b.text)
+            for i, j, cosine in best
+            if (a := shown.get(id_of[i])) and (b := shown.get(id_of[j]))
+        ]
+
+        def remove(session: WriteSession) -> DedupeReport:
+            n_removed = writes.delete_unchanged(session, ((m.id, m.text) for m in later.values()))
+            return report(n_removed, remaining=self.count() - n_removed)
+
+        def report(n_removed: int, remaining: int) -> DedupeReport:
+            return DedupeReport(
+                n_pairs=len(pairs),
+                n_removed=n_removed,
+                remaining=remaining,
+                dry_run=dry_run,
+                best_pairs=best_pairs,
+            )
+
+        if dry_run:
+            return report(len(later), remaining=self.count())
+        return self._writer.submit(remove, _DEDUPED, request_id=request_id).result()
+
+    # Workspace files
+
+    def plan_build(self, sources: Sequence[str] | None, *, replace_all: bool) -> BuildPlan:
+        """Read and chunk workspace files and say which chunks need an embedding."""
+        return plan_build(
+            self._workspace,
+            sources,
+            self._matching,
+            replace_all=replace_all,
+            count_pieces=self._count_pieces,
+            max_pieces=self._options.max_pieces,
+        )
+
+    def apply_build(
+        self, plan: BuildPlan, embeddings: FloatMatrix, *, request_id: str
+    ) -> BuildReport:
+        """Back up, then apply a plan; `embeddings` has a row for each of `plan.to_embed`."""
+        backup = self.backup("pre_build")
+        run = functools.partial(writes.apply_build, plan=plan, embeddings=embeddings)
+        added, removed, unchanged = self._writer.submit(
+            run, _BUILT, request_id=request_id, weight=len(plan.to_embed)
+        ).result()
+        return BuildReport(
+            files_processed=len(plan.files),
+            memories_added=added,
+            memories_removed=removed,
+            unchanged=unchanged,
+            skipped=plan.skipped,
+            backup_location=backup.path,
+        )
+
+    # Backups
+
+    def backups(self) -> list[BackupSummary]:
+        """Every restorable backup, newest first."""
+        return self._backups.list()
+
+    def backup(self, prefix: str) -> BackupSummary:
+        """Back up the store as it is now; writes go on meanwhile."""
+        with self._backup_lock:
+            return self._backups.create(self._options.data_dir / DATABASE_NAME, prefix)
+
+    def verify_backup(self, name: str) -> BackupCheck:
+        """Check that a backup can be restored. Raises `BackupNotFoundError`."""
+        return self._backups.check(name)
+
+    def restore(self, name: str) -> Future[int]:
+        """Put a backup in the store's place; the result is how many memories there are now.
+
+        The state before is kept as `pre_restore_…`. Reads go on against it until the swap.
+        """
+        self._backups.get(name)
+        return self._writer.submit_alone(functools.partial(self._restore, name))
+
+    def _restore(self, name: str) -> int:
+        self.backup("pre_restore")
+        with self._backup_lock:
+            restore_into(self._state, self._backups, name, exact_below=self._options.exact_below)
+        self._writer.forget_cache()
+        return self.count()

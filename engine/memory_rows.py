@@ -1,0 +1,95 @@
+"""How memories lie in the tables: columns, JSON forms, filter conditions."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+
+from engine.errors import InvalidInputError
+from engine.records import FloatVector, Memory, MemoryFilter, MemoryId
+
+COLUMNS = "id, text, source, key, created_us, updated_us, metadata"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_VARIABLES_A_QUERY = 500
+
+
+def iso_time(time_us: int) -> str:
+    """UTC ISO-8601 with microseconds and `+00:00`."""
+    return (_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec="microseconds")
+
+
+def canonical_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    """One text for equal JSON values: 1 and 1.0 alike, keys in order, true apart from 1."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def select_many(connection: sqlite3.Connection, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
+    """The memories among `ids` that exist, as `connection` sees them."""
+    found: dict[MemoryId, Memory] = {}
+    for part in _parts(ids):
+        marks = ",".join("?" * len(part))
+        rows = connection.execute(f"SELECT {COLUMNS} FROM memories WHERE id IN ({marks})", part)
+        found.update((row[0], memory_of(row)) for row in rows)
+    return found
+
+
+def vector_blob(vector: FloatVector) -> bytes:
+    """Little-endian float32, on every machine."""
+    return np.ascontiguousarray(vector, dtype="<f4").tobytes()
+
+
+def memory_of(row: tuple[Any, ...]) -> Memory:
+    """The memory in a row of `COLUMNS`."""
+    memory_id, text, source, key, created_us, updated_us, metadata = row
+    return Memory(
+        id=memory_id,
+        text=text,
+        source=source,
+        key=key,
+        timestamp=iso_time(created_us),
+        updated_at=iso_time(updated_us),
+        metadata=json.loads(metadata),
+    )
+
+
+def cursor_id(cursor: str) -> int:
+    """The last id seen, from a page's cursor."""
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 16):
+        raise InvalidInputError("cursor is not one that an answer of this service gave")
+    return int(cursor)
+
+
+def condition_of(where: MemoryFilter) -> tuple[str, list[object]]:
+    """The SQL condition of a filter and its parameters."""
+    conditions: list[str] = ["1"]
+    parameters: list[object] = []
+    if where.source is not None:
+        conditions.append("instr(source, ?) > 0")
+        parameters.append(where.source)
+    if where.source_prefix:
+        # A range of the index; the highest code point ends it, since source is compared by bytes.
+        conditions.append("source >= ? AND source < ?")
+        parameters += [where.source_prefix, where.source_prefix + chr(0x10FFFF)]
+    if where.since_us is not None:
+        conditions.append("created_us >= ?")
+        parameters.append(where.since_us)
+    if where.until_us is not None:
+        conditions.append("created_us <= ?")
+        parameters.append(where.until_us)
+    for name, value in (where.metadata or {}).items():
+        conditions.append("id IN (SELECT id FROM metadata_values WHERE name = ? AND value = ?)")
+        parameters += [name, canonical_json(value)]
+    return " AND ".join(conditions), parameters
+
+
+def _parts(ids: Sequence[MemoryId]) -> Iterator[Sequence[MemoryId]]:
+    for start in range(0, len(ids), _VARIABLES_A_QUERY):
+        yield ids[start : start + _VARIABLES_A_QUERY]

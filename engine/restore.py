@@ -1,0 +1,93 @@
+"""Putting a backup in the place of the live store, whole or not at all."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+from engine.backups import Backups
+from engine.durable_files import fsync_directory, fsync_file
+from engine.errors import StorageError
+from engine.index_cache import load_index
+from engine.schema import connect, translating_sqlite_errors
+from engine.search_index import SearchIndex
+from engine.store import Store
+from engine.writer import LiveState
+
+
+def restore_into(state: LiveState, backups: Backups, name: str, *, exact_below: int) -> None:
+    """Replace store and indexes by those of a backup. For the writer thread, between commits.
+
+    All that can fail happens beside the live store; the swap is one rename.
+
+    Raises:
+        BackupError: the backup is broken. The live state is as it was.
+        ModelMismatchError: its vectors come from another model.
+    """
+    live = state.store
+    candidate = live.path.with_name(live.path.name + ".restoring.partial")
+    backups.copy_to(name, candidate)
+    try:
+        _continue_history(candidate, live)
+        index = _checked_index(candidate, live, exact_below)
+        _swap(state, candidate, index)
+    finally:
+        for suffix in ("", "-wal", "-shm"):
+            candidate.with_name(candidate.name + suffix).unlink(missing_ok=True)
+
+
+def _continue_history(candidate: Path, live: Store) -> None:
+    """Give the restored database a history of its own that never repeats an id or an LSN."""
+    with (
+        translating_sqlite_errors(candidate),
+        closing(connect(candidate, mode="rw")) as restored,
+        closing(connect(live.path, mode="rw")) as current,
+    ):
+        (last_id,) = current.execute(
+            "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'memories'"
+        ).fetchone()
+        restored.execute("BEGIN IMMEDIATE")
+        _raise_last_id(restored, last_id)
+        (lsn,) = restored.execute("SELECT value FROM meta WHERE name = 'lsn'").fetchone()
+        restored.executemany(
+            "UPDATE meta SET value = ? WHERE name = ?",
+            [(uuid.uuid4().hex, "epoch"), (str(max(int(lsn), live.lsn) + 1), "lsn")],
+        )
+        restored.execute("COMMIT")
+
+
+def _raise_last_id(restored: sqlite3.Connection, last_id: int) -> None:
+    changed = restored.execute(
+        "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'memories'", (last_id,)
+    )
+    if not changed.rowcount:
+        restored.execute("INSERT INTO sqlite_sequence VALUES ('memories', ?)", (last_id,))
+
+
+def _checked_index(candidate: Path, live: Store, exact_below: int) -> SearchIndex:
+    store = Store(candidate, identity=live.identity)
+    try:
+        index, _ = load_index(store, candidate.with_name("no cache"), exact_below=exact_below)
+        return index
+    finally:
+        store.close()
+
+
+def _swap(state: LiveState, candidate: Path, index: SearchIndex) -> None:
+    live = state.store
+    fsync_file(candidate)
+    with state.lock.exclusive():
+        # The last connection to close empties and removes the WAL; one that stayed would be
+        # replayed into the restored database.
+        live.close()
+        try:
+            wal = live.path.with_name(live.path.name + "-wal")
+            if wal.exists() and wal.stat().st_size:
+                raise StorageError("the store is in use elsewhere; nothing was restored")
+            candidate.replace(live.path)
+            fsync_directory(live.path.parent)
+            state.index = index
+        finally:
+            state.store = Store(live.path, identity=live.identity)

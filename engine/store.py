@@ -1,0 +1,267 @@
+"""The durable truth: every memory with its embedding, in one SQLite database.
+
+Everything else (vector index, posting lists, caches, backups) is derived from it.
+Each write job has an LSN; a row carries the LSN of its last change and a deleted one leaves a
+tombstone, so that "what changed since" is one query.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import ModelMismatchError, StoreCorruptError
+from engine.memory_rows import (
+    COLUMNS,
+    canonical_json,
+    condition_of,
+    cursor_id,
+    memory_of,
+    select_many,
+)
+from engine.records import (
+    FloatMatrix,
+    Memory,
+    MemoryFilter,
+    MemoryId,
+    MemoryPage,
+    ModelIdentity,
+)
+from engine.schema import check_format, connect, create_tables, translating_sqlite_errors
+from engine.transaction import Transaction
+
+DATABASE_NAME = "memories.db"
+IdArray = npt.NDArray[np.int64]
+
+
+def now_us() -> int:
+    """Wall-clock time, microseconds since the epoch."""
+    return time.time_ns() // 1_000
+
+
+class Store:
+    """The database of one data directory.
+
+    Reads may come from any thread, each with a connection of its own, and see the last commit.
+    Writes belong to one thread, inside `transaction()`.
+    """
+
+    def __init__(self, path: Path, *, identity: ModelIdentity) -> None:
+        """Open the database, or create it.
+
+        Raises:
+            StoreFormatError, StoreCorruptError: the file cannot be used.
+            ModelMismatchError: its vectors come from another model.
+        """
+        self.path = path
+        self._local = threading.local()
+        self._readers: list[sqlite3.Connection] = []
+        self._readers_lock = threading.Lock()
+        is_new = not path.exists() or path.stat().st_size == 0
+        self._writer = connect(path, mode="rwc")
+        try:
+            with translating_sqlite_errors(path):
+                if is_new:
+                    create_tables(self._writer)
+                    self._describe_new(identity)
+                check_format(self._writer, path)
+                self._meta: dict[str, str] = dict(
+                    self._writer.execute("SELECT name, value FROM meta")
+                )
+            self._check_identity(identity)
+        except BaseException:
+            self.close()
+            raise
+        self.identity = identity
+        self._lsn = int(self._meta["lsn"])
+
+    def _describe_new(self, identity: ModelIdentity) -> None:
+        facts = {
+            "epoch": uuid.uuid4().hex,
+            "lsn": "0",
+            "created_us": str(now_us()),
+            "model": canonical_json(_identity_fields(identity)),
+        }
+        with self.transaction() as transaction:
+            for name, value in facts.items():
+                transaction.set_meta(name, value)
+
+    def _check_identity(self, identity: ModelIdentity) -> None:
+        try:
+            stored = json.loads(self._meta["model"])
+        except (KeyError, ValueError) as exc:
+            raise StoreCorruptError(f"{self.path} does not say which model made it") from exc
+        if stored != _identity_fields(identity):
+            raise ModelMismatchError(
+                f"{self.path} holds vectors of {stored['name']} ({stored['precision']}, "
+                f"{stored['dim']} dimensions, weights {stored['fingerprint'][:12]}), but the "
+                f"service embeds with {identity.name} ({identity.precision}, {identity.dim}, "
+                f"{identity.fingerprint[:12]}); set MODEL_NAME and MODEL_PRECISION back, or embed "
+                "the memories anew with: python -m scripts.reembed"
+            )
+
+    def close(self) -> None:
+        """Close every connection; the last one checkpoints the WAL. Idempotent."""
+        with self._readers_lock:
+            for connection in self._readers:
+                connection.close()
+            self._readers.clear()
+        self._writer.close()
+
+    # Facts
+
+    @property
+    def lsn(self) -> int:
+        """LSN of the last committed write."""
+        return self._lsn
+
+    @property
+    def epoch(self) -> str:
+        """Changes when a restore replaces the history that LSNs count."""
+        return self._meta["epoch"]
+
+    @property
+    def created_us(self) -> int:
+        """When the store was created."""
+        return int(self._meta["created_us"])
+
+    def last_changed_us(self) -> int | None:
+        """Time of the last committed write; None before the first."""
+        row = self._reader().execute("SELECT value FROM meta WHERE name = 'changed_us'").fetchone()
+        return int(row[0]) if row else None
+
+    def file_bytes(self) -> int:
+        """Size on disk, the WAL included."""
+        paths = (self.path, self.path.with_name(self.path.name + "-wal"))
+        return sum(p.stat().st_size for p in paths if p.exists())
+
+    # Reads
+
+    def _reader(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = connect(self.path, mode="rw")
+            connection.execute("PRAGMA query_only = ON")
+            self._local.connection = connection
+            with self._readers_lock:
+                self._readers.append(connection)
+        return connection
+
+    def _read(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
+        with translating_sqlite_errors(self.path):
+            return self._reader().execute(sql, parameters).fetchall()
+
+    def count(self) -> int:
+        """Memories stored; costs a scan, the index keeps the figure."""
+        return int(self._read("SELECT count(*) FROM memories")[0][0])
+
+    def get_many(self, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
+        """The memories among `ids` that exist."""
+        with translating_sqlite_errors(self.path):
+            return select_many(self._reader(), ids)
+
+    def ids_where(self, where: MemoryFilter) -> IdArray:
+        """Ids, ascending, of the memories that pass a filter."""
+        condition, parameters = condition_of(where)
+        rows = self._read(f"SELECT id FROM memories WHERE {condition} ORDER BY id", parameters)
+        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+
+    def page(
+        self,
+        where: MemoryFilter,
+        *,
+        offset: int,
+        limit: int,
+        newest_first: bool = False,
+        cursor: str | None = None,
+    ) -> MemoryPage:
+        """Memories in order of id; `cursor` (the last id seen) wins over `offset`."""
+        condition, parameters = condition_of(where)
+        total = int(
+            self._read(f"SELECT count(*) FROM memories WHERE {condition}", parameters)[0][0]
+        )
+        if cursor is not None:
+            condition += f" AND id {'<' if newest_first else '>'} ?"
+            parameters.append(cursor_id(cursor))
+            offset = 0
+        order = "DESC" if newest_first else "ASC"
+        rows = self._read(
+            f"SELECT {COLUMNS} FROM memories WHERE {condition} ORDER BY id {order} "
+            "LIMIT ? OFFSET ?",
+            [*parameters, limit, offset],
+        )
+        is_last = len(rows) < limit
+        return MemoryPage(
+            memories=[memory_of(row) for row in rows],
+            total=total,
+            next_cursor=None if is_last else str(rows[-1][0]),
+        )
+
+    def ids_unchanged_since(self, lsn: int) -> IdArray:
+        """Ids, ascending, of the memories whose last change is at or before `lsn`."""
+        rows = self._read("SELECT id FROM memories WHERE lsn <= ? ORDER BY id", (lsn,))
+        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+
+    def searchable_since(self, lsn: int) -> Iterator[tuple[MemoryId, str, str]]:
+        """(id, text, source) of every memory changed after `lsn`, by id."""
+        with translating_sqlite_errors(self.path):
+            yield from self._reader().execute(
+                "SELECT id, text, source FROM memories WHERE lsn > ? ORDER BY id", (lsn,)
+            )
+
+    def embeddings(self) -> tuple[IdArray, FloatMatrix]:
+        """Every id, ascending, and its embedding, shape (n, dim)."""
+        dim = self.identity.dim
+        n = int(self._read("SELECT count(*) FROM embeddings")[0][0])
+        ids = np.empty(n, dtype=np.int64)
+        vectors = np.empty((n, dim), dtype=np.float32)
+        with translating_sqlite_errors(self.path):
+            cursor = self._reader().execute("SELECT id, vector FROM embeddings ORDER BY id")
+            at = 0
+            while rows := cursor.fetchmany(4096):
+                block = b"".join(row[1] for row in rows)
+                if len(block) != len(rows) * dim * 4:
+                    raise StoreCorruptError(f"{self.path}: an embedding has the wrong length")
+                ids[at : at + len(rows)] = [row[0] for row in rows]
+                vectors[at : at + len(rows)] = np.frombuffer(block, np.float32).reshape(-1, dim)
+                at += len(rows)
+        return ids, vectors
+
+    # Writes: the writer thread, inside `transaction()`
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """One durable commit. On any error nothing of it is kept."""
+        with translating_sqlite_errors(self.path):
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield Transaction(self._writer)
+                self._writer.execute("COMMIT")
+            except BaseException:
+                # A full disk may have ended the transaction already.
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    def publish_lsn(self, lsn: int) -> None:
+        """Show the LSN of a transaction that has committed."""
+        self._lsn = lsn
+
+
+def _identity_fields(identity: ModelIdentity) -> dict[str, object]:
+    return {
+        "name": identity.name,
+        "dim": identity.dim,
+        "precision": identity.precision,
+        "fingerprint": identity.fingerprint,
+    }

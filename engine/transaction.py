@@ -1,0 +1,165 @@
+"""The writes of one transaction. They belong to the writer thread."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from engine.memory_rows import canonical_json, condition_of, select_many, vector_blob
+from engine.records import FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
+
+_REMEMBERED_REQUESTS = 2_000
+
+
+class Transaction:
+    """An open transaction of a `Store`; what it reads includes what it wrote."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """A part of the transaction that can fail alone."""
+        self._connection.execute("SAVEPOINT job")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK TO job")
+                self._connection.execute("RELEASE job")
+            raise
+        self._connection.execute("RELEASE job")
+
+    def set_meta(self, name: str, value: str) -> None:
+        """Record a fact about the store in the open transaction."""
+        self._connection.execute(
+            "INSERT INTO meta VALUES (?, ?) "
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (name, value),
+        )
+
+    def get_meta(self, name: str) -> str | None:
+        """A fact recorded with `set_meta`, as the open transaction sees it."""
+        row = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else None
+
+    def set_lsn(self, lsn: int, changed_us: int) -> None:
+        """Record the LSN that the open transaction reaches."""
+        self.set_meta("lsn", str(lsn))
+        self.set_meta("changed_us", str(changed_us))
+
+    def insert(
+        self,
+        memory: NewMemory,
+        vector: FloatVector,
+        *,
+        time_us: int,
+        lsn: int,
+        memory_id: MemoryId | None = None,
+    ) -> MemoryId:
+        """Add a memory; without `memory_id` under a fresh id."""
+        cursor = self._connection.execute(
+            "INSERT INTO memories (id, text, source, key, created_us, updated_us, metadata, lsn) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                memory_id,
+                memory.text,
+                memory.source,
+                memory.key,
+                time_us,
+                time_us,
+                json.dumps(memory.metadata, ensure_ascii=False),
+                lsn,
+            ),
+        )
+        new_id = MemoryId(cursor.lastrowid or 0)
+        self._connection.execute(
+            "INSERT INTO embeddings VALUES (?, ?)", (new_id, vector_blob(vector))
+        )
+        self._insert_metadata_values(new_id, memory.metadata)
+        return new_id
+
+    def replace(
+        self, memory: Memory, vector: FloatVector | None, *, time_us: int, lsn: int
+    ) -> None:
+        """Overwrite text, source and metadata of an existing memory; `vector` if it changed."""
+        self._delete_metadata_values(memory.id)
+        self._connection.execute(
+            "UPDATE memories SET text = ?, source = ?, metadata = ?, updated_us = ?, lsn = ? "
+            "WHERE id = ?",
+            (
+                memory.text,
+                memory.source,
+                json.dumps(memory.metadata, ensure_ascii=False),
+                time_us,
+                lsn,
+                memory.id,
+            ),
+        )
+        if vector is not None:
+            self._connection.execute(
+                "UPDATE embeddings SET vector = ? WHERE id = ?", (vector_blob(vector), memory.id)
+            )
+        self._insert_metadata_values(memory.id, memory.metadata)
+
+    def delete(self, memory: Memory, *, lsn: int) -> None:
+        """Remove a memory, leaving its tombstone."""
+        self._delete_metadata_values(memory.id)
+        self._connection.execute("DELETE FROM embeddings WHERE id = ?", (memory.id,))
+        self._connection.execute("DELETE FROM memories WHERE id = ?", (memory.id,))
+        self._connection.execute("INSERT INTO tombstones VALUES (?, ?)", (memory.id, lsn))
+
+    def _insert_metadata_values(self, memory_id: MemoryId, metadata: dict[str, Any]) -> None:
+        self._connection.executemany(
+            "INSERT INTO metadata_values VALUES (?, ?, ?)",
+            [(name, canonical_json(value), memory_id) for name, value in metadata.items()],
+        )
+
+    def _delete_metadata_values(self, memory_id: MemoryId) -> None:
+        # By name and value of what was stored, because the table is ordered by them.
+        row = self._connection.execute(
+            "SELECT metadata FROM memories WHERE id = ?", (memory_id,)
+        ).fetchone()
+        self._connection.executemany(
+            "DELETE FROM metadata_values WHERE name = ? AND value = ? AND id = ?",
+            [
+                (name, canonical_json(value), memory_id)
+                for name, value in json.loads(row[0]).items()
+            ],
+        )
+
+    def outcome_of(self, request_id: str) -> str | None:
+        """The remembered outcome of a write that was applied already."""
+        row = self._connection.execute(
+            "SELECT outcome FROM requests WHERE request_id = ?", (request_id,)
+        ).fetchone()
+        return row[0] if row else None
+
+    def remember_outcome(self, request_id: str, outcome: str, *, lsn: int) -> None:
+        """Keep a write's outcome beside it, and forget those of long ago."""
+        self._connection.execute(
+            "INSERT INTO requests VALUES (?, ?, ?)", (request_id, outcome, lsn)
+        )
+        self._connection.execute(
+            "DELETE FROM requests WHERE lsn < ?", (lsn - _REMEMBERED_REQUESTS,)
+        )
+
+    def get_many(self, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
+        """The memories among `ids` that exist."""
+        return select_many(self._connection, ids)
+
+    def ids_where(self, where: MemoryFilter) -> list[MemoryId]:
+        """Ids of the memories that pass a filter."""
+        condition, parameters = condition_of(where)
+        rows = self._connection.execute(f"SELECT id FROM memories WHERE {condition}", parameters)
+        return [row[0] for row in rows]
+
+    def id_of_key(self, source: str, key: str) -> MemoryId | None:
+        """The memory with this key."""
+        row = self._connection.execute(
+            "SELECT id FROM memories WHERE source = ? AND key = ?", (source, key)
+        ).fetchone()
+        return row[0] if row else None

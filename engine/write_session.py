@@ -1,0 +1,134 @@
+"""What an open transaction has changed and the indexes do not show yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from engine.errors import MemoryNotFoundError
+from engine.memory_rows import iso_time
+from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
+from engine.search_index import IndexEntry, SearchIndex, searchable_tokens
+from engine.transaction import Transaction
+
+
+class WriteSession:
+    """The writes of one group: to the store at once, to the indexes after the commit.
+
+    What it answers (which memories exist, what is nearest) includes the group's own writes.
+    """
+
+    def __init__(
+        self, transaction: Transaction, index: SearchIndex, *, lsn: int, time_us: int
+    ) -> None:
+        self.transaction = transaction
+        self.lsn = lsn
+        """Of the job that runs."""
+        self.time_us = time_us
+        self._index = index
+        self._added: dict[MemoryId, tuple[Memory | NewMemory, FloatVector]] = {}
+        self._removed: dict[MemoryId, Memory] = {}
+
+    @contextmanager
+    def job(self, lsn: int) -> Iterator[None]:
+        """Run one job; if it fails, its writes alone are undone."""
+        self.lsn = lsn
+        added, removed = self._added.copy(), self._removed.copy()
+        try:
+            with self.transaction.savepoint():
+                yield
+        except BaseException:
+            self._added, self._removed = added, removed
+            raise
+
+    def entries(self) -> list[IndexEntry]:
+        """What the indexes must add, analysed."""
+        return [
+            IndexEntry(
+                id=memory_id, tokens=searchable_tokens(memory.text, memory.source), vector=vector
+            )
+            for memory_id, (memory, vector) in self._added.items()
+        ]
+
+    def removals(self) -> dict[MemoryId, list[str]]:
+        """What the indexes must remove, with the tokens it was added with."""
+        return {
+            memory_id: searchable_tokens(memory.text, memory.source)
+            for memory_id, memory in self._removed.items()
+        }
+
+    # Reads
+
+    def nearest(self, vectors: FloatMatrix) -> tuple[list[int], list[float]]:
+        """Ids and cosines of the most similar memory of each vector; -1 when there is none."""
+        committed_ids, committed = self._index.nearest(vectors, excluded=list(self._removed))
+        ids, similarities = committed_ids.tolist(), committed.tolist()
+        if not self._added:
+            return ids, similarities
+        own_ids = list(self._added)
+        own = vectors @ np.stack([vector for _, vector in self._added.values()]).T
+        for at, best in enumerate(own.argmax(axis=1).tolist()):
+            if own[at, best] > similarities[at]:
+                ids[at], similarities[at] = own_ids[best], float(own[at, best])
+        return ids, similarities
+
+    def get(self, memory_id: MemoryId) -> Memory:
+        """A memory. Raises `MemoryNotFoundError`."""
+        memory = self.transaction.get_many([memory_id]).get(memory_id)
+        if memory is None:
+            raise MemoryNotFoundError(memory_id)
+        return memory
+
+    def matching(self, where: MemoryFilter) -> list[Memory]:
+        """The memories that pass a filter, by id."""
+        ids = sorted(self.transaction.ids_where(where))
+        return list(self.transaction.get_many(ids).values())
+
+    # Writes
+
+    def insert(self, memory: NewMemory, vector: FloatVector) -> MemoryId:
+        """Add a memory."""
+        memory_id = self.transaction.insert(memory, vector, time_us=self.time_us, lsn=self.lsn)
+        self._added[memory_id] = (memory, vector)
+        return memory_id
+
+    def replace(self, old: Memory, new: Memory, vector: FloatVector | None) -> Memory:
+        """Overwrite a memory; `vector` is given when the text changed. Returns it as stored."""
+        self.transaction.replace(new, vector, time_us=self.time_us, lsn=self.lsn)
+        if (old.text, old.source) != (new.text, new.source):
+            current = self._vector_of(old.id) if vector is None else vector
+            self._remove_from_index(old)
+            self._added[old.id] = (new, current)
+        return _with_update_time(new, self.time_us)
+
+    def delete(self, memories: Sequence[Memory]) -> None:
+        """Remove memories that exist."""
+        for memory in memories:
+            self.transaction.delete(memory, lsn=self.lsn)
+            self._remove_from_index(memory)
+
+    def _vector_of(self, memory_id: MemoryId) -> FloatVector:
+        if memory_id in self._added:
+            return self._added[memory_id][1]
+        return self._index.vector_of(memory_id)
+
+    def _remove_from_index(self, memory: Memory) -> None:
+        # The version that the committed index holds is the one to remove there; later versions
+        # of the same group never reached it.
+        self._added.pop(memory.id, None)
+        if memory.id in self._index:
+            self._removed.setdefault(memory.id, memory)
+
+
+def _with_update_time(memory: Memory, time_us: int) -> Memory:
+    return Memory(
+        id=memory.id,
+        text=memory.text,
+        source=memory.source,
+        key=memory.key,
+        timestamp=memory.timestamp,
+        updated_at=iso_time(time_us),
+        metadata=memory.metadata,
+    )

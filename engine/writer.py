@@ -1,0 +1,218 @@
+"""The write path: group, commit (durable), apply (visible), acknowledge. In that order.
+
+A job waits in the queue; the writer thread takes all that wait, runs them in one SQLite
+transaction and commits it, applies them to the indexes under the exclusive lock, and only then
+settles their futures.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from engine.errors import EngineError, StorageError
+from engine.group_commit import GroupCommitter, WriteJob
+from engine.index_cache import CACHE_NAME, postings_of, write_cache
+from engine.rw_lock import ReadWriteLock
+from engine.search_index import SearchIndex
+from engine.store import Store, now_us
+from engine.write_session import WriteSession
+
+T = TypeVar("T")
+
+_CACHE_AFTER_WRITES = 2_000
+_CACHE_AFTER_SHARE = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LiveState:
+    """The store and its indexes, which a restore replaces together."""
+
+    store: Store
+    index: SearchIndex
+    lock: ReadWriteLock = field(default_factory=ReadWriteLock)
+    """Shared by reads of either, exclusive for changes of the indexes and for the swap."""
+    n_uncached: int = 0
+    """Memories in the indexes that the cache on disk does not know."""
+    broken: Exception | None = None
+    """Why the indexes no longer show what the store holds; only a restart mends that."""
+
+
+class Writer:
+    """The thread that changes a `LiveState`."""
+
+    def __init__(
+        self, state: LiveState, data_dir: Path, *, max_pending_jobs: int, max_pending_memories: int
+    ) -> None:
+        self._state = state
+        self._cache_path = data_dir / CACHE_NAME
+        self._changes_since_cache = state.n_uncached
+        self._background: threading.Thread | None = None
+        self._queue = GroupCommitter(
+            self._commit,
+            max_pending_jobs=max_pending_jobs,
+            max_pending_memories=max_pending_memories,
+        )
+
+    @property
+    def n_pending(self) -> int:
+        """Writes that wait."""
+        return self._queue.n_pending
+
+    def submit(
+        self,
+        run: Callable[[WriteSession], T],
+        outcome_type: TypeAdapter[T],
+        *,
+        request_id: str,
+        weight: int = 1,
+    ) -> Future[T]:
+        """Queue a write; durable and visible when the future is done.
+
+        Args:
+            run: changes the session; an error undoes this job alone.
+            outcome_type: how its outcome is remembered.
+            request_id: sent again, the remembered outcome is returned and nothing is written.
+            weight: memories it writes.
+
+        Raises:
+            OverloadedError, NotReadyError: nothing of it happens.
+        """
+
+        def exactly_once(session: WriteSession) -> T:
+            remembered = session.transaction.outcome_of(request_id)
+            if remembered is not None:
+                return outcome_type.validate_json(remembered)
+            outcome = run(session)
+            session.transaction.remember_outcome(
+                request_id, outcome_type.dump_json(outcome).decode(), lsn=session.lsn
+            )
+            return outcome
+
+        return self._queue.submit(WriteJob(run=exactly_once, weight=weight))
+
+    def submit_alone(self, run: Callable[[], T]) -> Future[T]:
+        """Queue work that needs the writer thread to itself, between two commits."""
+        return self._queue.submit(WriteJob(run=run, weight=0, alone=True))
+
+    def close(self) -> None:
+        """Finish the writes that wait and leave a fresh cache."""
+        self._queue.close()
+        if self._background is not None:
+            self._background.join()
+        if self._changes_since_cache and self._state.broken is None:
+            write_cache(self._cache_path, self._postings())
+
+    def forget_cache(self) -> None:
+        """Drop the cache: what it shows has been replaced."""
+        self._cache_path.unlink(missing_ok=True)
+        self._changes_since_cache = len(self._state.index)
+
+    def _commit(self, group: Sequence[WriteJob[Any]]) -> None:
+        outcomes: list[tuple[WriteJob[Any], Any]] = []
+        try:
+            if self._state.broken is not None:
+                raise StorageError("the index needs a restart") from self._state.broken
+            session = self._run(group, outcomes)
+        except Exception as exc:  # noqa: BLE001 - settles the callers, whatever it is
+            for job in group:
+                if not job.done.done():
+                    job.done.set_exception(exc)
+            return
+        try:
+            self._apply(session)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the answers are wrong now
+            # Committed, but not searchable: nothing may be answered until a restart.
+            self._state.broken = exc
+            _log.exception("the indexes could not follow the store")
+        for job, outcome in outcomes:
+            job.done.set_result(outcome)
+        if self._state.broken is None:
+            self._maintain()
+
+    def _run(
+        self, group: Sequence[WriteJob[Any]], outcomes: list[tuple[WriteJob[Any], Any]]
+    ) -> WriteSession:
+        """Run a group in one transaction; durable when this returns."""
+        store = self._state.store
+        lsn, time_us = store.lsn, now_us()
+        with store.transaction() as transaction:
+            session = WriteSession(transaction, self._state.index, lsn=lsn, time_us=time_us)
+            for job in group:
+                outcome = self._run_one(job, session, lsn + 1)
+                if not isinstance(outcome, EngineError):
+                    outcomes.append((job, outcome))
+                    lsn += 1
+            transaction.set_lsn(lsn, time_us)
+        store.publish_lsn(lsn)
+        return session
+
+    @staticmethod
+    def _run_one(job: WriteJob[Any], session: WriteSession, lsn: int) -> Any:  # noqa: ANN401
+        """The job's outcome; or the error, handed to its caller, that undid this job alone."""
+        try:
+            with session.job(lsn):
+                return job.run(session)
+        except EngineError as exc:
+            job.done.set_exception(exc)
+            return exc
+
+    def _apply(self, session: WriteSession) -> None:
+        """Show a committed session to searches. The analysis runs before the lock is taken."""
+        entries, removals = session.entries(), session.removals()
+        if not entries and not removals:
+            return
+        with self._state.lock.exclusive():
+            self._state.index.apply(entries, removals)
+        self._changes_since_cache += len(entries) + len(removals)
+
+    # Maintenance, in the writer thread between two commits: nothing changes meanwhile, so new
+    # structures are built aside while searches go on with the old ones.
+
+    def _maintain(self) -> None:
+        if self._state.index.needs_compaction():
+            compacted = self._state.index.compacted()
+            with self._state.lock.exclusive():
+                self._state.index = compacted
+        if self._background is not None and self._background.is_alive():
+            return
+        if self._state.index.vectors.needs_switch():
+            self._start(functools.partial(self._switch, self._state.index))
+        elif self._changes_since_cache >= max(
+            _CACHE_AFTER_WRITES, _CACHE_AFTER_SHARE * len(self._state.index)
+        ):
+            self._changes_since_cache = 0
+            self._start(functools.partial(write_cache, self._cache_path, self._postings()))
+
+    def _start(self, work: Callable[[], None]) -> None:
+        self._background = threading.Thread(target=work, name="maintenance", daemon=True)
+        self._background.start()
+
+    def _switch(self, index: SearchIndex) -> None:
+        """Build the codes here, in the background; adopt them in the writer thread."""
+        built = index.vectors.build_quantised()
+
+        def adopt() -> None:
+            if self._state.index is index:  # not compacted or restored away
+                with self._state.lock.exclusive():
+                    index.vectors.adopt(built)
+
+        try:
+            self.submit_alone(adopt)
+        except EngineError:
+            _log.info("the switch to a quantised index waits for the next write")
+
+    def _postings(self) -> dict[str, Any]:
+        return postings_of(
+            self._state.index, epoch=self._state.store.epoch, lsn=self._state.store.lsn
+        )
