@@ -1,0 +1,373 @@
+"""In-process stand-ins for the embedding pool and the index: a dict and brute force."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+
+from engine.errors import (
+    BackupNotFoundError,
+    InvalidInputError,
+    MemoryNotFoundError,
+    PathNotAllowedError,
+)
+from engine.records import (
+    AddOutcome,
+    BackupCheck,
+    BackupSummary,
+    BuildPlan,
+    BuildReport,
+    Chunk,
+    DedupeReport,
+    DeletedMemory,
+    DeleteOutcome,
+    DuplicatePair,
+    FloatMatrix,
+    FloatVector,
+    IndexStats,
+    Memory,
+    MemoryFilter,
+    MemoryId,
+    MemoryPage,
+    MemoryPatch,
+    ModelIdentity,
+    Neighbour,
+    NewMemory,
+    SearchHit,
+    SearchQuery,
+    SkippedFile,
+    UpsertOutcome,
+)
+
+DIM = 16
+_START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def embedding_of(text: str) -> FloatVector:
+    """Shape (DIM,): words hashed into buckets, so that texts sharing words are similar."""
+    vector = np.full(DIM, 0.05, dtype=np.float32)
+    for word in text.casefold().split():
+        digest = hashlib.blake2b(word.encode(), digest_size=4).digest()
+        vector[int.from_bytes(digest, "big") % DIM] += 1.0
+    unit: FloatVector = vector / np.linalg.norm(vector)
+    return unit
+
+
+class FakeEmbedder:
+    """Deterministic embeddings; remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.queries: list[str] = []
+        self.batches: list[list[str]] = []
+
+    async def embed_query(self, text: str) -> FloatVector:
+        self.queries.append(text)
+        return embedding_of(text)
+
+    async def embed(self, texts: Sequence[str]) -> FloatMatrix:
+        self.batches.append(list(texts))
+        return np.stack([embedding_of(text) for text in texts])
+
+    async def counters(self) -> dict[str, float]:
+        return {"batches": float(len(self.batches))}
+
+
+class FakeIndex:
+    """A dict of memories searched by brute force. Set `fails` to make every call raise."""
+
+    def __init__(self) -> None:
+        self.memories: dict[MemoryId, Memory] = {}
+        self.vectors: dict[MemoryId, FloatVector] = {}
+        self.outcomes: dict[str, Any] = {}
+        self.saved: dict[str, dict[MemoryId, Memory]] = {}
+        self.files: dict[str, list[str]] = {}
+        self.fails: BaseException | None = None
+        self._next_id = 0
+
+    def _check(self) -> None:
+        if self.fails is not None:
+            raise self.fails
+
+    def _now(self) -> str:
+        instant = _START + timedelta(microseconds=self._next_id)
+        return instant.isoformat(timespec="microseconds")
+
+    def _put(self, new: NewMemory, embedding: FloatVector) -> MemoryId:
+        memory_id = MemoryId(self._next_id)
+        self._next_id += 1
+        self.memories[memory_id] = Memory(
+            id=memory_id,
+            text=new.text,
+            source=new.source,
+            key=new.key,
+            timestamp=self._now(),
+            updated_at=self._now(),
+            metadata=new.metadata,
+        )
+        self.vectors[memory_id] = embedding
+        return memory_id
+
+    def _passing(self, where: MemoryFilter) -> list[Memory]:
+        return [m for m in self.memories.values() if _passes(m, where)]
+
+    def _cosines(self, embedding: FloatVector, memories: list[Memory]) -> list[Neighbour]:
+        found = [
+            Neighbour(memory=m, similarity=float(self.vectors[m.id] @ embedding)) for m in memories
+        ]
+        return sorted(found, key=lambda n: (-n.similarity, n.memory.id))
+
+    async def count(self) -> int:
+        self._check()
+        return len(self.memories)
+
+    async def stats(self) -> IndexStats:
+        self._check()
+        return IndexStats(
+            total_memories=len(self.memories),
+            model=ModelIdentity(name="fake", dim=DIM, precision="fp32", fingerprint="0" * 64),
+            created_at=_START.isoformat(),
+            last_updated=None,
+            lsn=self._next_id,
+            store_bytes=4096,
+            index_bytes=1024,
+            backup_count=len(self.saved),
+            vector_index="exact",
+            n_rows=len(self.memories),
+            n_terms=0,
+            pending_writes=0,
+        )
+
+    async def search(
+        self, embeddings: FloatMatrix, queries: Sequence[SearchQuery]
+    ) -> list[list[SearchHit]]:
+        self._check()
+        return [
+            [
+                SearchHit(
+                    memory=near.memory,
+                    similarity=near.similarity,
+                    rrf_score=1 / (60 + rank) if query.hybrid else None,
+                    bm25_score=0.0 if query.hybrid else None,
+                )
+                for rank, near in enumerate(self._cosines(row, self._passing(query.where)))
+                if query.threshold is None or near.similarity >= query.threshold
+            ][: query.k]
+            for row, query in zip(embeddings, queries, strict=True)
+        ]
+
+    async def nearest(self, embedding: FloatVector) -> Neighbour | None:
+        self._check()
+        return next(iter(self._cosines(embedding, list(self.memories.values()))), None)
+
+    async def add(
+        self, memories: Sequence[NewMemory], embeddings: FloatMatrix, *, request_id: str
+    ) -> list[AddOutcome]:
+        self._check()
+        if request_id in self.outcomes:
+            earlier: list[AddOutcome] = self.outcomes[request_id]
+            return earlier
+        outcomes = []
+        for new, row in zip(memories, embeddings, strict=True):
+            near = await self.nearest(row)
+            if new.deduplicate and near is not None and near.similarity >= 0.9:
+                outcomes.append(
+                    AddOutcome(id=None, duplicate_of=near.memory.id, similarity=near.similarity)
+                )
+            else:
+                outcomes.append(AddOutcome(id=self._put(new, row)))
+        self.outcomes[request_id] = outcomes
+        return outcomes
+
+    async def upsert(
+        self, memory: NewMemory, embedding: FloatVector, *, request_id: str
+    ) -> UpsertOutcome:
+        self._check()
+        for old in self.memories.values():
+            if (old.source, old.key) == (memory.source, memory.key):
+                self.memories[old.id] = replace(old, text=memory.text, metadata=memory.metadata)
+                self.vectors[old.id] = embedding
+                return UpsertOutcome(id=old.id, created=False)
+        return UpsertOutcome(id=self._put(memory, embedding), created=True)
+
+    async def get(self, memory_id: MemoryId) -> Memory:
+        self._check()
+        if memory_id not in self.memories:
+            raise MemoryNotFoundError(memory_id)
+        return self.memories[memory_id]
+
+    async def update(
+        self,
+        memory_id: MemoryId,
+        patch: MemoryPatch,
+        embedding: FloatVector | None,
+        *,
+        request_id: str,
+    ) -> Memory:
+        old = await self.get(memory_id)
+        assert (embedding is None) == (patch.text is None)
+        new = replace(
+            old,
+            text=old.text if patch.text is None else patch.text,
+            source=old.source if patch.source is None else patch.source,
+            metadata=old.metadata if patch.metadata is None else patch.metadata,
+        )
+        self.memories[memory_id] = new
+        if embedding is not None:
+            self.vectors[memory_id] = embedding
+        return new
+
+    async def delete(self, ids: Sequence[MemoryId], *, request_id: str) -> DeleteOutcome:
+        self._check()
+        if request_id in self.outcomes:
+            earlier: DeleteOutcome = self.outcomes[request_id]
+            return earlier
+        gone = [self.memories.pop(i) for i in ids if i in self.memories]
+        found = {memory.id for memory in gone}
+        outcome = DeleteOutcome(
+            deleted=[DeletedMemory(id=memory.id, text=memory.text[:100]) for memory in gone],
+            missing=[i for i in ids if i not in found],
+        )
+        self.outcomes[request_id] = outcome
+        return outcome
+
+    async def delete_by_source(self, pattern: str, *, request_id: str) -> int:
+        self._check()
+        ids = [m.id for m in self.memories.values() if pattern in m.source]
+        return len((await self.delete(ids, request_id=request_id)).deleted)
+
+    async def list_memories(
+        self,
+        where: MemoryFilter,
+        *,
+        offset: int,
+        limit: int,
+        newest_first: bool = False,
+        cursor: str | None = None,
+    ) -> MemoryPage:
+        self._check()
+        if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
+            raise InvalidInputError("cursor is not one of ours")
+        found = sorted(self._passing(where), key=lambda m: m.id, reverse=newest_first)
+        start = int(cursor) if cursor is not None else offset
+        end = start + limit
+        return MemoryPage(
+            memories=found[start:end],
+            total=len(found),
+            next_cursor=str(end) if end < len(found) else None,
+        )
+
+    async def deduplicate(
+        self, threshold: float, *, dry_run: bool, request_id: str
+    ) -> DedupeReport:
+        self._check()
+        kept: list[Memory] = []
+        pairs: list[DuplicatePair] = []
+        for memory in sorted(self.memories.values(), key=lambda m: m.id):
+            best = next(iter(self._cosines(self.vectors[memory.id], kept)), None)
+            if best is None or best.similarity < threshold:
+                kept.append(memory)
+                continue
+            pairs.append(
+                DuplicatePair(
+                    id_a=best.memory.id,
+                    id_b=memory.id,
+                    similarity=best.similarity,
+                    text_a=best.memory.text,
+                    text_b=memory.text,
+                )
+            )
+        if not dry_run:
+            self.memories = {memory.id: memory for memory in kept}
+        return DedupeReport(
+            n_pairs=len(pairs),
+            n_removed=len(pairs),
+            remaining=len(kept),
+            dry_run=dry_run,
+            best_pairs=pairs[:20],
+        )
+
+    async def plan_build(self, sources: Sequence[str] | None, *, replace_all: bool) -> BuildPlan:
+        self._check()
+        names = sorted(self.files) if sources is None else list(sources)
+        if any(name.startswith(("/", "..")) for name in names):
+            raise PathNotAllowedError(next(n for n in names if n.startswith(("/", ".."))))
+        readable = [name for name in names if name in self.files]
+        if not readable:
+            raise InvalidInputError("No readable file")
+        chunks = [
+            Chunk(source=f"{name}:chunk_{n}", text=text)
+            for name in readable
+            for n, text in enumerate(self.files[name])
+        ]
+        return BuildPlan(
+            files=readable,
+            chunks=chunks,
+            to_embed=list(range(len(chunks))),
+            skipped=[SkippedFile(path="photo.png", reason="not a text format")],
+            replace_all=replace_all,
+        )
+
+    async def apply_build(
+        self, plan: BuildPlan, embeddings: FloatMatrix, *, request_id: str
+    ) -> BuildReport:
+        self._check()
+        assert embeddings.shape == (len(plan.to_embed), DIM)
+        for position, row in zip(plan.to_embed, embeddings, strict=True):
+            chunk = plan.chunks[position]
+            assert np.array_equal(row, embedding_of(chunk.text))
+            self._put(NewMemory(text=chunk.text, source=chunk.source), row)
+        return BuildReport(
+            files_processed=len(plan.files),
+            memories_added=len(plan.to_embed),
+            memories_removed=0,
+            unchanged=0,
+            skipped=plan.skipped,
+            backup_location="backups/pre_build_20260101_000000",
+        )
+
+    async def backups(self) -> list[BackupSummary]:
+        self._check()
+        return [self._summary(name) for name in reversed(self.saved)]
+
+    def _summary(self, name: str) -> BackupSummary:
+        return BackupSummary(
+            name=name,
+            created_s=_START.timestamp(),
+            path=f"backups/{name}",
+            total_memories=len(self.saved[name]),
+            size_bytes=4096,
+        )
+
+    async def backup(self, prefix: str) -> BackupSummary:
+        self._check()
+        name = f"{prefix}_20260101_000000_{len(self.saved)}"
+        self.saved[name] = dict(self.memories)
+        return self._summary(name)
+
+    async def verify_backup(self, name: str) -> BackupCheck:
+        self._check()
+        if name not in self.saved:
+            raise BackupNotFoundError(name)
+        return BackupCheck(name=name, problems=[])
+
+    async def restore(self, name: str) -> int:
+        await self.verify_backup(name)
+        self.memories = dict(self.saved[name])
+        return len(self.memories)
+
+
+def _passes(memory: Memory, where: MemoryFilter) -> bool:
+    created = datetime.fromisoformat(memory.timestamp)
+    created_us = (created - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
+    return (
+        (where.source is None or where.source in memory.source)
+        and (where.source_prefix is None or memory.source.startswith(where.source_prefix))
+        and all(memory.metadata.get(k) == v for k, v in (where.metadata or {}).items())
+        and (where.since_us is None or created_us >= where.since_us)
+        and (where.until_us is None or created_us <= where.until_us)
+    )

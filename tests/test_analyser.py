@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import analyser
+from engine.analyser import MAX_TERM_LENGTH, analyse, analyse_query
+from engine.bm25 import BM25Index
+
+# Each whole, the same letters as separate words, and queries for parts or spellings of it.
+WHOLES = {
+    "getUserName": ("get user name", ["get", "user", "name", "getusername", "GetUserNames"]),
+    "user_service": ("user service", ["user", "user-service", "userService", "UserServices"]),
+    "HTTPServer2": ("http server 2", ["http", "server", "2", "httpserver2"]),
+    "v2.3.1": ("v2 3 1", ["v2", "2", "2.3.1", "V2.3.1"]),
+    "src/app/main.py": ("src app main py", ["src", "main.py", "main", "py", "app/main.py"]),
+    "https://www.example.org/docs/setup_guide.html?page=7#install": (
+        "https www example org docs setup guide html page 7 install",
+        ["example.org", "example", "docs", "setup_guide.html", "guide", "install", "page=7"],
+    ),
+    "jane.doe@example.com": (
+        "jane doe example com",
+        ["jane", "doe", "jane.doe", "example.com", "Jane.Doe@Example.com"],
+    ),
+    "CVE-2024-1234": ("cve 2024 1234", ["cve", "2024", "1234", "cve-2024-1234"]),
+    "192.168.10.254": ("192 168 10 254", ["192.168", "254", "192.168.10.254"]),
+    r"C:\Users\Anna\notes.txt": ("c users anna notes txt", ["users", "anna", "notes.txt", "notes"]),
+    "std::vector": ("std vector", ["std", "vector"]),
+    "__init__.py": ("init py", ["init", "__init__", "py"]),
+    "--dry-run": ("dry run", ["dry", "run", "dry-run", "dryrun"]),
+    "C++": ("c", ["c", "c++"]),
+    "C#": ("c", ["c", "c#"]),
+    ".NET": ("net", ["net", ".net"]),
+    "Node.js": ("node js", ["node", "js", "node.js"]),
+    "e-mail": ("e mail", ["email", "mail", "e-mails"]),
+    "U.S.A.": ("u s a", ["usa", "U.S.A", "USA"]),
+    "O'Brien": ("o brien", ["brien", "obrien", "o’brien"]),
+    "黒猫が好き": ("き 好 が 猫 黒", ["猫", "黒猫", "好き"]),
+    "สวัสดีครับ": ("ครับ สวัสดี", ["สวัสดี", "ครับ"]),
+    "한국어를": ("를 어 국 한", ["한국어", "한국"]),
+    "Python入門": ("python 門 入", ["python", "入門"]),
+}
+
+
+def index_of(texts: list[str]) -> BM25Index:
+    index = BM25Index()
+    for row, text in enumerate(texts):
+        index.add(row, analyse(text))
+    return index
+
+
+@pytest.mark.parametrize(
+    ("whole", "part"), [(whole, part) for whole, (_, parts) in WHOLES.items() for part in parts]
+)
+def test_a_part_finds_the_whole(whole: str, part: str) -> None:
+    index = index_of(["unrelated filler words", f"see {whole}, then go on"])
+
+    assert index.search(analyse_query(part), k=2)[0].tolist() == [1]
+
+
+@pytest.mark.parametrize("whole", WHOLES)
+def test_a_whole_ranks_best_for_itself(whole: str) -> None:
+    scattered, _ = WHOLES[whole]
+    others = [f"see {other}, then go on" for other in WHOLES if other != whole]
+    index = index_of([*others, f"see {scattered}, then go on", f"see {whole}, then go on"])
+
+    _, scores = index.search(analyse_query(whole), k=2)
+
+    assert index.search(analyse_query(whole), k=1)[0].tolist() == [index.n_rows - 1]
+    assert len(scores) == 1 or scores[0] > scores[1]
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("The dogs were running", "the dog were run"),
+        ("Straße", "STRASSE"),
+        ("café", "CAFE\u0301"),
+        ("café", "cafe"),
+        ("🚀 ﬁle ５", "🚀 file 5"),
+        ("İstanbul", "istanbul"),
+        ("co\u00adoperate", "cooperate"),
+        ("ｆｕｌｌ ｗｉｄｔｈ", "full width"),
+        ("the user's name", "the users name"),
+        ("don’t", "dont"),
+        ("user_service", "UserService"),
+        ("مُحَمَّد", "محمد"),
+    ],
+)
+def test_spellings_of_one_word_have_the_same_terms(left: str, right: str) -> None:
+    assert analyse(left) == analyse(right)
+
+
+@pytest.mark.parametrize("other", ["C", "C#", "D++"])
+def test_a_language_name_keeps_its_punctuation(other: str) -> None:
+    index = index_of([f"written in {other}", "written in C++", "written in Go", "written in Rust"])
+
+    assert index.search(analyse_query("C++"), k=1)[0].tolist() == [1]
+
+
+def test_a_query_of_function_words_finds_what_holds_them() -> None:
+    index = index_of(["The Who played in Leeds", "nothing like it", "cats and dogs"])
+
+    assert index.search(analyse_query("the who"), k=3)[0].tolist() == [0]
+    assert analyse_query("to be or not to be") == analyse("to be or not to be") != []
+
+
+def test_function_words_do_not_outvote_the_others() -> None:
+    assert analyse_query("what is the name of the dog") == ["name", "dog"]
+    assert sorted(analyse("the dog and the cat and the owl")) == ["and", "cat", "dog", "owl", "the"]
+
+
+@pytest.mark.parametrize(("query", "term"), [("IT department", "it"), ("vitamin A", "a")])
+def test_a_function_word_in_capitals_is_a_word(query: str, term: str) -> None:
+    assert term in analyse_query(query)
+
+
+@pytest.mark.parametrize(
+    "digest", ["9b2f4c6d8e0a1b3c5d7f9e1a2b4c6d8f" * 2, "aGVsbG8gd29ybGQK" * 400]
+)
+def test_a_hash_or_a_blob_is_one_term(digest: str) -> None:
+    assert len(analyse(digest)) == 1
+
+
+def test_compounds_lengthen_a_document_by_less_than_half() -> None:
+    text = "The well-known getUserName in src/app/user_service.py calls https://example.org/v2.3.1."
+    words = "the well known get user name in src app user service py calls https example org v2 3 1"
+
+    assert len(analyse(text)) < 1.5 * len(words.split())
+
+
+@given(st.text())
+def test_any_text_has_terms_that_can_be_indexed(text: str) -> None:
+    terms = analyse(text)
+
+    assert all(0 < len(term) <= MAX_TERM_LENGTH and not term.isspace() for term in terms)
+    assert set(analyse_query(text)) <= set(terms)
+    assert bool(analyse_query(text)) == bool(terms)
+    assert bool(terms) or not any("a" <= c <= "z" for c in text)
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=30))
+def test_composed_and_decomposed_text_have_the_same_terms(text: str) -> None:
+    forms = {form: unicodedata.normalize(form, text) for form in ("NFC", "NFD")}
+
+    assert analyse(forms["NFC"]) == analyse(forms["NFD"])
+
+
+@pytest.mark.timeout(20)  # linear time takes a fraction of a second
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *"aA_-#猫😀 ",
+        "aB",
+        "1.",
+        "a./",
+        "./",
+        "a_",
+        "c++",
+        "a'",
+        "'s",
+        "a::",
+        "é9Z.",
+        "://",
+        "\u0301\u0316",
+        "a\u0e38\u0e48",
+    ],
+)
+def test_text_without_a_break_takes_linear_time(unit: str) -> None:
+    text = unit * (200_000 // len(unit))
+
+    terms = analyse("a" + text)
+
+    assert sum(map(len, terms)) <= 4 * len(text)
+
+
+def test_threads_agree_while_the_cache_overflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analyser, "_MAX_CACHED_CHUNKS", 50)
+    monkeypatch.setattr(analyser, "_chunk_terms", type(analyser._chunk_terms)())
+    texts = [f"running_{n} services{n % 7} categories" for n in range(400)]
+    expected = [analyse(text) for text in texts]
+
+    with ThreadPoolExecutor(8) as pool:
+        results = [list(pool.map(analyse, texts)) for _ in range(5)]
+
+    assert all(result == expected for result in results)
+    assert len(analyser._chunk_terms) <= 50 + 8
