@@ -1,0 +1,80 @@
+"""Builds the Serve application of `serve_config.yaml`. Options are there, wiring is here."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from deployments.embedder import EmbedderReplica
+from deployments.index import IndexReplica
+from deployments.ingress_replica import IngressReplica
+from deployments.ingress_settings import IngressSettings
+from deployments.settings import Settings, load_settings
+from engine.memory_index import IndexOptions
+from engine.model_files import CONFIG_FILE, default_model_dir, read_manifest
+from engine.precision import choose_precision
+from engine.records import ModelIdentity
+
+
+def build_app(args: Mapping[str, Any]) -> Application:
+    """Wire the three deployments.
+
+    Args:
+        args: settings by field name, from `args:` of the configuration; they win over the
+            environment, which is read here and nowhere else.
+
+    Raises:
+        SettingsError: a setting is wrong.
+        ModelNotFoundError: the model is not set up.
+    """
+    settings = load_settings(**args)
+    model_dir = settings.model_dir or default_model_dir(os.environ, Path.home())
+    identity = _identity(settings, model_dir)
+    embedder = serve.deployment(EmbedderReplica, name="Embedder").bind(settings, model_dir)
+    index = serve.deployment(IndexReplica, name="Index").bind(
+        IndexOptions(
+            data_dir=settings.data_dir,
+            workspace_dir=settings.workspace_dir,
+            identity=identity,
+            dedup_threshold=settings.dedup_threshold,
+            exact_below=settings.exact_below,
+            max_pending_jobs=settings.max_queued_writes,
+        ),
+        model_dir,
+    )
+    ingress = serve.ingress()(IngressReplica)
+    return serve.deployment(ingress, name="Ingress").bind(
+        settings, _ingress_settings(settings, identity), embedder, index
+    )
+
+
+def _ingress_settings(settings: Settings, identity: ModelIdentity) -> IngressSettings:
+    return IngressSettings(
+        version=version("faiss-memory"),
+        model_name=identity.name,
+        dim=identity.dim,
+        api_key=settings.api_key.get_secret_value(),
+        public_url=f"http://localhost:{settings.port}",
+        cors_origins=settings.cors_origins,
+        allowed_hosts=settings.allowed_hosts,
+        max_body_bytes=settings.max_body_bytes,
+    )
+
+
+def _identity(settings: Settings, model_dir: Path) -> ModelIdentity:
+    """What set-up recorded; the session need not be loaded to know it."""
+    manifest = read_manifest(model_dir)
+    config = json.loads((model_dir / CONFIG_FILE).read_bytes())
+    return ModelIdentity(
+        name=manifest.name,
+        dim=config["hidden_size"],
+        precision=choose_precision(settings.model_precision),
+        fingerprint=manifest.fingerprint,
+    )

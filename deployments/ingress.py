@@ -1,0 +1,59 @@
+"""The HTTP application: guards, routes, error answers, documentation."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from deployments import (
+    routes_backups,
+    routes_builds,
+    routes_memories,
+    routes_operations,
+    routes_search,
+    routes_sync,
+)
+from deployments.docs_page import install_docs_pages
+from deployments.guards import AccessGuard, BodyLimit
+from deployments.handles import EmbedderClient, IndexClient
+from deployments.http_errors import install_error_handlers
+from deployments.ingress_settings import IngressSettings
+from deployments.metrics import IngressMetrics
+from deployments.openapi import TITLE, install_openapi
+from deployments.request_log import RequestLog
+from deployments.services import Services
+
+
+def create_app(settings: IngressSettings, embedder: EmbedderClient, index: IndexClient) -> FastAPI:
+    """Build the application around the clients of the embedding pool and the index."""
+    app = FastAPI(
+        title=TITLE,
+        version=settings.version,
+        description="Persistent semantic memory for AI assistants.",
+        servers=[{"url": settings.public_url}],
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    metrics = IngressMetrics(
+        version=settings.version, model_name=settings.model_name, replica=settings.replica
+    )
+    app.state.services = Services(
+        settings=settings, embedder=embedder, index=index, metrics=metrics
+    )
+    for routes in (
+        routes_search,
+        routes_memories,
+        routes_operations,
+        routes_builds,
+        routes_backups,
+        routes_sync,
+    ):
+        app.include_router(routes.router)
+    install_docs_pages(app)
+    install_openapi(app, settings)
+    install_error_handlers(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(AccessGuard, settings=settings)
+    app.add_middleware(RequestLog, metrics=metrics)
+    return app

@@ -1,0 +1,38 @@
+"""One replica of the HTTP ingress: the application of `deployments.ingress` behind Serve."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from ray.serve.handle import DeploymentHandle
+
+from deployments.handles import ServeEmbedderClient, ServeIndexClient
+from deployments.ingress import create_app
+from deployments.ingress_settings import IngressSettings
+from deployments.logs import configure_logging
+from deployments.settings import Settings
+
+
+class IngressReplica:
+    """What the `Ingress` deployment runs. Serve hands HTTP requests straight to the application."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ingress_settings: IngressSettings,
+        embedder: DeploymentHandle,
+        index: DeploymentHandle,
+    ) -> None:
+        configure_logging(settings, component="ingress")
+        self._app = create_app(
+            ingress_settings,
+            ServeEmbedderClient(embedder, timeout_s=settings.request_timeout_s),
+            ServeIndexClient(
+                index,
+                timeout_s=settings.request_timeout_s,
+                long_timeout_s=settings.build_timeout_s,
+            ),
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Serve once after `__init__`, in the replica."""
+        return self._app

@@ -1,0 +1,33 @@
+"""How one ingress behaves; the builder makes it, nothing here reads the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngressSettings:
+    """Settings of the HTTP ingress, with safe defaults."""
+
+    version: str
+    model_name: str = "all-MiniLM-L6-v2"
+    dim: int = 384
+    api_key: str = field(default="", repr=False)
+    """Empty: no authentication, and then `allowed_hosts` is checked."""
+    public_url: str = "http://localhost:8900"
+    """The server URL in the OpenAPI document; its origin counts as the service's own."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may call besides the service's own; `*` lets every page in."""
+    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
+    """Host names (without port) the service answers to while there is no key; `*` is any."""
+    max_body_bytes: int = 32 * 1024 * 1024
+    streamed_paths: frozenset[str] = frozenset({"/import"})
+    """Paths whose body is read as a stream, exempt from `max_body_bytes`."""
+    replica: str = "0"
+    """Label of this ingress replica's metrics."""
+    health_timeout_s: float = 2.0
+    """How long a health check or a scrape waits for the index."""
+    embed_slice: int = 128
+    """Texts handed to the embedding pool in one call by bulk work."""
+    embed_concurrency: int = 4
+    """Slices of one request that may be with the embedding pool at the same time."""

@@ -1,0 +1,87 @@
+"""Engine values as the JSON objects of the contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.records import BackupSummary, DedupeReport, Memory, SearchHit
+
+Json = dict[str, Any]
+
+_SCORE_DECIMALS = 6
+_PAIR_DECIMALS = 4
+_PAIR_TEXT_CHARS = 120
+
+
+def score(value: float) -> float:
+    """A score as answers give it: six decimals."""
+    return round(float(value), _SCORE_DECIMALS)
+
+
+def memory(record: Memory) -> Json:
+    """MEM; the caller's metadata stays in its own object and can shadow nothing."""
+    return {
+        "id": record.id,
+        "text": record.text,
+        "source": record.source,
+        "timestamp": record.timestamp,
+        "metadata": record.metadata,
+        "updated_at": record.updated_at,
+        "key": record.key,
+    }
+
+
+def hit(found: SearchHit) -> Json:
+    """MEM and its scores; those of the fusion only when there was one."""
+    shown = memory(found.memory)
+    shown["similarity"] = score(found.similarity)
+    if found.rrf_score is not None:
+        shown["rrf_score"] = score(found.rrf_score)
+    if found.bm25_score is not None:
+        shown["bm25_score"] = score(found.bm25_score)
+    return shown
+
+
+def search_answer(query: str, hits: list[SearchHit]) -> Json:
+    """One search's answer."""
+    return {"query": query, "results": [hit(found) for found in hits], "count": len(hits)}
+
+
+def deduplication(report: DedupeReport) -> Json:
+    """The three shapes of a deduplication's answer: nothing found, dry run, done."""
+    if report.n_pairs == 0:
+        return {"duplicate_pairs": 0, "removed": 0, "dry_run": report.dry_run}
+    if not report.dry_run:
+        return {
+            "duplicate_pairs": report.n_pairs,
+            "removed": report.n_removed,
+            "remaining": report.remaining,
+            "dry_run": False,
+        }
+    pairs = [
+        {
+            "id_a": pair.id_a,
+            "id_b": pair.id_b,
+            "similarity": round(float(pair.similarity), _PAIR_DECIMALS),
+            "text_a": pair.text_a[:_PAIR_TEXT_CHARS],
+            "text_b": pair.text_b[:_PAIR_TEXT_CHARS],
+        }
+        for pair in report.best_pairs
+    ]
+    return {
+        "duplicate_pairs": report.n_pairs,
+        "would_remove": report.n_removed,
+        "dry_run": True,
+        "pairs": pairs,
+    }
+
+
+def backup(summary: BackupSummary) -> Json:
+    """One backup of the list."""
+    return {
+        "name": summary.name,
+        "created": summary.created_s,
+        "total_memories": summary.total_memories,
+        "size_bytes": summary.size_bytes,
+        "verified_at": summary.verified_at,
+    }

@@ -1,0 +1,278 @@
+"""Shapes of the answers, for the OpenAPI document only: routes build their JSON themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+
+class MemoryOut(BaseModel):
+    """A stored memory."""
+
+    id: int
+    text: str
+    source: str
+    timestamp: str = Field(description="Created, UTC ISO-8601.")
+    metadata: dict[str, Any]
+    updated_at: str
+    key: str | None
+
+
+class HitOut(MemoryOut):
+    """A memory found."""
+
+    similarity: float = Field(description="Cosine of query and memory.")
+    rrf_score: float | None = Field(None, description="Fused rank score; hybrid only.")
+    bm25_score: float | None = Field(None, description="Keyword score; hybrid only.")
+
+
+class SearchAnswer(BaseModel):
+    """Hits, best first."""
+
+    query: str
+    results: list[HitOut]
+    count: int
+
+
+class BatchSearchAnswer(BaseModel):
+    """One answer per query, in order."""
+
+    results: list[SearchAnswer]
+
+
+class AddAnswer(BaseModel):
+    """The new id, or null for a duplicate."""
+
+    success: bool
+    id: int | None
+    message: str
+    duplicate_of: int | None = Field(None, description="The memory it duplicates.")
+    similarity: float | None = Field(None, description="Cosine with that memory.")
+
+
+class AddBatchResult(BaseModel):
+    """What became of one memory of a batch."""
+
+    id: int | None
+    duplicate_of: int | None
+
+
+class AddBatchAnswer(BaseModel):
+    """The ids added, and one result per memory in order."""
+
+    success: bool
+    ids: list[int]
+    count: int
+    message: str
+    results: list[AddBatchResult]
+
+
+class UpsertAnswer(BaseModel):
+    """The memory's id, and whether it is new."""
+
+    success: bool
+    id: int
+    created: bool
+
+
+class DeleteAnswer(BaseModel):
+    """What was deleted."""
+
+    success: bool
+    deleted_id: int
+    deleted_text: str = Field(description="The first 100 characters.")
+
+
+class DeleteBySourceAnswer(BaseModel):
+    """How many were deleted."""
+
+    success: bool
+    deleted_count: int
+
+
+class DeleteBatchAnswer(BaseModel):
+    """How many were deleted, and which ids did not exist."""
+
+    success: bool
+    deleted_count: int
+    missing: list[int]
+
+
+class NearestOut(MemoryOut):
+    """The most similar memory."""
+
+    similarity: float
+
+
+class IsNovelAnswer(BaseModel):
+    """Novel when the similarity is below the threshold."""
+
+    is_novel: bool
+    threshold: float
+    most_similar: NearestOut | None
+
+
+class ListAnswer(BaseModel):
+    """A page of memories."""
+
+    memories: list[MemoryOut]
+    total: int
+    offset: int
+    limit: int
+    next_cursor: str | None
+
+
+class DuplicatePairOut(BaseModel):
+    """Two memories that say the same; `id_a` is the earlier."""
+
+    id_a: int
+    id_b: int
+    similarity: float
+    text_a: str
+    text_b: str
+
+
+class DeduplicateAnswer(BaseModel):
+    """What was found and removed."""
+
+    duplicate_pairs: int
+    dry_run: bool
+    removed: int | None = None
+    would_remove: int | None = None
+    remaining: int | None = None
+    pairs: list[DuplicatePairOut] | None = Field(None, description="The best 20.")
+
+
+class SkippedOut(BaseModel):
+    """A file that was not read."""
+
+    path: str
+    reason: str
+
+
+class BuildAnswer(BaseModel):
+    """What the build changed."""
+
+    success: bool
+    files_processed: int
+    memories_added: int
+    backup_location: str
+    message: str
+    memories_removed: int
+    unchanged: int
+    skipped: list[SkippedOut]
+
+
+class BackupOut(BaseModel):
+    """A backup."""
+
+    name: str
+    created: float = Field(description="Seconds since the epoch.")
+    total_memories: int
+    size_bytes: int
+    verified_at: str | None
+
+
+class BackupsAnswer(BaseModel):
+    """Backups, newest first."""
+
+    backups: list[BackupOut]
+    count: int
+
+
+class BackupAnswer(BaseModel):
+    """Where the backup is."""
+
+    success: bool
+    backup_path: str
+    message: str
+
+
+class VerifyAnswer(BaseModel):
+    """Whether a backup can be restored, and what is wrong with it."""
+
+    backup_name: str
+    ok: bool
+    problems: list[str]
+
+
+class RestoreAnswer(BaseModel):
+    """What was restored."""
+
+    success: bool
+    restored_from: str
+    total_memories: int
+    message: str
+
+
+class SyncStatusAnswer(BaseModel):
+    """Whether cloud sync is on."""
+
+    enabled: bool
+    message: str
+
+
+class StatsAnswer(BaseModel):
+    """The state of the store."""
+
+    total_memories: int
+    dimension: int
+    model: str
+    created_at: str
+    last_updated: str | None
+    index_size_bytes: int
+    backup_count: int
+    version: str
+    precision: str
+    vector_index: str
+    store_bytes: int
+    lsn: int
+    index_rows: int
+    index_terms: int
+    pending_writes: int
+
+
+class HealthAnswer(BaseModel):
+    """Whether the service answers."""
+
+    status: str
+    service: str
+    version: str
+    total_memories: int | None = None
+    dimension: int
+    model: str
+
+
+class StatusAnswer(BaseModel):
+    """One word."""
+
+    status: str
+
+
+class Problem(BaseModel):
+    """What went wrong."""
+
+    detail: str
+
+
+class InternalProblem(Problem):
+    """What went wrong, and the id that finds it in the log."""
+
+    request_id: str
+
+
+class InvalidField(BaseModel):
+    """One thing wrong with a request."""
+
+    type: str
+    loc: list[str | int]
+    msg: str
+    input: Any = Field(None, description="The value, where it is short.")
+    ctx: dict[str, Any] | None = Field(None, description="The bound that was missed.")
+
+
+class Invalid(BaseModel):
+    """What is wrong with a request."""
+
+    detail: list[InvalidField]

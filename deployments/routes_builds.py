@@ -1,0 +1,48 @@
+"""Building memories from workspace files."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments.json_route import json_response, json_router
+from deployments.openapi import problems
+from deployments.request_trace import WriteId, trace_of
+from deployments.response_schemas import BuildAnswer
+from deployments.schemas import BuildRequest
+from deployments.services import services_of
+
+router = json_router(tag="builds")
+
+
+@router.post(
+    "/index/build",
+    operation_id="buildIndex",
+    response_model=BuildAnswer,
+    responses=problems(507),
+)
+async def build_index(
+    request: Request,
+    write_id: WriteId,
+    body: BuildRequest = BuildRequest(),  # noqa: B008 - immutable in use
+) -> Response:
+    """Read workspace files again: their old chunks go, unchanged ones keep their id."""
+    services, trace = services_of(request), trace_of(request)
+    with trace.stage("index"):
+        plan = await services.index.plan_build(body.sources, replace_all=body.replace_all)
+    texts = [plan.chunks[position].text for position in plan.to_embed]
+    embeddings = await services.embed(texts, trace)
+    with trace.stage("index"):
+        report = await services.index.apply_build(plan, embeddings, request_id=write_id)
+    return json_response(
+        {
+            "success": True,
+            "files_processed": report.files_processed,
+            "memories_added": report.memories_added,
+            "backup_location": report.backup_location,
+            "message": "Index rebuilt successfully",
+            "memories_removed": report.memories_removed,
+            "unchanged": report.unchanged,
+            "skipped": [{"path": file.path, "reason": file.reason} for file in report.skipped],
+        }
+    )

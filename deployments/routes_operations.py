@@ -1,0 +1,143 @@
+"""What operators ask: health, stats, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments.json_route import json_response, json_router
+from deployments.metrics import ReportsCounters
+from deployments.openapi import problems
+from deployments.request_trace import trace_of
+from deployments.response_schemas import HealthAnswer, StatsAnswer, StatusAnswer
+from deployments.services import Services, services_of
+from engine.errors import EngineError, OverloadedError
+
+T = TypeVar("T")
+
+router = json_router(tag="operations")
+
+_RETRY = {"Retry-After": "2"}
+
+
+async def _count(services: Services) -> int | None:
+    """How many memories there are; None when the index does not answer in time."""
+    try:
+        services.last_count.value = await asyncio.wait_for(
+            services.index.count(), services.settings.health_timeout_s
+        )
+    except OverloadedError:
+        pass  # busy is healthy: what it last said will do
+    except (EngineError, asyncio.TimeoutError):
+        return None
+    return services.last_count.value
+
+
+@router.get(
+    "/health",
+    operation_id="getHealth",
+    response_model=HealthAnswer,
+    responses={**problems(), 503: {"model": HealthAnswer, "description": "Starting"}},
+)
+async def health(request: Request) -> Response:
+    """Tell whether the service answers, and how much it remembers."""
+    services = services_of(request)
+    total = await _count(services)
+    settings = services.settings
+    shown = {
+        "status": "starting" if total is None else "ok",
+        "service": "faiss-memory",
+        "version": settings.version,
+        "total_memories": total,
+        "dimension": settings.dim,
+        "model": settings.model_name,
+    }
+    if total is None:
+        return json_response(shown, status=503, headers=_RETRY)
+    return json_response(shown)
+
+
+@router.get(
+    "/health/live",
+    operation_id="getLiveness",
+    response_model=StatusAnswer,
+    responses=problems(),
+)
+async def live() -> Response:
+    """Tell that this process answers."""
+    return json_response({"status": "ok"})
+
+
+@router.get(
+    "/health/ready",
+    operation_id="getReadiness",
+    response_model=StatusAnswer,
+    responses={**problems(), 503: {"model": StatusAnswer, "description": "Starting"}},
+)
+async def ready(request: Request) -> Response:
+    """Tell whether memories can be searched and stored."""
+    if await _count(services_of(request)) is None:
+        return json_response({"status": "starting"}, status=503, headers=_RETRY)
+    return json_response({"status": "ready"})
+
+
+@router.get("/stats", operation_id="getStats", response_model=StatsAnswer, responses=problems())
+async def stats(request: Request) -> Response:
+    """Describe the store and its indexes."""
+    services = services_of(request)
+    with trace_of(request).stage("index"):
+        state = await services.index.stats()
+    return json_response(
+        {
+            "total_memories": state.total_memories,
+            "dimension": state.model.dim,
+            "model": state.model.name,
+            "created_at": state.created_at,
+            "last_updated": state.last_updated,
+            "index_size_bytes": state.index_bytes,
+            "backup_count": state.backup_count,
+            "version": services.settings.version,
+            "precision": state.model.precision,
+            "vector_index": state.vector_index,
+            "store_bytes": state.store_bytes,
+            "lsn": state.lsn,
+            "index_rows": state.n_rows,
+            "index_terms": state.n_terms,
+            "pending_writes": state.pending_writes,
+        }
+    )
+
+
+async def _in_time(services: Services, answer: Awaitable[T]) -> T | None:
+    """An answer for a scrape; None when it does not come in time."""
+    try:
+        return await asyncio.wait_for(answer, services.settings.health_timeout_s)
+    except (EngineError, asyncio.TimeoutError):
+        return None
+
+
+@router.get(
+    "/metrics",
+    operation_id="getMetrics",
+    response_class=Response,
+    responses={
+        **problems(),
+        200: {
+            "description": "Prometheus text",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        },
+    },
+)
+async def metrics(request: Request) -> Response:
+    """Answer this ingress replica's metrics, and the index's, to Prometheus."""
+    services = services_of(request)
+    services.metrics.set_index(await _in_time(services, services.index.stats()))
+    if isinstance(services.embedder, ReportsCounters):
+        counters = await _in_time(services, services.embedder.counters())
+        services.metrics.set_embedder(counters or {})
+    return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)

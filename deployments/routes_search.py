@@ -1,0 +1,88 @@
+"""Finding memories: search, batch search, novelty."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments import rendering
+from deployments.json_route import json_response, json_router
+from deployments.openapi import problems
+from deployments.request_trace import trace_of
+from deployments.response_schemas import BatchSearchAnswer, IsNovelAnswer, SearchAnswer
+from deployments.schemas import BatchSearchRequest, IsNovelRequest, SearchRequest
+from deployments.services import services_of
+from engine.records import SearchQuery
+
+router = json_router(tag="search")
+
+
+def _search_query(body: SearchRequest) -> SearchQuery:
+    return SearchQuery(
+        text=body.query,
+        k=body.k,
+        hybrid=body.hybrid,
+        threshold=body.threshold,
+        vector_weight=body.vector_weight,
+        where=body.where(),
+    )
+
+
+@router.post(
+    "/search", operation_id="searchMemory", response_model=SearchAnswer, responses=problems()
+)
+async def search(body: SearchRequest, request: Request) -> Response:
+    """Find the memories closest to a query, by meaning and by keywords."""
+    services, trace = services_of(request), trace_of(request)
+    embedding = await services.embed_query(body.query, trace)
+    with trace.stage("index"):
+        [hits] = await services.index.search(embedding[None, :], [_search_query(body)])
+    trace.k, trace.n_hits = body.k, len(hits)
+    return json_response(rendering.search_answer(body.query, hits))
+
+
+@router.post(
+    "/search/batch",
+    operation_id="searchMemoryBatch",
+    response_model=BatchSearchAnswer,
+    responses=problems(),
+)
+async def search_batch(body: BatchSearchRequest, request: Request) -> Response:
+    """Answer up to 100 searches at once, in order."""
+    services, trace = services_of(request), trace_of(request)
+    embeddings = await services.embed([one.query for one in body.queries], trace)
+    with trace.stage("index"):
+        found = await services.index.search(embeddings, [_search_query(q) for q in body.queries])
+    trace.n_hits = sum(map(len, found))
+    answers = [
+        rendering.search_answer(one.query, hits)
+        for one, hits in zip(body.queries, found, strict=True)
+    ]
+    return json_response({"results": answers})
+
+
+@router.post(
+    "/memory/is-novel",
+    operation_id="isNovel",
+    response_model=IsNovelAnswer,
+    responses=problems(),
+)
+async def is_novel(body: IsNovelRequest, request: Request) -> Response:
+    """Tell whether a text says something that no memory says yet."""
+    services, trace = services_of(request), trace_of(request)
+    embedding = await services.embed_query(body.text, trace)
+    with trace.stage("index"):
+        neighbour = await services.index.nearest(embedding)
+    if neighbour is None:
+        return json_response({"is_novel": True, "threshold": body.threshold, "most_similar": None})
+    # The rounded value decides, as callers see it: a text is never novel beside itself for
+    # a cosine of 0.99999994.
+    similarity = rendering.score(neighbour.similarity)
+    nearest = {**rendering.memory(neighbour.memory), "similarity": similarity}
+    return json_response(
+        {
+            "is_novel": similarity < body.threshold,
+            "threshold": body.threshold,
+            "most_similar": nearest,
+        }
+    )

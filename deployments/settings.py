@@ -1,0 +1,175 @@
+"""How the service behaves, read from the environment once: by the launcher or the builder.
+
+`serve_config.yaml` says how it runs (replicas, CPUs, queues); nothing is set in both.
+Deployments get the finished, frozen settings as an argument and never read the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+
+
+class SettingsError(ValueError):
+    """An environment variable has a value the service cannot run with; the message names it."""
+
+
+def _split_commas(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part for part in (raw.strip() for raw in value.split(",")) if part)
+    return value
+
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+Seconds = Annotated[float, Field(gt=0)]
+Cosine = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseSettings):
+    """Each field is an environment variable of the same name in capitals; empty means unset."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    # Where things are.
+    data_dir: Path = Path("data")
+    workspace_dir: Path = Path()
+    """What `/index/build` may read."""
+
+    # Who may call.
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8900
+    api_key: SecretStr = SecretStr("")
+    allow_no_auth: bool = False
+    """Accept a non-loopback `host` without a key: a container that publishes to loopback."""
+    cors_origins: CommaSeparated = ()
+    allowed_hosts: CommaSeparated = ("localhost", "127.0.0.1", "[::1]")
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+
+    # The model.
+    model_name: str = "all-MiniLM-L6-v2"
+    model_dir: Path | None = None
+    """None: the cache that set-up fills."""
+    model_precision: Literal["auto", "fp32", "int8"] = "auto"
+    query_cache_size: Annotated[int, Field(ge=0)] = 2048
+    """Query embeddings remembered by each embedder replica."""
+
+    # The index.
+    dedup_threshold: Cosine = 0.90
+    exact_below: PositiveInt = 20_000
+    """Rows from which the vector index is quantised and refined instead of exact."""
+    max_backups: PositiveInt = 10
+    """Automatic backups kept."""
+
+    # Bounds; what is beyond them gets 429.
+    max_queued_texts: PositiveInt = 4096
+    """Texts that may wait in one embedder replica."""
+    max_queued_queries: PositiveInt = 256
+    """Queries that may wait in one embedder replica."""
+    max_queued_writes: PositiveInt = 1024
+    """Writes that may wait for the index."""
+
+    # Patience.
+    request_timeout_s: Seconds = 30.0
+    """How long a request waits for an embedder or the index, restarts included."""
+    build_timeout_s: Seconds = 3600.0
+    """The same for a build, a backup, a restore or a deduplication."""
+    start_timeout_s: Seconds = 300.0
+    stop_timeout_s: Seconds = 10.0
+
+    # Logs.
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: JSON unless stderr is a terminal."""
+    log_pipe: Path | None = None
+    """A named pipe that replicas write their log lines to; the launcher sets and reads it."""
+
+    # Cloud sync.
+    cloud_sync_enabled: bool = False
+    cloud_sync_bucket: str = ""
+    cloud_sync_prefix: str = "faiss-memory/"
+    cloud_sync_region: str = "us-east-1"
+    cloud_sync_endpoint: str = ""
+    cloud_sync_access_key: SecretStr = SecretStr("")
+    cloud_sync_secret_key: SecretStr = SecretStr("")
+    cloud_sync_secret_key_file: Path | None = None
+
+    @field_validator(
+        "data_dir", "workspace_dir", "model_dir", "log_pipe", "cloud_sync_secret_key_file"
+    )
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        """Replicas have another working directory than the launcher."""
+        return None if path is None else path.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _needs_a_key_beyond_loopback(self) -> Settings:
+        if not (self.host in LOOPBACK_HOSTS or self.has_api_key or self.allow_no_auth):
+            raise ValueError(
+                f"HOST={self.host} lets other machines in and API_KEY is empty: set API_KEY, "
+                "or HOST=127.0.0.1, or ALLOW_NO_AUTH=true if something else keeps strangers out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cloud_sync_is_complete(self) -> Settings:
+        if not self.cloud_sync_enabled:
+            return self
+        if not self.cloud_sync_bucket:
+            raise ValueError("CLOUD_SYNC_ENABLED=true needs CLOUD_SYNC_BUCKET")
+        has_secret = bool(
+            self.cloud_sync_secret_key.get_secret_value() or self.cloud_sync_secret_key_file
+        )
+        if bool(self.cloud_sync_access_key.get_secret_value()) != has_secret:
+            raise ValueError(
+                "set both CLOUD_SYNC_ACCESS_KEY and CLOUD_SYNC_SECRET_KEY (or "
+                "CLOUD_SYNC_SECRET_KEY_FILE), or neither to use boto3's own chain"
+            )
+        return self
+
+    @property
+    def has_api_key(self) -> bool:
+        """Whether callers must authenticate."""
+        return bool(self.api_key.get_secret_value())
+
+    def masked(self) -> dict[str, Any]:
+        """Every setting as JSON values, secrets masked, to be logged."""
+        return self.model_dump(mode="json")
+
+
+def load_settings(**overrides: Any) -> Settings:  # noqa: ANN401 (any field's raw value)
+    """Read the environment.
+
+    Args:
+        overrides: fields given otherwise (builder arguments, command line); they win.
+
+    Raises:
+        SettingsError: one line for each bad variable.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as exc:
+        raise SettingsError("\n".join(_explain(error) for error in exc.errors())) from None
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    """One line that names the variable; a secret's value is never part of it."""
+    if not error["loc"]:
+        return str(error["msg"]).removeprefix("Value error, ")
+    name = str(error["loc"][0])
+    secret = Settings.model_fields[name].annotation is SecretStr
+    value = "" if secret else f"={str(error['input'])[:200]}"
+    return f"{name.upper()}{value}: {error['msg']}"

@@ -1,0 +1,82 @@
+"""Runs HAProxy for Ray Serve with a safer configuration than Serve writes.
+
+Serve's configuration opens a statistics page and a metrics exporter on every interface, an
+admin socket to every user, logs each request to a UDP port, and answers 500 while the ingress
+restarts. Serve has no switches for these, but starts whatever `RAY_SERVE_HAPROXY_BINARY_PATH`
+names: a line of shell that runs this file by path with `python -I -S`:
+
+    haproxy_shim.py <haproxy> [arguments of haproxy ...]
+
+It also ties HAProxy to the life of its manager, so that none outlives a killed service.
+"""
+
+import ctypes
+import os
+import re
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+_DROPPED_SECTIONS = ("frontend prometheus", "listen stats")
+_UNAVAILABLE_BODY = '{"detail":"The service is restarting; try again shortly"}'
+UNAVAILABLE = (
+    "HTTP/1.1 503 Service Unavailable\r\n"
+    "Content-Type: application/json\r\n"
+    "Cache-Control: no-store\r\n"
+    "Retry-After: 2\r\n"
+    f"Content-Length: {len(_UNAVAILABLE_BODY)}\r\n"
+    "\r\n" + _UNAVAILABLE_BODY
+)
+# A request that reads may be sent again when its replica dies; a write's outcome is unknown.
+_READS = "/search /search/batch /memory/is-novel"
+_RETRY_RULES = (
+    f"    acl safe_to_repeat path {_READS}\n"
+    "    acl safe_to_repeat method GET HEAD OPTIONS\n"
+    "    http-request disable-l7-retry unless safe_to_repeat\n"
+)
+
+
+def harden(config: str, error_file: str) -> str:
+    """Serve's configuration without what strangers could reach, and with a 503 of ours."""
+    sections = re.split(r"(?m)^(?=\S)", config)
+    kept = [text for text in sections if not text.startswith(_DROPPED_SECTIONS)]
+    return "".join(_harden_section(text, error_file) for text in kept)
+
+
+def _harden_section(section: str, error_file: str) -> str:
+    section = re.sub(r"(?m)^(\s*stats socket \S+) mode 666", r"\1 mode 600", section)
+    section = re.sub(r"(?m)^\s*log (?!global).*\n", "", section)
+    # On a reused connection HAProxy closes without an answer when the replica has died.
+    section = re.sub(r"(?m)^(\s*http-reuse) always$", r"\1 never", section)
+    section = re.sub(r"(?m)^(\s*errorfile \d+) .*$", rf"\1 {error_file}", section)
+    if section.startswith("frontend http_frontend"):
+        section = re.sub(r"(?m)^(\s*bind .*\n)", r"\1" + _RETRY_RULES, section, count=1)
+    return section
+
+
+def _die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process, and HAProxy after it, when the manager ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit("the manager is gone")
+
+
+def main(argv: list[str]) -> None:
+    """Rewrite the file that `-f` names, then become HAProxy."""
+    parent = os.getppid()
+    binary, *arguments = argv
+    if "-f" in arguments:
+        path = arguments[arguments.index("-f") + 1]
+        error_file = os.path.join(os.path.dirname(path), "503.http")  # noqa: PTH118, PTH120
+        with open(error_file, "w", newline="") as file:  # noqa: PTH123
+            file.write(UNAVAILABLE)
+        with open(path) as file:  # noqa: PTH123
+            config = harden(file.read(), error_file)
+        with open(path, "w") as file:  # noqa: PTH123
+            file.write(config)
+    _die_with_parent(parent)
+    os.execv(binary, [binary, *arguments])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,79 @@
+"""A Ray node of one machine with what Serve needs and nothing else.
+
+`ray.init` starts a dashboard, two agents, an autoscaler and a log monitor, and listens on every
+interface. This node is made of the same parts without those, on 127.0.0.1. It rests on Ray's
+internals, which is why Ray's version is pinned exactly.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import ray
+from ray._private import services, worker
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+
+from scripts.runtime_dir import RuntimeDir
+
+_AGENT_STUB = Path(__file__).with_name("ray_agent_stub.py")
+_OBJECT_STORE_BYTES = 80 * 2**20
+"""Ray's least is 75 MiB; what handles pass is inlined up to 100 kB and short-lived beyond."""
+
+
+class LocalNode(Node):  # type: ignore[misc]  # Ray is not typed here
+    """A head node without dashboard, agents, autoscaler and log monitor."""
+
+    def start_api_server(self, **_: Any) -> None:  # noqa: ANN401 (Ray's signature)
+        """Start no dashboard."""
+        self._webui_url = ""
+
+    def start_raylet(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Start raylet with stand-ins for its agents."""
+        start_process = services.start_ray_process
+
+        def start_with_stubs(command: list[str], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            return start_process(self._with_stubs(command), *args, **kwargs)
+
+        with patch.object(services, "start_ray_process", start_with_stubs):
+            super().start_raylet(*args, **kwargs)
+
+    def _with_stubs(self, command: list[str]) -> list[str]:
+        stub = [sys.executable, "-I", "-S", str(_AGENT_STUB), self._session_dir, self._node_id]
+        metrics = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
+        # Nothing listens on port 1; it is asked for runtime environments, which are not used.
+        agents = {
+            "--dashboard_agent_command": [*stub, *(f"{name}=-1" for name in metrics)],
+            "--runtime_env_agent_command": [*stub, "runtime_env_agent_port=1"],
+        }
+        kept = [word for word in command if word.partition("=")[0] not in agents]
+        return kept + [f"{option}={shlex.join(words)}" for option, words in agents.items()]
+
+
+def start_ray(runtime: RuntimeDir) -> LocalNode:
+    """Start the node and connect this process to it. The environment is already set.
+
+    The node's processes end with this one, however it ends.
+    """
+    params = RayParams(
+        node_ip_address="127.0.0.1",
+        num_cpus=os.cpu_count() or 1,
+        num_gpus=0,
+        include_dashboard=False,
+        no_monitor=True,
+        include_log_monitor=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        temp_dir=str(runtime.ray_dir),
+    )
+    node = LocalNode(
+        params, head=True, shutdown_at_exit=False, spawn_reaper=True, ray_init_cluster=True
+    )
+    # Ray would print each death of a worker, our own stopping of them included.
+    with patch.object(worker, "listen_error_messages", lambda *_: None):
+        ray.init(address=node.address, log_to_driver=False, logging_level="CRITICAL")
+    return node

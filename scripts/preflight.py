@@ -1,0 +1,70 @@
+"""What must hold before the service starts; each failure says what to do about it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from deployments.settings import Settings
+from engine.model_files import default_model_dir, graph_file, read_manifest
+from engine.precision import choose_precision
+from scripts.runtime_dir import LauncherError
+
+
+def check_data_dir(path: Path) -> None:
+    """Make the data directory and see that it can be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as exc:
+        raise LauncherError(f"cannot make DATA_DIR={path}: {exc.strerror}") from exc
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise LauncherError(
+            f"DATA_DIR={path} is not writable by this user: change its owner, or set DATA_DIR"
+        )
+
+
+def check_model(settings: Settings) -> None:
+    """See that the model is set up. Raises `ModelNotFoundError`, which names the command."""
+    model_dir = settings.model_dir or default_model_dir(os.environ, Path.home())
+    manifest = read_manifest(model_dir)
+    name = graph_file(choose_precision(settings.model_precision))
+    if name not in manifest.files:
+        raise LauncherError(
+            f"{model_dir} has no {name}: run python -m scripts.setup_model, "
+            "or set MODEL_PRECISION to a precision that is set up"
+        )
+
+
+def check_port_free(host: str, port: int) -> None:
+    """See that nobody listens on the port, and say who does if so."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host.strip("[]"), port, type=socket.SOCK_STREAM
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        # As servers do: connections of the past in TIME_WAIT are no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as exc:
+            raise LauncherError(
+                f"cannot listen on {host}:{port}: {exc.strerror}{_holder(port)}; "
+                "stop that, or set PORT to a free port"
+            ) from exc
+
+
+def _holder(port: int) -> str:
+    """`, held by python (process 12)`, or nothing when it cannot be told."""
+    import ray  # noqa: F401 (makes its copy of psutil importable)
+
+    import psutil  # isort: skip
+
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN
+            if listens and connection.laddr.port == port and connection.pid:
+                name = psutil.Process(connection.pid).name()
+                return f", held by {name} (process {connection.pid})"
+    except psutil.Error:
+        pass
+    return ""

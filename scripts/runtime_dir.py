@@ -1,0 +1,155 @@
+"""The launcher's own directory: lock, Ray's token, sockets, logs of the processes it starts.
+
+It belongs to one data directory and lives under `/tmp`, not `TMPDIR`: Unix socket paths end at
+107 bytes, and Ray and HAProxy append more than 80 to it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import signal
+import stat
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+OWNER_VARIABLE = "FAISS_MEMORY_RUNTIME_DIR"
+"""Environment variable that marks the processes of one launcher."""
+
+_KEPT_SESSIONS = 1
+"""Ray sessions whose logs stay for a look at what happened, besides the current one."""
+_KILL_TIMEOUT_S = 5.0
+
+
+class LauncherError(Exception):
+    """The service cannot start; the message says why and what to do."""
+
+
+def runtime_dir_of(data_dir: Path) -> Path:
+    """Where the launcher that serves `data_dir` keeps its things."""
+    digest = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:8]
+    return Path("/tmp") / f"fm-{os.getuid()}-{digest}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeDir:
+    """An open runtime directory; its lock is held until the process ends."""
+
+    path: Path
+    lock_fd: int
+
+    @classmethod
+    def open(cls, path: Path) -> RuntimeDir:
+        """Make it private, take its lock, end what a killed launcher left behind.
+
+        Raises:
+            LauncherError: another launcher is at work, or the directory is someone else's.
+        """
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+            status = path.lstat()
+        except OSError as exc:
+            raise LauncherError(f"cannot use {path}: {exc.strerror}") from exc
+        private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
+        if not private or status.st_uid != os.getuid():
+            raise LauncherError(f"{path} is not a private directory of this user: remove it")
+        lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock_fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(lock_fd)
+            raise LauncherError(
+                f"this data directory is already served by process {holder or 'unknown'}"
+            ) from None
+        os.truncate(lock_fd, 0)
+        os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
+        opened = cls(path=path, lock_fd=lock_fd)
+        opened.end_leftovers()
+        opened._clear_old_files()
+        return opened
+
+    @property
+    def ray_dir(self) -> Path:
+        """Ray's temporary directory: sessions with logs and sockets."""
+        return self.path / "ray"
+
+    @property
+    def haproxy_dir(self) -> Path:
+        """HAProxy's configuration and sockets; short, for its sockets' sake."""
+        return self.path / "ha"
+
+    @property
+    def log_pipe(self) -> Path:
+        """The named pipe that replicas log to."""
+        return self.path / "log"
+
+    @property
+    def token_path(self) -> Path:
+        """Ray's cluster token, readable by this user only."""
+        return self.path / "ray_token"
+
+    def ensure_token(self) -> Path:
+        """Make the token at the first start; later starts keep it."""
+        try:
+            fd = os.open(self.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return self.token_path
+        with os.fdopen(fd, "w") as token:
+            token.write(secrets.token_hex(32))
+        return self.token_path
+
+    def end_leftovers(self) -> None:
+        """Kill what this launcher, or one that is gone since its lock is ours, has started.
+
+        Raises:
+            LauncherError: they do not end.
+        """
+        deadline = time.monotonic() + _KILL_TIMEOUT_S
+        while leftovers := [pid for pid in own_pids(self.path) if pid != os.getpid()]:
+            for pid in leftovers:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise LauncherError(f"cannot end processes {leftovers} of an earlier start")
+            time.sleep(0.05)
+
+    def _clear_old_files(self) -> None:
+        shutil.rmtree(self.haproxy_dir, ignore_errors=True)
+        sessions = sorted(self.ray_dir.glob("session_2*"), reverse=True)
+        for session in sessions[_KEPT_SESSIONS:]:
+            shutil.rmtree(session, ignore_errors=True)
+
+
+def own_pids(path: Path, proc: Path = Path("/proc")) -> list[int]:
+    """Processes of this user that a launcher with this runtime directory started.
+
+    Args:
+        path: the runtime directory, which launchers hand down as `OWNER_VARIABLE`.
+        proc: where Linux lists processes; empty on other systems, whose Ray processes end
+            with the launcher and which run no HAProxy.
+    """
+    mark = f"{OWNER_VARIABLE}={path}".encode()
+    found = []
+    for entry in proc.glob("[0-9]*"):
+        try:
+            if entry.stat().st_uid != os.getuid():
+                continue
+            environment = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if mark in environment and not _is_zombie(entry):
+            found.append(int(entry.name))
+    return found
+
+
+def _is_zombie(entry: Path) -> bool:
+    try:
+        return (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True

@@ -1,0 +1,173 @@
+"""Run the service: what `make serve` starts.
+
+Starts Ray on this machine, applies `serve_config.yaml`, waits until the service answers, and
+stops everything when it is told to, or when it cannot go on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import httpx
+import typer
+from rich.console import Console
+
+from deployments.logs import configure_logging, log_settings, resolve_format
+from deployments.settings import Settings, SettingsError, load_settings
+from engine.errors import EngineError
+from scripts.log_relay import relay_logs
+from scripts.preflight import check_data_dir, check_model, check_port_free
+from scripts.ray_switches import haproxy_variables, ray_variables, working_haproxy
+from scripts.runtime_dir import LauncherError, RuntimeDir, runtime_dir_of
+
+if TYPE_CHECKING:
+    from scripts.local_ray import LocalNode
+
+DEFAULT_CONFIG = Path(__file__).parent.parent / "serve_config.yaml"
+_WATCH_INTERVAL_S = 1.0
+
+
+class _StopRequested(BaseException):
+    """A signal asked the launcher to stop."""
+
+
+def main(
+    config: Annotated[
+        Path, typer.Option(help="What to run and how, as `serve run` takes it.")
+    ] = DEFAULT_CONFIG,
+) -> None:
+    """Run FAISS Memory until Ctrl-C or SIGTERM. Settings come from the environment."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        settings = load_settings()
+        configure_logging(settings, component="launcher")
+        _run(config, settings, console)
+    except _StopRequested:
+        console.print("Stopped.")
+    except (LauncherError, SettingsError, EngineError) as exc:
+        console.print(f"[bold red]Cannot run:[/] {exc}", markup=True)
+        raise typer.Exit(1) from None
+
+
+def _run(config: Path, settings: Settings, console: Console) -> None:
+    with _stopping_on_signals():
+        check_data_dir(settings.data_dir)
+        check_model(settings)
+        runtime = RuntimeDir.open(runtime_dir_of(settings.data_dir))
+        _set_environment(settings, runtime)
+        check_port_free(settings.host, settings.port)
+        relay_logs(runtime.log_pipe, sys.stderr.buffer)
+        log_settings(settings)
+        # Serve reads its switches when it is imported.
+        from scripts.local_ray import start_ray
+
+        try:
+            with console.status("Starting ..."):
+                started_s = time.monotonic()
+                node = start_ray(runtime)
+                _catch_signals()  # Ray has put its own handler there
+                _start_service(config, settings)
+            url = f"http://{settings.host}:{settings.port}"
+            console.print(
+                f"FAISS Memory answers at {url} (ready in {time.monotonic() - started_s:.1f} s). "
+                f"API: {url}/docs. Stop with Ctrl-C."
+            )
+            _watch(node)
+        finally:
+            _ignore_signals()
+            _stop(runtime, settings)
+
+
+def _set_environment(settings: Settings, runtime: RuntimeDir) -> None:
+    """Everything that Ray's processes inherit; an operator's own `RAY_*` variables win."""
+    variables = ray_variables(runtime)
+    if binary := working_haproxy():
+        variables |= haproxy_variables(runtime, binary)
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+    os.environ["LOG_PIPE"] = str(runtime.log_pipe)
+    os.environ["LOG_FORMAT"] = resolve_format(settings.log_format, sys.stderr)
+    # Ray's workers run elsewhere, so relative paths become absolute here.
+    os.environ["DATA_DIR"] = str(settings.data_dir)
+    os.environ["WORKSPACE_DIR"] = str(settings.workspace_dir)
+    root = str(Path(__file__).parent.parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (root, os.environ.get("PYTHONPATH", "")))
+    )
+
+
+def _start_service(config: Path, settings: Settings) -> None:
+    """Deploy the application and wait until it answers."""
+    from scripts.serve_application import deploy, failure_of
+
+    deploy(config, host=settings.host, port=settings.port)
+    deadline = time.monotonic() + settings.start_timeout_s
+    url = f"http://{settings.host}:{settings.port}/health/ready"
+    with httpx.Client(trust_env=False, timeout=5) as client:
+        while not _answers(client, url):
+            if sentence := failure_of():
+                raise LauncherError(sentence)
+            if time.monotonic() > deadline:
+                raise LauncherError(
+                    f"not ready after START_TIMEOUT_S={settings.start_timeout_s:g}; "
+                    "the log above and the files of Ray's session may say why"
+                )
+            time.sleep(0.1)
+
+
+def _answers(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(url).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _watch(node: LocalNode) -> None:
+    """Return never: a signal ends it, or Ray's death."""
+    while True:
+        if dead := [name for name, _ in node.dead_processes()]:
+            raise LauncherError(f"Ray's {', '.join(dead)} died; the service is stopped")
+        time.sleep(_WATCH_INTERVAL_S)
+
+
+def _stop(runtime: RuntimeDir, settings: Settings) -> None:
+    """End the service in order, and whatever is left after `stop_timeout_s` out of order."""
+    from scripts.serve_application import stop_gracefully
+
+    stop_gracefully(timeout_s=settings.stop_timeout_s)
+    runtime.end_leftovers()
+
+
+@contextmanager
+def _stopping_on_signals() -> Iterator[None]:
+    _catch_signals()
+    try:
+        yield
+    finally:
+        _ignore_signals()
+
+
+def _catch_signals() -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _StopRequested
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+
+
+def _ignore_signals() -> None:
+    """One signal is enough; stopping has its own time limit."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,182 @@
+"""The embedder replica: lanes, batching, bounds and cache, around a scripted model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from deployments.embedder import QueryCache
+from deployments.embedding_lanes import EmbeddingLanes
+from engine.embedder import EmbeddingRun
+from engine.errors import EmbeddingError, InvalidInputError, OverloadedError
+from engine.records import FloatMatrix
+
+PATIENCE_S = 20.0
+
+
+class GatedEmbedder:
+    """Embeds a text as its length; one text a run; runs of texts with `slow` wait for `gate`."""
+
+    dim = 2
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.slow_started = threading.Semaphore(0)
+        self.order: list[int] = []
+        self.plans: list[list[str]] = []
+        self.broken = False
+
+    def plan_runs(self, texts: Sequence[str]) -> list[EmbeddingRun]:
+        if any("\ud800" in text for text in texts):
+            raise InvalidInputError("not valid Unicode")
+        self.plans.append(list(texts))
+        return [
+            EmbeddingRun(
+                rows=np.array([row], np.int64),
+                token_ids=np.array([[len(text), int("slow" in text)]], np.int64),
+            )
+            for row, text in enumerate(texts)
+        ]
+
+    def embed_run(self, run: EmbeddingRun) -> FloatMatrix:
+        length, is_slow = run.token_ids[0]
+        if is_slow:
+            self.slow_started.release()
+            assert self.gate.wait(PATIENCE_S)
+        if self.broken:
+            raise RuntimeError("session")
+        self.order.append(int(length))
+        return np.full((len(run.rows), self.dim), length, np.float32)
+
+
+@pytest.fixture
+def model() -> GatedEmbedder:
+    return GatedEmbedder()
+
+
+def lanes_around(
+    model: GatedEmbedder, *, max_queued_queries: int = 100, max_queued_texts: int = 1000
+) -> EmbeddingLanes:
+    return EmbeddingLanes(
+        model,
+        max_queued_queries=max_queued_queries,
+        max_queued_texts=max_queued_texts,
+        bulk_threads=1,
+    )
+
+
+def test_a_query_is_answered_while_bulk_work_occupies_every_bulk_thread(
+    model: GatedEmbedder,
+) -> None:
+    lanes = lanes_around(model)
+    bulk = lanes.submit(["slow"] * 10)
+    assert model.slow_started.acquire(timeout=PATIENCE_S)
+    query = lanes.submit(["query"], is_query=True)
+    assert query.result(PATIENCE_S)[0, 0] == len("query")
+    assert not bulk.done()
+    model.gate.set()
+    assert (bulk.result(PATIENCE_S) == len("slow")).all()
+    lanes.close()
+
+
+def test_a_single_text_passes_the_rest_of_a_bulk_job(model: GatedEmbedder) -> None:
+    lanes = lanes_around(model)
+    bulk = lanes.submit(["slow"] * 10)
+    assert model.slow_started.acquire(timeout=PATIENCE_S)
+    single = lanes.submit(["single text"])
+    model.gate.set()
+    single.result(PATIENCE_S)
+    bulk.result(PATIENCE_S)
+    lanes.close()
+    # At most the run at work and the one already taken were ahead of it.
+    assert model.order.index(len("single text")) <= 2
+
+
+def test_queries_that_wait_together_are_planned_together(model: GatedEmbedder) -> None:
+    lanes = lanes_around(model)
+    first = lanes.submit(["slow"], is_query=True)
+    assert model.slow_started.acquire(timeout=PATIENCE_S)
+    waiting = [lanes.submit(["q" * n], is_query=True) for n in (1, 2, 3)]
+    model.gate.set()
+    assert [int(f.result(PATIENCE_S)[0, 0]) for f in (first, *waiting)] == [4, 1, 2, 3]
+    lanes.close()
+    assert ["q", "qq", "qqq"] in model.plans
+
+
+def test_a_job_beyond_the_bound_is_refused_and_the_rest_still_answered(
+    model: GatedEmbedder,
+) -> None:
+    lanes = lanes_around(model, max_queued_texts=10, max_queued_queries=1)
+    accepted = lanes.submit(["slow"] * 8)
+    assert model.slow_started.acquire(timeout=PATIENCE_S)
+    with pytest.raises(OverloadedError):
+        lanes.submit(["x"] * 3)
+    fits = lanes.submit(["x"] * 2)
+    model.gate.set()
+    accepted.result(PATIENCE_S)
+    fits.result(PATIENCE_S)
+    counters = lanes.counters()
+    lanes.close()
+    assert (counters["rejected"], counters["queue_depth"], counters["texts"]) == (3, 0, 10)
+
+
+def test_an_invalid_text_fails_its_own_caller_only(model: GatedEmbedder) -> None:
+    lanes = lanes_around(model)
+    blocker = lanes.submit(["slow"], is_query=True)
+    assert model.slow_started.acquire(timeout=PATIENCE_S)
+    good = lanes.submit(["fine"], is_query=True)
+    bad = lanes.submit(["\ud800"], is_query=True)
+    model.gate.set()
+    blocker.result(PATIENCE_S)
+    assert good.result(PATIENCE_S)[0, 0] == len("fine")
+    with pytest.raises(InvalidInputError):
+        bad.result(PATIENCE_S)
+    lanes.close()
+
+
+def test_a_failing_model_is_reported_without_its_message_and_the_lane_lives_on(
+    model: GatedEmbedder,
+) -> None:
+    lanes = lanes_around(model)
+    model.broken = True
+    with pytest.raises(EmbeddingError, match="the model failed: RuntimeError"):
+        lanes.submit(["text"] * 9).result(PATIENCE_S)
+    model.broken = False
+    assert lanes.is_alive()
+    assert lanes.submit(["text"]).result(PATIENCE_S)[0, 0] == len("text")
+    lanes.close()
+
+
+def test_a_job_whose_caller_went_away_frees_its_place(model: GatedEmbedder) -> None:
+    lanes = lanes_around(model, max_queued_texts=10)
+    running = lanes.submit(["slow"])
+    assert model.slow_started.acquire(timeout=PATIENCE_S)
+    given_up = lanes.submit(["x"] * 9)
+    assert given_up.cancel()
+    follower = lanes.submit(["y"] * 9)
+    model.gate.set()
+    running.result(PATIENCE_S)
+    assert (follower.result(PATIENCE_S) == 1).all()
+    lanes.close()
+    assert lanes.counters()["texts"] == 10
+
+
+def test_an_empty_job_is_answered_with_no_rows(model: GatedEmbedder) -> None:
+    lanes = lanes_around(model)
+    assert lanes.submit([]).result(PATIENCE_S).shape == (0, 2)
+    lanes.close()
+
+
+def test_the_query_cache_forgets_the_least_recently_used() -> None:
+    cache = QueryCache(2)
+    for text in ("a", "b"):
+        cache.put(text, np.full(2, ord(text), np.float32))
+    assert cache.get("a") is not None
+    cache.put("c", np.zeros(2, np.float32))
+    assert cache.get("b") is None
+    kept = cache.get("a")
+    assert kept is not None
+    assert kept[0] == ord("a")

@@ -1,0 +1,103 @@
+"""The OpenAPI document and the pages that show it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from tests.ingress_under_test import make_ingress
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    document: dict[str, Any] = make_ingress(api_key="k").http.get("/openapi.json").json()
+    return document
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            yield path, method, operation
+
+
+def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
+    OpenAPIV31SpecValidator(document).validate()
+    assert document["openapi"].startswith("3.1")
+    assert document["info"]["title"] == "FAISS Memory API"
+    assert document["servers"] == [{"url": "http://localhost:8900"}]
+
+
+def test_a_custom_gpt_finds_its_operation_ids(document: dict[str, Any]) -> None:
+    ids = {op["operationId"]: (method, path) for path, method, op in _operations(document)}
+    assert len(ids) == len(list(_operations(document)))
+    for operation_id, route in {
+        "searchMemory": ("post", "/search"),
+        "addMemory": ("post", "/memory/add"),
+        "isNovel": ("post", "/memory/is-novel"),
+        "listMemories": ("get", "/memories"),
+        "getStats": ("get", "/stats"),
+        "deleteMemory": ("delete", "/memory/{memory_id}"),
+    }.items():
+        assert ids[operation_id] == route
+
+
+def test_every_description_is_short_enough_for_a_custom_gpt(document: dict[str, Any]) -> None:
+    def descriptions(node: object) -> Iterator[str]:
+        if isinstance(node, dict):
+            if isinstance(node.get("description"), str):
+                yield node["description"]
+            for value in node.values():
+                yield from descriptions(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from descriptions(value)
+
+    found = list(descriptions(document))
+    assert len(found) > 50
+    assert max(map(len, found)) <= 300
+
+
+def test_bodies_are_described_as_json(document: dict[str, Any]) -> None:
+    body = document["paths"]["/search"]["post"]["requestBody"]
+    reference = body["content"]["application/json"]["schema"]["$ref"]
+    properties = document["components"]["schemas"][reference.rsplit("/", 1)[1]]["properties"]
+    assert {"query", "k", "hybrid", "threshold", "vector_weight"} <= properties.keys()
+    assert properties["k"]["default"] == 5
+
+
+def test_closed_routes_declare_the_key_and_open_ones_do_not(document: dict[str, Any]) -> None:
+    assert document["components"]["securitySchemes"] == {
+        "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+    }
+    for path, _, operation in _operations(document):
+        expected: list[dict[str, list[str]]] = (
+            [] if path.startswith("/health") else [{"ApiKey": []}]
+        )
+        assert operation["security"] == expected
+
+
+def test_without_a_key_the_key_is_optional() -> None:
+    document = make_ingress().http.get("/openapi.json").json()
+    assert document["paths"]["/search"]["post"]["security"] == [{"ApiKey": []}, {}]
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_a_documentation_page_loads_nothing_from_elsewhere(page: str) -> None:
+    http = make_ingress(api_key="k").http
+
+    answer = http.get(page)
+
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    links = re.findall(r'(?:src|href|spec-url)="([^"]+)"', answer.text)
+    assert len(links) >= 2
+    for link in links:
+        assert link.startswith("/")
+        asset = http.get(link)
+        assert asset.status_code == 200
+        assert len(asset.content) > 1_000
+    assert http.get("/docs/assets/%2e%2e/core.py").status_code == 404

@@ -1,0 +1,331 @@
+"""Every tool over an in-process client of the SDK: texts to the letter, structure, errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from mcp import Client, MCPError
+from mcp.types import CallToolResult, TextContent, TextResourceContents
+
+from mcp_server.client import FaissClient
+from mcp_server.server import create_server
+from mcp_server.settings import BridgeSettings
+from tests.fake_service import FakeService, Refused, serving
+
+pytestmark = pytest.mark.anyio
+
+LONG = "word " * 10_000
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def service() -> FakeService:
+    return FakeService()
+
+
+@pytest.fixture
+def url(service: FakeService) -> Iterator[str]:
+    with serving(service) as url:
+        yield url
+
+
+@asynccontextmanager
+async def connected(url: str, **settings: float) -> AsyncIterator[Client]:
+    def open_client() -> FaissClient:
+        return FaissClient(BridgeSettings(faiss_url=url, **settings))  # type: ignore[arg-type]
+
+    server = create_server(open_client)
+    async with Client(server) as client:
+        yield client
+
+
+async def called(url: str, tool: str, **arguments: object) -> CallToolResult:
+    async with connected(url) as client:
+        return await client.call_tool(tool, arguments)
+
+
+def text_of(result: CallToolResult) -> str:
+    [content] = result.content
+    assert isinstance(content, TextContent)
+    return content.text
+
+
+def structure_of(result: CallToolResult) -> dict[str, Any]:
+    assert not result.is_error, text_of(result)
+    assert isinstance(result.structured_content, dict)
+    return result.structured_content
+
+
+def stored(service: FakeService, *texts: str, source: str = "notes") -> None:
+    for text in texts:
+        service._add({"text": text, "source": source, "deduplicate": False})
+
+
+async def test_search_answers_in_the_text_that_clients_know(service: FakeService, url: str) -> None:
+    stored(service, "green tea at dawn", 'green tea\nwith "honey" and lemon')
+    result = await called(url, "memory_search", query="green tea")
+    assert text_of(result) == (
+        'Found 2 memories for "green tea":\n\n'
+        "[1] (71%) notes (id: 1)\ngreen tea at dawn\n\n---\n\n"
+        '[2] (58%) notes (id: 2)\ngreen tea\nwith "honey" and lemon'
+    )
+    structure = structure_of(result)
+    assert [match["id"] for match in structure["results"]] == [1, 2]
+    assert structure["results"][0]["similarity"] == pytest.approx(0.7071, abs=1e-4)
+
+
+async def test_a_search_that_finds_nothing_says_so(url: str) -> None:
+    result = await called(url, "memory_search", query='what "now"?')
+    assert text_of(result) == 'No memories found for: "what "now"?"'
+    assert structure_of(result)["results"] == []
+
+
+async def test_add_names_the_new_id_and_skips_a_duplicate(url: str) -> None:
+    memory = {"text": "The cat is called Mia", "source": "chat", "metadata": {"tag": "pet"}}
+    first = await called(url, "memory_add", **memory)
+    second = await called(url, "memory_add", **memory)
+    forced = await called(url, "memory_add", **memory, deduplicate=False)
+    assert text_of(first) == "Memory added (id: 1) from chat"
+    assert text_of(second) == "Duplicate skipped — a very similar memory already exists."
+    assert structure_of(second)["duplicate_of"] == 1
+    assert text_of(forced) == "Memory added (id: 2) from chat"
+
+
+async def test_add_batch_reports_each_memory_and_takes_a_list_sent_as_text(url: str) -> None:
+    memories = [{"text": "a b c", "source": "s"}, {"text": "a b c", "source": "s"}]
+    result = await called(url, "memory_add_batch", memories=json.dumps(memories))
+    assert text_of(result) == (
+        "Added 1 memories (ids: 1); 1 skipped as duplicates of memories that already exist."
+    )
+    assert structure_of(result)["results"] == [
+        {"id": 1, "duplicate_of": None},
+        {"id": None, "duplicate_of": 1},
+    ]
+
+
+async def test_delete_quotes_what_was_deleted(service: FakeService, url: str) -> None:
+    stored(service, "x" * 300)
+    result = await called(url, "memory_delete", id=1)
+    assert text_of(result) == f'Deleted memory 1: "{"x" * 100}"'
+    assert service.memories == {}
+
+
+async def test_list_gives_a_page_with_beginnings(service: FakeService, url: str) -> None:
+    stored(service, "first", "second " * 100, "third")
+    result = await called(url, "memory_list", offset=1, limit=2)
+    beginning = ("second " * 100)[:150]
+    assert text_of(result) == (
+        f"Memories (2-3 of 3):\n\n[2] notes — {beginning}…\n[3] notes — third…"
+    )
+    assert structure_of(result)["total"] == 3
+    assert text_of(await called(url, "memory_list", source="nowhere")) == "No memories found."
+
+
+async def test_stats_are_six_lines(service: FakeService, url: str) -> None:
+    assert text_of(await called(url, "memory_stats")).endswith("Last updated: never")
+    stored(service, "a", "b")
+    result = await called(url, "memory_stats")
+    assert text_of(result) == (
+        "Total memories: 2\nModel: all-MiniLM-L6-v2\nDimensions: 384\nIndex size: 3KB\n"
+        f"Backups: 0\nLast updated: {service.memories[2]['updated_at']}"
+    )
+    assert structure_of(result)["total_memories"] == 2
+
+
+async def test_is_novel_shows_what_is_nearest(service: FakeService, url: str) -> None:
+    novel = await called(url, "memory_is_novel", text="anything")
+    stored(service, "the sky is blue " + "and so on " * 50)
+    known = await called(url, "memory_is_novel", text="the sky is blue", threshold=0.01)
+    assert text_of(novel) == "Novel — no similar memory exists. Safe to add."
+    nearest = service.memories[1]["text"][:200]
+    percent = round(structure_of(known)["most_similar"]["similarity"] * 100)
+    assert text_of(known) == (
+        f"Not novel — similar memory exists ({percent}% match):\n[1] notes: {nearest}"
+    )
+
+
+async def test_get_update_and_delete_by_source(service: FakeService, url: str) -> None:
+    stored(service, "old", source="project/a")
+    updated = await called(url, "memory_update", id=1, text="new", metadata='{"tag": "t"}')
+    got = await called(url, "memory_get", id=1)
+    assert text_of(updated) == "Updated memory 1 from project/a"
+    timestamp = service.memories[1]["timestamp"]
+    assert text_of(got) == f'[1] project/a — {timestamp}\nnew\nMetadata: {{"tag": "t"}}'
+    deleted = await called(url, "memory_delete_by_source", source_pattern="project/")
+    assert text_of(deleted) == 'Deleted 1 memories whose source contains "project/".'
+    again = await called(url, "memory_delete_by_source", source_pattern="project/")
+    assert structure_of(again)["deleted_count"] == 0
+
+
+async def test_a_long_answer_is_bounded_and_the_rest_can_be_read(
+    service: FakeService, url: str
+) -> None:
+    stored(service, "word", LONG, LONG)
+    result = await called(url, "memory_search", query="word", max_chars=5_000)
+    assert len(text_of(result)) <= 5_000
+    assert "[1] (100%) notes (id: 1)\nword\n" in text_of(result)
+    structure = structure_of(result)
+    assert sum(len(match["text"]) for match in structure["results"]) <= 5_000
+
+    # Reading on from where each excerpt says gives the text back whole.
+    read, start = "", 0
+    async with connected(url) as client:
+        while True:
+            arguments = {"id": 2, "start": start, "max_chars": 20_000}
+            part = structure_of(await client.call_tool("memory_get", arguments))["text"]
+            body, cut, note = part.partition("… [")
+            read += body
+            if not cut:
+                break
+            start = int(note.rpartition("start=")[2].rstrip("]"))
+    assert read == LONG
+
+
+async def test_results_that_cannot_fit_are_counted(service: FakeService, url: str) -> None:
+    stored(service, *(LONG[:2_000] for _ in range(50)))
+    result = await called(url, "memory_search", query="word", k=50, max_chars=2_000)
+    shown = len(structure_of(result)["results"])
+    assert text_of(result).startswith('Found 50 memories for "word":')
+    assert f"… {50 - shown} more results left out" in text_of(result)
+    page = await called(url, "memory_list", limit=50, max_chars=2_000)
+    assert structure_of(page)["left_out"] > 0
+    assert len(json.dumps(structure_of(page))) < 6_000
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "expected"),
+    [
+        ("memory_search", {"query": "q", "k": 51}, "k: Input should be less than or equal to 50"),
+        ("memory_search", {}, "query: Field required"),
+        ("memory_add", {"text": "t"}, "source: Field required"),
+        ("memory_update", {"id": 1}, "give at least one of text, source and metadata"),
+        ("memory_get", {"id": -1}, "id: Input should be greater than or equal to 0"),
+    ],
+)
+async def test_wrong_arguments_are_an_error_the_model_can_read(
+    url: str, tool: str, arguments: dict[str, Any], expected: str
+) -> None:
+    result = await called(url, tool, **arguments)
+    assert result.is_error
+    assert text_of(result).startswith(f"Invalid arguments for {tool}: ")
+    assert expected in text_of(result)
+
+
+async def test_errors_of_the_service_are_passed_on(service: FakeService, url: str) -> None:
+    missing = await called(url, "memory_delete", id=9)
+    assert missing.is_error
+    assert text_of(missing) == "FAISS API error 404: Memory ID 9 not found"
+    blank = await called(url, "memory_search", query="  ")
+    assert text_of(blank) == "FAISS API error 422: query: must not be empty"
+    service.refusals = [Refused(500, "Internal error")]
+    assert text_of(await called(url, "memory_stats")) == "FAISS API error 500: Internal error"
+
+
+async def test_a_wrong_key_says_which_variable_to_set(service: FakeService, url: str) -> None:
+    service.api_key = "right"
+    result = await called(url, "memory_stats")
+    assert text_of(result).startswith("FAISS API error 401: Invalid or missing API key\n")
+    assert "FAISS_API_KEY" in text_of(result)
+
+
+async def test_an_unreachable_service_says_where_and_how_to_start_it() -> None:
+    with serving(FakeService()) as gone:
+        pass
+    async with connected(f"{gone}/", faiss_wait_s=0.1) as client:
+        result = await client.call_tool("memory_stats", {})
+    assert result.is_error
+    assert text_of(result).startswith(f"Could not reach the FAISS Memory service at {gone} (")
+    assert "make serve" in text_of(result)
+
+
+async def test_a_url_that_is_none_is_reported_not_fatal(url: str) -> None:
+    async with connected("localhost:8900") as client:
+        result = await client.call_tool("memory_stats", {})
+        tools = await client.list_tools()
+    assert result.is_error
+    assert "FAISS_URL" in text_of(result)
+    assert tools.tools
+
+
+async def test_every_tool_is_described_for_a_model(url: str) -> None:
+    async with connected(url) as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+    assert set(tools) == {
+        "memory_search",
+        "memory_add",
+        "memory_add_batch",
+        "memory_get",
+        "memory_update",
+        "memory_delete",
+        "memory_delete_by_source",
+        "memory_list",
+        "memory_stats",
+        "memory_is_novel",
+    }
+    for tool in tools.values():
+        assert tool.title
+        assert len(tool.description or "") > 80
+        assert all("description" in each for each in tool.input_schema["properties"].values())
+        assert tool.output_schema is not None
+        assert tool.output_schema["type"] == "object"
+        assert tool.annotations is not None
+        assert tool.annotations.open_world_hint is False
+    reading = {name for name, tool in tools.items() if tool.annotations.read_only_hint}  # type: ignore[union-attr]
+    destructive = {n for n, tool in tools.items() if tool.annotations.destructive_hint}  # type: ignore[union-attr]
+    assert reading == {
+        "memory_search",
+        "memory_get",
+        "memory_list",
+        "memory_stats",
+        "memory_is_novel",
+    }
+    assert destructive == {"memory_update", "memory_delete", "memory_delete_by_source"}
+
+
+async def test_memories_and_statistics_are_resources(service: FakeService, url: str) -> None:
+    stored(service, "déjà vu")
+    async with connected(url) as client:
+        listed = await client.list_resources()
+        templates = await client.list_resource_templates()
+        memory = await client.read_resource("memory://1")
+        stats = await client.read_resource("memory://stats")
+        with pytest.raises(MCPError, match="Memory ID 7 not found"):
+            await client.read_resource("memory://7")
+        with pytest.raises(MCPError, match="no resource"):
+            await client.read_resource("memory://../stats")
+    assert [resource.uri for resource in listed.resources] == ["memory://stats"]
+    assert [t.uri_template for t in templates.resource_templates] == ["memory://{id}"]
+    [content] = memory.contents
+    assert isinstance(content, TextResourceContents)
+    assert json.loads(content.text)["text"] == "déjà vu"
+    [content] = stats.contents
+    assert isinstance(content, TextResourceContents)
+    assert json.loads(content.text)["total_memories"] == 1
+
+
+async def test_prompts_name_the_tools_to_use(url: str) -> None:
+    async with connected(url) as client:
+        names = [prompt.name for prompt in (await client.list_prompts()).prompts]
+        recall = await client.get_prompt("recall-before-answering", {"question": "Where is Mia?"})
+        remember = await client.get_prompt("remember-this", {"text": "Mia moved", "source": "chat"})
+        with pytest.raises(MCPError, match="question"):
+            await client.get_prompt("recall-before-answering")
+    assert names == ["recall-before-answering", "remember-this"]
+    assert "Where is Mia?" in recall.messages[0].content.text  # type: ignore[union-attr]
+    assert "memory_search" in recall.messages[0].content.text  # type: ignore[union-attr]
+    assert "memory_add" in remember.messages[0].content.text  # type: ignore[union-attr]
+    assert "'chat'" in remember.messages[0].content.text  # type: ignore[union-attr]
+
+
+async def test_an_unknown_tool_is_named_with_those_that_exist(url: str) -> None:
+    async with connected(url) as client:
+        with pytest.raises(MCPError, match="memory_search"):
+            await client.call_tool("memory_forget", {})
