@@ -17,10 +17,13 @@ from deployments.index import IndexReplica
 from deployments.ingress_replica import IngressReplica
 from deployments.ingress_settings import IngressSettings
 from deployments.settings import Settings, load_settings
+from engine.legacy import find_legacy
+from engine.legacy_import import LEGACY_PRECISION
 from engine.memory_index import IndexOptions
-from engine.model_files import CONFIG_FILE, default_model_dir, read_manifest
+from engine.model_files import CONFIG_FILE, Precision, default_model_dir, read_manifest
 from engine.precision import choose_precision
 from engine.records import ModelIdentity
+from engine.store import DATABASE_NAME, recorded_precision
 
 
 def build_app(args: Mapping[str, Any]) -> Application:
@@ -37,7 +40,9 @@ def build_app(args: Mapping[str, Any]) -> Application:
     settings = load_settings(**args)
     model_dir = settings.model_dir or default_model_dir(os.environ, Path.home())
     identity = _identity(settings, model_dir)
-    embedder = serve.deployment(EmbedderReplica, name="Embedder").bind(settings, model_dir)
+    embedder = serve.deployment(EmbedderReplica, name="Embedder").bind(
+        settings, model_dir, identity.precision
+    )
     index = serve.deployment(IndexReplica, name="Index").bind(
         IndexOptions(
             data_dir=settings.data_dir,
@@ -61,7 +66,7 @@ def _ingress_settings(settings: Settings, identity: ModelIdentity) -> IngressSet
         model_name=identity.name,
         dim=identity.dim,
         api_key=settings.api_key.get_secret_value(),
-        public_url=f"http://localhost:{settings.port}",
+        public_url=settings.public_url or f"http://localhost:{settings.port}",
         cors_origins=settings.cors_origins,
         allowed_hosts=settings.allowed_hosts,
         max_body_bytes=settings.max_body_bytes,
@@ -75,6 +80,15 @@ def _identity(settings: Settings, model_dir: Path) -> ModelIdentity:
     return ModelIdentity(
         name=manifest.name,
         dim=config["hidden_size"],
-        precision=choose_precision(settings.model_precision),
+        precision=_precision(settings),
         fingerprint=manifest.fingerprint,
     )
+
+
+def _precision(settings: Settings) -> Precision:
+    """`auto` stays with fp32 vectors that are there already, since the two are never mixed."""
+    if settings.model_precision == "auto":
+        recorded = recorded_precision(settings.data_dir / DATABASE_NAME)
+        if recorded == LEGACY_PRECISION or find_legacy(settings.data_dir):
+            return LEGACY_PRECISION
+    return choose_precision(settings.model_precision)

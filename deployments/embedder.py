@@ -12,21 +12,20 @@ from deployments.logs import configure_logging
 from deployments.settings import Settings
 from engine.embedder import Embedder
 from engine.errors import EmbeddingError
-from engine.precision import choose_precision
+from engine.model_files import Precision
 from engine.records import FloatMatrix, FloatVector, ModelIdentity
 
 
 class EmbedderReplica:
     """What the `Embedder` deployment runs. Its event loop never embeds."""
 
-    def __init__(self, settings: Settings, model_dir: Path) -> None:
+    def __init__(self, settings: Settings, model_dir: Path, precision: Precision) -> None:
         """Load the model.
 
         Raises:
             ModelNotFoundError: it is not set up.
         """
         configure_logging(settings, component="embedder")
-        precision = choose_precision(settings.model_precision)
         self._embedder = Embedder(model_dir, precision=precision)
         self._lanes = EmbeddingLanes(
             self._embedder,

@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     """Accept a non-loopback `host` without a key: a container that publishes to loopback."""
     cors_origins: CommaSeparated = ()
     allowed_hosts: CommaSeparated = ("localhost", "127.0.0.1", "[::1]")
+    public_url: str = ""
+    """Where assistants reach the service if not at localhost; in the OpenAPI document."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
 
     # The model.

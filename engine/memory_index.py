@@ -24,6 +24,7 @@ from engine.duplicates import DuplicateGroups, similar_pairs
 from engine.durable_files import sweep_leftovers
 from engine.errors import MemoryNotFoundError, StorageError
 from engine.index_cache import CACHE_NAME, load_index
+from engine.legacy_import import import_legacy
 from engine.memory_rows import iso_time
 from engine.records import (
     AddOutcome,
@@ -111,6 +112,7 @@ class MemoryIndex:
             sweep_leftovers(options.data_dir)
             self._backups = Backups(options.data_dir / "backups")
             store = Store(options.data_dir / DATABASE_NAME, identity=options.identity)
+            import_legacy(store, options.data_dir)
             index, n_uncached = load_index(
                 store, options.data_dir / CACHE_NAME, exact_below=options.exact_below
             )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import InvalidInputError
-from engine.records import FloatVector, Memory, MemoryFilter, MemoryId
+from engine.records import FloatVector, Memory, MemoryFilter, MemoryId, ModelIdentity
 
 COLUMNS = "id, text, source, key, created_us, updated_us, metadata"
 
@@ -29,6 +29,16 @@ def canonical_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def identity_fields(identity: ModelIdentity) -> dict[str, object]:
+    """What the `model` row of the meta table holds."""
+    return {
+        "name": identity.name,
+        "dim": identity.dim,
+        "precision": identity.precision,
+        "fingerprint": identity.fingerprint,
+    }
 
 
 def select_many(connection: sqlite3.Connection, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.analyser import analyse
+from engine.analyser import analyse, analyse_query
 from engine.bm25 import BM25Index
 from engine.fusion import fuse, pick
 from engine.records import BoolMask, FloatMatrix, FloatVector, MemoryId, RowArray, SearchQuery
@@ -188,7 +188,7 @@ class SearchIndex:
         vector_rows, similarities = vector_rows[found], similarities[found]
         if not query.hybrid:
             return self._ranked(vector_rows, similarities, query)
-        tokens = analyse(query.text)
+        tokens = analyse_query(query.text)
         bm25_rows, _ = self.keywords.search(tokens, n_candidates, mask)
         rows, rrf_scores = fuse(vector_rows, bm25_rows, vector_weight=query.vector_weight)
         return self._ranked(

@@ -13,19 +13,20 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import ModelMismatchError, StoreCorruptError
+from engine.errors import ModelMismatchError, StorageError, StoreCorruptError
 from engine.memory_rows import (
     COLUMNS,
     canonical_json,
     condition_of,
     cursor_id,
+    identity_fields,
     memory_of,
     select_many,
 )
@@ -47,6 +48,18 @@ IdArray = npt.NDArray[np.int64]
 def now_us() -> int:
     """Wall-clock time, microseconds since the epoch."""
     return time.time_ns() // 1_000
+
+
+def recorded_precision(database: Path) -> str | None:
+    """The precision of the model that made a database's vectors; None for none or a broken one."""
+    if not database.exists():
+        return None
+    try:
+        with closing(connect(database, mode="ro")) as connection:
+            (model,) = connection.execute("SELECT value FROM meta WHERE name = 'model'").fetchone()
+            return str(json.loads(model)["precision"])
+    except (sqlite3.Error, StorageError, TypeError, ValueError, KeyError):
+        return None  # opening it says what is wrong
 
 
 class Store:
@@ -90,7 +103,7 @@ class Store:
             "epoch": uuid.uuid4().hex,
             "lsn": "0",
             "created_us": str(now_us()),
-            "model": canonical_json(_identity_fields(identity)),
+            "model": canonical_json(identity_fields(identity)),
         }
         with self.transaction() as transaction:
             for name, value in facts.items():
@@ -101,7 +114,7 @@ class Store:
             stored = json.loads(self._meta["model"])
         except (KeyError, ValueError) as exc:
             raise StoreCorruptError(f"{self.path} does not say which model made it") from exc
-        if stored != _identity_fields(identity):
+        if stored != identity_fields(identity):
             raise ModelMismatchError(
                 f"{self.path} holds vectors of {stored['name']} ({stored['precision']}, "
                 f"{stored['dim']} dimensions, weights {stored['fingerprint'][:12]}), but the "
@@ -256,12 +269,3 @@ class Store:
     def publish_lsn(self, lsn: int) -> None:
         """Show the LSN of a transaction that has committed."""
         self._lsn = lsn
-
-
-def _identity_fields(identity: ModelIdentity) -> dict[str, object]:
-    return {
-        "name": identity.name,
-        "dim": identity.dim,
-        "precision": identity.precision,
-        "fingerprint": identity.fingerprint,
-    }

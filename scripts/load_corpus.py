@@ -57,15 +57,15 @@ def read_passages(path: Path, *, name: str, with_title: bool) -> Iterator[tuple[
             continue
         try:
             row = json.loads(line)
-            text, title = row["text"], row.get("title") or ""
             metadata = {key: value for key, value in row.items() if key not in _OWN_KEYS}
             metadata |= row.get("metadata") or {}
+            source = row.get("source") or f"{name}/{row.get('_id', number)}"
+            text = row["text"].strip()
+            title = (row.get("title") or "").strip() if with_title else ""
         except (ValueError, TypeError, KeyError, AttributeError) as exc:
             raise LoadError(f"{path}, line {number}: no JSON object with a 'text'") from exc
-        source = row.get("source") or f"{name}/{row.get('_id', number)}"
-        if with_title and title:
-            text = f"{title}: {text}" if text else title
-        if text.strip():
+        text = ": ".join(part for part in (title, text) if part)
+        if text:
             yield number, {"text": text, "source": source, "metadata": metadata}
 
 
@@ -152,8 +152,8 @@ class Loader:
 def _require_service(client: httpx.Client) -> None:
     # Tried once: a wrong address is told at once and not after a minute of attempts.
     try:
-        client.get("/health").raise_for_status()
-    except httpx.HTTPError as exc:
+        client.get("/health")
+    except (httpx.TransportError, httpx.InvalidURL) as exc:
         problem = f"no service answers at {client.base_url} ({exc}); is `make serve` running?"
         raise LoadError(problem) from exc
 

@@ -136,9 +136,11 @@ def test_a_single_document_is_found_though_its_score_is_negative() -> None:
 
 
 def test_equal_scores_come_in_order_of_row() -> None:
-    index = index_of([["a", "b"]] * 4 + [["c", "d"]] * 9)
+    index = index_of([["a", "b"], ["c", "b", "b"], ["c", "d"], ["e", "d"], ["f", "d"]] * 100)
 
-    assert index.search(["b"], k=3)[0].tolist() == [0, 1, 2]
+    expected = [*range(1, 500, 5), *range(0, 500, 5)]
+    assert index.search(["b"], k=500)[0].tolist() == expected
+    assert index.search(["b"], k=130)[0].tolist() == expected[:130]
 
 
 def test_a_repeated_query_term_counts_each_time() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.chunking import MIN_MAX_PIECES, chunk_file
+from engine.model_files import default_model_dir
 from engine.records import Chunk
+from engine.tokeniser import MAX_PIECES, Tokeniser
 
 LOREM = "The archive keeps letters of {n} sailors. Each of them wrote home in the year {n}! "
 
@@ -280,3 +284,20 @@ def test_counting_is_linear_in_the_text(path: str, unit: str) -> None:
         return total
 
     assert counted_chars(80_000) < 5 * counted_chars(20_000)
+
+
+def test_with_the_real_tokenizer_no_chunk_is_cut_off_by_the_model() -> None:
+    count_pieces = Tokeniser(default_model_dir(os.environ, Path.home())).count_pieces
+    text = (
+        "# Überschrift 漢字 café\n\n"
+        + "Naïve façades: $x_{1}^2$ – см. https://example.org/a/b?c=d&e=%20f (π≈3.14159)! " * 60
+        + "\n\n```js\n"
+        + "const getUserName=(a,b)=>{return `${a}_${b}`};" * 60
+        + "\n```\n\n"
+        + "這是一個很長的句子。我們看看會發生什麼事。" * 60
+        + "\n\n"
+        + "a1b2c3d4" * 500
+    )
+    chunks = [c.text for c in chunk_file("a.md", text, count_pieces=count_pieces)]
+    assert max(map(count_pieces, chunks)) <= MAX_PIECES
+    assert words(text) - words(" ".join(chunks)) <= {"a1b2c3d4" * 500}

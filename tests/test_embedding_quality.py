@@ -40,7 +40,7 @@ def test_the_benchmark_scores_both_precisions_on_every_collection(tmp_path: Path
     for name in COLLECTIONS:
         assert result["collections"][name]["n_queries"] == 1
         assert result["collections"][name]["ndcg_at_10"] == {"fp32": 1.0, "int8": 1.0}
-    assert result["cosine_int8_fp32"]["mean"] > 0.98
+    assert result["cosine_int8_fp32"]["mean"] > 0.9
     assert result["int8_keeps_quality"]
 
 

@@ -22,7 +22,7 @@ LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 _SERVE_CALL = "/ray.serve.ASGIService/HandleRequest"
 _GCS_CALL = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"
 _RAYLET_CALL = "/ray.rpc.NodeManagerService/GetNodeStats"
-_OBJECT_CALL = "/ray.rpc.ObjectManagerService/FreeObjects"
+_OBJECT_CALL = "/ray.rpc.ObjectManagerService/Pull"
 _WORKER_CALL = "/ray.rpc.CoreWorkerService/GetCoreWorkerStats"
 
 
@@ -125,7 +125,7 @@ def test_rays_own_ports_refuse_calls_without_the_token(shared_service: Service) 
         status = call(listener.port, served[0], token=token)
         assert status is not grpc.StatusCode.UNAUTHENTICATED, listener
         probed.add(kind)
-    assert probed == {"gcs", "raylet", "worker"}
+    assert probed == {"gcs", "raylet", "replica", "worker"}
 
 
 def test_no_port_is_left_that_no_test_knows(shared_service: Service) -> None:

@@ -1,0 +1,57 @@
+"""Embed every memory anew, after MODEL_NAME or MODEL_PRECISION has changed. Stop the service first.
+
+All or nothing: interrupted, the store still has its old vectors.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from deployments.settings import SettingsError, load_settings
+from engine.backups import Backups
+from engine.data_lock import DataLock
+from engine.embedder import Embedder
+from engine.errors import EngineError, StorageError
+from engine.model_files import default_model_dir
+from engine.precision import choose_precision
+from engine.reembed import reembed
+from engine.store import DATABASE_NAME
+
+
+def main() -> None:
+    """Embed every memory anew with the model that the settings (as the service reads them) name."""
+    console = Console(stderr=True)
+    try:
+        settings = load_settings()
+        database = settings.data_dir / DATABASE_NAME
+        if not database.exists():
+            raise StorageError(f"there is no store in {settings.data_dir}; set DATA_DIR")
+        embedder = Embedder(
+            settings.model_dir or default_model_dir(os.environ, Path.home()),
+            precision=choose_precision(settings.model_precision),
+        )
+        with DataLock(settings.data_dir, timeout_s=1.0):
+            backup = Backups(settings.data_dir / "backups").create(database, "pre_reembed")
+            console.print(f"The vectors before are kept in {backup.path}")
+            with _progress(console) as progress:
+                task = progress.add_task("Embedding", total=None)
+                for done, total in reembed(database, embedder.identity, embedder.embed):
+                    progress.update(task, completed=done, total=total)
+    except (EngineError, SettingsError) as exc:
+        console.print(f"[bold red]Nothing was changed:[/] {exc}")
+        raise typer.Exit(1) from None
+    console.print(f"Done: the store now holds {embedder.identity.precision} vectors.")
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console)
+
+
+if __name__ == "__main__":
+    typer.run(main)

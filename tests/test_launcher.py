@@ -1,0 +1,198 @@
+"""The launcher: what it refuses, what it leaves behind, and how it survives being killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from scripts.haproxy_shim import UNAVAILABLE, harden
+from scripts.preflight import check_data_dir, check_port_free
+from scripts.runtime_dir import OWNER_VARIABLE, LauncherError, RuntimeDir, own_pids
+from tests.service import ROOT, Service, running_service
+
+SERVE_CONFIG_OF_HAPROXY = """\
+global
+    log 127.0.0.1:514 local0 info
+    stats socket /run/x/admin.sock mode 666 level admin expose-fd listeners
+defaults
+    log global
+    errorfile 502 /run/x/500.http
+    errorfile 503 /run/x/500.http
+frontend prometheus
+    bind :9101
+    mode http
+frontend http_frontend
+    bind 127.0.0.1:8900
+    acl healthcheck path -i /-/healthz
+backend http-default
+    http-reuse always
+    server one 127.0.0.1:30000 check
+listen stats
+  bind *:8404
+  stats enable
+"""
+
+
+def test_the_shim_takes_away_what_strangers_could_reach() -> None:
+    config = harden(SERVE_CONFIG_OF_HAPROXY, "/run/x/503.http")
+    binds = [line.split()[1] for line in config.splitlines() if line.strip().startswith("bind")]
+    assert binds == ["127.0.0.1:8900"]
+    assert "mode 600 level admin" in config
+    assert "514" not in config
+    assert config.count("/run/x/503.http") == 2
+    assert "server one 127.0.0.1:30000 check" in config
+    assert harden(config, "/run/x/503.http").count("bind") == 1
+
+
+def test_the_shims_answer_is_a_whole_503_with_retry_after() -> None:
+    head, _, body = UNAVAILABLE.partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 503 ")
+    assert "Retry-After: 2" in head
+    assert f"Content-Length: {len(body)}" in head
+
+
+def test_a_port_that_is_taken_is_refused_with_the_name_of_its_holder() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(LauncherError, match=rf"{port}.*process {os.getpid()}"):
+            check_port_free("127.0.0.1", port)
+    check_port_free("127.0.0.1", port)
+
+
+def test_a_data_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LauncherError, match="DATA_DIR"):
+        check_data_dir(tmp_path / "file" / "data")
+
+
+def test_a_second_launcher_for_the_same_data_is_refused(tmp_path: Path) -> None:
+    first = RuntimeDir.open(tmp_path / "runtime")
+    with pytest.raises(LauncherError, match=f"process {os.getpid()}"):
+        RuntimeDir.open(tmp_path / "runtime")
+    os.close(first.lock_fd)
+
+
+def test_a_runtime_directory_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "runtime").mkdir(mode=0o755)
+    with pytest.raises(LauncherError, match="private"):
+        RuntimeDir.open(tmp_path / "runtime")
+
+
+def test_the_token_is_made_once_and_is_private(tmp_path: Path) -> None:
+    runtime = RuntimeDir.open(tmp_path / "runtime")
+    first = runtime.ensure_token().read_text()
+    assert len(first) == 64
+    assert runtime.ensure_token().read_text() == first
+    assert runtime.token_path.stat().st_mode & 0o777 == 0o600
+    os.close(runtime.lock_fd)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_leftovers_are_ended_and_a_neighbours_processes_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "runtime"
+    sleepers = [
+        subprocess.Popen(["sleep", "600"], env={OWNER_VARIABLE: owner, "PATH": os.environ["PATH"]})
+        for owner in (str(path), f"{path}2")
+    ]
+    try:
+        runtime = RuntimeDir.open(path)
+        assert sleepers[0].wait(10) == -signal.SIGKILL
+        assert sleepers[1].poll() is None
+        assert own_pids(path) == []
+        os.close(runtime.lock_fd)
+    finally:
+        sleepers[1].kill()
+        sleepers[1].wait()
+
+
+def _refusal(tmp_path: Path, **env: str) -> str:
+    service = Service(tmp_path / "data", tmp_path, env=env)
+    service.launch()
+    assert service.exited_within(60)
+    assert service.stop() == 1
+    return service.log()
+
+
+@pytest.mark.service
+def test_an_open_service_beyond_loopback_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    log = _refusal(tmp_path, HOST="0.0.0.0")
+    assert "API_KEY" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.service
+def test_a_missing_model_is_answered_with_the_command_that_sets_it_up(tmp_path: Path) -> None:
+    log = _refusal(tmp_path, MODEL_DIR=str(tmp_path / "no_model"))
+    assert "scripts.setup_model" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.service
+def test_an_index_that_cannot_open_ends_the_start_with_the_engines_sentence(
+    tmp_path: Path,
+) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "memories.db").write_bytes(b"this is no database" * 500)
+    service = Service(data_dir, tmp_path)
+    service.launch()
+    assert service.exited_within(120), service.log()
+    assert service.stop() == 1
+    assert "Cannot run: " in service.log()
+    assert "Traceback" not in service.log()
+    assert service.processes() == []
+
+
+@pytest.mark.service
+def test_it_comes_back_after_any_of_its_processes_is_killed(tmp_path: Path) -> None:
+    with running_service(tmp_path) as service, httpx.Client(timeout=60, trust_env=False) as client:
+        added = client.post(
+            f"{service.base_url}/memory/add", json={"text": "It stays.", "source": "test"}
+        )
+        memory = f"{service.base_url}/memory/{added.json()['id']}"
+
+        service.kill("Ingress")
+        answers = _until_answered(service, client, memory)
+        assert answers[-1].json()["text"] == "It stays."
+        for answer in answers[:-1]:
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+        for deployment in ("Index", "Embedder"):
+            service.kill(deployment)
+            assert _until_answered(service, client, memory)[-1].json()["text"] == "It stays."
+
+        service.launcher.kill()
+        service.exited_within(30)
+        service.start()
+        assert client.get(memory).json()["text"] == "It stays."
+
+        before = service.processes()
+        assert service.stop() == 0
+        assert not [process for process in before if _lives(process)]
+
+
+def _until_answered(service: Service, client: httpx.Client, url: str) -> list[httpx.Response]:
+    """Ask until the answer is a 200; every answer on the way."""
+    answers = []
+    for _ in range(600):
+        answers.append(client.get(url))
+        if answers[-1].is_success:
+            return answers
+        assert not service.exited_within(0.1), service.log()
+    raise AssertionError(f"no answer: {answers[-1].text}")
+
+
+def _lives(process: psutil.Process) -> bool:
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+
+
+def test_the_launcher_is_what_make_serve_runs() -> None:
+    assert "-m scripts.serve" in (ROOT / "Makefile").read_text()
