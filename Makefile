@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-MODEL := $(VENV)/.model
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test check format bench lock clean
@@ -25,14 +24,14 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
-$(MODEL): $(VENV)/.runtime
-	$(BIN)/python -m scripts.setup_model
-	@touch $@
+.PHONY: model
+model: $(VENV)/.runtime  ## fetch and build the model, if it is not there yet
+	@$(BIN)/python -m scripts.setup_model
 
-serve: $(MODEL)  ## set up everything and run the service on port 8900
-	$(BIN)/python -m scripts.serve
+serve: model  ## set up everything and run the service on port 8900
+	@$(BIN)/python -m scripts.serve
 
-test: check $(MODEL)  ## set up everything, check the code, run every test
+test: check model  ## set up everything, check the code, run every test
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev  ## format, lint, types, import contracts
@@ -45,7 +44,7 @@ format: $(VENV)/.dev  ## reformat and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(MODEL) $(VENV)/.dev  ## measure speed and quality (minutes)
+bench: model $(VENV)/.dev  ## measure speed and quality (minutes)
 	$(BIN)/python -m benchmarks
 
 lock: $(VENV)/.dev  ## resolve the dependencies anew into the lock files

@@ -50,6 +50,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
             identity=identity,
             dedup_threshold=settings.dedup_threshold,
             exact_below=settings.exact_below,
+            max_backups=settings.max_backups,
             max_pending_jobs=settings.max_queued_writes,
         ),
         model_dir,

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BeforeValidator,
     Field,
+    NonNegativeInt,
     PositiveInt,
     SecretStr,
     ValidationError,
@@ -73,8 +74,8 @@ class Settings(BaseSettings):
     dedup_threshold: Cosine = 0.90
     exact_below: PositiveInt = 20_000
     """Rows from which the vector index is quantised and refined instead of exact."""
-    max_backups: PositiveInt = 10
-    """Automatic backups kept."""
+    max_backups: NonNegativeInt = 10
+    """Automatic backups kept; 0 makes none."""
 
     # Bounds; what is beyond them gets 429.
     max_queued_texts: PositiveInt = 4096

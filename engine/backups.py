@@ -1,24 +1,34 @@
 """Backups of the store: a directory each, self-contained, listed only when whole.
 
-`backups/<prefix>_<UTC YYYYMMDD_HHMMSS>[_n]/` holds a copy of the database, taken while writes go
-on (https://sqlite.org/backup.html), and `manifest.json` with its hash.
+`backups/<prefix>_<UTC YYYYMMDD_HHMMSS>[_n]/` holds a base, the deltas after it, and
+`manifest.json` with their hashes. A new backup hard-links the files of the one before and adds
+one delta, so that it costs what changed, not what is stored; it starts a new base when the
+deltas have outgrown a quarter of it.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
-import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from engine.backup_files import (
+    BackupFile,
+    StoreFacts,
+    assemble,
+    last_lsn_of,
+    write_base,
+    write_delta,
+)
 from engine.durable_files import (
-    fsync_file,
     remove_directory,
     rename_directory,
     replacing,
@@ -26,92 +36,211 @@ from engine.durable_files import (
     sweep_leftovers,
     translating_os_errors,
 )
-from engine.errors import BackupError, BackupNotFoundError
+from engine.errors import BackupError, BackupNotFoundError, StorageError
+from engine.memory_rows import iso_time
 from engine.records import BackupCheck, BackupSummary
-from engine.schema import check_format, connect, translating_sqlite_errors
 
 MANIFEST_NAME = "manifest.json"
-COPY_NAME = "memories.db"
-AUTOMATIC_PREFIX = "auto"
+
+BackupKind = Literal["automatic", "requested", "safety"]
+"""After writes; by someone's wish; before a restore, a build or the like."""
 
 _FORMAT = 1
+_VERIFIED_NAME = "verified"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,50}_\d{8}_\d{6}(_\d+)?")
 _NOT_IN_PREFIX = re.compile(r"[^A-Za-z0-9_-]")
-
 _log = logging.getLogger(__name__)
 
 
-class Backups:
-    """The backup directories of one data directory."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a backup holds, and what proves it whole."""
 
-    def __init__(self, directory: Path) -> None:
+    kind: BackupKind
+    created_s: float
+    facts: StoreFacts
+    files: tuple[BackupFile, ...]
+    """The base, then its deltas in order."""
+
+
+class Backups:
+    """The backup directories of one data directory. One caller at a time creates."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: Mapping[BackupKind, int],
+        deltas_share: float = 0.25,
+        merge_below_bytes: int = 512 * 1024,
+    ) -> None:
+        """Open the directory and sweep what a killed process left.
+
+        Args:
+            directory: of all backups.
+            keep: how many of each kind stay; the oldest go first.
+            deltas_share: a new base is due when the deltas outgrow this share of it.
+            merge_below_bytes: the last deltas are written anew as one while they take less, so
+                that many backups do not mean many files.
+        """
         self._directory = directory
+        self._keep = keep
+        self._deltas_share = deltas_share
+        self._merge_below_bytes = merge_below_bytes
+        self._trusted: set[BackupFile] = set()
+        """Files whose hash this process has checked or written."""
         with translating_os_errors(directory):
             directory.mkdir(exist_ok=True, mode=0o700)
             sweep_leftovers(directory)
 
-    def create(self, database: Path, prefix: str) -> BackupSummary:
-        """Copy the database as it is now. Durable when this returns.
+    def create(self, database: Path, prefix: str, *, kind: BackupKind) -> BackupSummary:
+        """Back up the database as it is now; writers go on. Durable when this returns.
 
         Args:
-            database: the live file; writers are not held off.
+            database: the live file.
             prefix: characters other than letters, digits, `_` and `-` become `_`.
+            kind: says which limit it counts for.
         """
         name = self._free_name(_NOT_IN_PREFIX.sub("_", prefix))
         partial = self._directory / f"{name}.partial"
         try:
             with translating_os_errors(partial):
                 partial.mkdir(mode=0o700)
-            copy = partial / COPY_NAME
-            _copy_database(database, copy)
-            _write_manifest(partial, name)
+            files, facts = self._write_files(database, partial)
+            manifest = Manifest(kind=kind, created_s=time.time(), facts=facts, files=files)
+            with replacing(partial / MANIFEST_NAME) as file:
+                file.write(json.dumps({"format": _FORMAT, **asdict(manifest)}, indent=1).encode())
             rename_directory(partial, self._directory / name)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+        self._trusted.update(files)
+        self._retain(kind)
         return self.get(name)
 
-    def list(self) -> list[BackupSummary]:
+    def summaries(self) -> list[BackupSummary]:
         """Every whole backup, newest first."""
-        found = [self._summary(path) for path in self._directories()]
-        return sorted(
-            (s for s in found if s is not None), key=lambda s: (s.created_s, s.name), reverse=True
-        )
+        return [_summary(path, manifest) for path, manifest in self._manifests()]
+
+    def count(self) -> int:
+        """How many backups there are."""
+        return sum((path / MANIFEST_NAME).exists() for path in self._directories())
 
     def get(self, name: str) -> BackupSummary:
         """One backup. Raises `BackupNotFoundError`, also for what is no plain backup name."""
-        summary = self._summary(self._directory / name) if _NAME.fullmatch(name) else None
-        if summary is None:
-            raise BackupNotFoundError(name)
-        return summary
+        directory = self._directory / name
+        return _summary(directory, self._manifest_of(name))
 
-    def check(self, name: str) -> BackupCheck:
-        """Check hashes, SQLite's own integrity and the counts of a backup."""
-        directory = Path(self.get(name).path)
-        problems = list(_problems(directory, _read_manifest(directory)))
+    def damage(self, name: str) -> list[str]:
+        """Which files of a backup are not the ones that were written."""
+        manifest = self._manifest_of(name)
+        return [
+            problem
+            for file in manifest.files
+            if (problem := _damage_of(self._directory / name / file.name, file))
+        ]
+
+    def assemble(self, name: str, target: Path) -> StoreFacts:
+        """Put a backup together as one database at `target`.
+
+        Raises:
+            BackupNotFoundError: there is none of this name.
+            BackupError: it is damaged, or does not hold what its manifest says.
+        """
+        manifest = self._manifest_of(name)
+        problems = self.damage(name)
+        if problems:
+            raise BackupError(f"backup '{name}' is damaged: {'; '.join(problems)}")
+        facts = assemble(self._directory / name, manifest.files, target)
+        if facts != manifest.facts:
+            raise BackupError(f"backup '{name}' does not hold what its manifest says")
+        return facts
+
+    def verify(self, name: str, check: Callable[[Path], Sequence[str]]) -> BackupCheck:
+        """Check hashes, put the backup together in a scratch directory, and `check` it there."""
+        try:
+            with self._scratch(name) as scratch:
+                self.assemble(name, scratch / "memories.db")
+                problems = list(check(scratch / "memories.db"))
+        except BackupNotFoundError:
+            raise
+        except StorageError as exc:
+            problems = [str(exc)]
+        if not problems:
+            with replacing(self._directory / name / _VERIFIED_NAME) as file:
+                file.write(iso_time(time.time_ns() // 1_000).encode())
         return BackupCheck(name=name, problems=problems)
 
-    def copy_to(self, name: str, target: Path) -> None:
-        """Copy a backup's database out. Raises `BackupError` when the backup is broken."""
-        problems = self.check(name).problems
-        if problems:
-            raise BackupError(f"backup '{name}' is broken: {'; '.join(problems)}")
-        with (
-            (self._directory / name / COPY_NAME).open("rb") as source,
-            replacing(target) as file,
-        ):
-            shutil.copyfileobj(source, file, 1 << 20)
+    def last_id(self) -> int:
+        """The highest memory id that any backup knows to be given out."""
+        return max((m.facts.last_id for _, m in self._manifests()), default=0)
 
-    def retain(self, prefix: str, keep: int) -> None:
-        """Remove all but the newest `keep` backups of a prefix."""
-        of_prefix = [s for s in self.list() if _prefix_of(s.name) == prefix]
-        for summary in of_prefix[keep:]:
-            remove_directory(Path(summary.path))
+    @contextmanager
+    def _scratch(self, name: str) -> Iterator[Path]:
+        self._manifest_of(name)
+        scratch = self._directory / f"{name}.scratch.partial"
+        shutil.rmtree(scratch, ignore_errors=True)
+        with translating_os_errors(scratch):
+            scratch.mkdir(mode=0o700)
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _write_files(
+        self, database: Path, partial: Path
+    ) -> tuple[tuple[BackupFile, ...], StoreFacts]:
+        epoch, lsn = last_lsn_of(database)
+        directory, files = self._newest_chain(epoch)
+        base_bytes = files[0].n_bytes if files else 0
+        if directory is None or sum(f.n_bytes for f in files[1:]) > self._deltas_share * base_bytes:
+            base, facts = write_base(database, partial)
+            return (base,), facts
+        kept = list(files)
+        if kept[-1].to_lsn != lsn:
+            n_merged_bytes, from_lsn = 0, kept[-1].to_lsn
+            while len(kept) > 1 and n_merged_bytes + kept[-1].n_bytes <= self._merge_below_bytes:
+                merged = kept.pop()
+                n_merged_bytes += merged.n_bytes
+                from_lsn = merged.from_lsn or 0
+            delta, facts = write_delta(database, partial, from_lsn=from_lsn)
+            new = [delta]
+        else:
+            facts, new = self._manifest_of(directory.name).facts, []
+        with translating_os_errors(partial):
+            for file in kept:
+                _link(directory / file.name, partial / file.name)
+        return (*kept, *new), facts
+
+    def _newest_chain(self, epoch: str) -> tuple[Path | None, tuple[BackupFile, ...]]:
+        """The newest backup of this history whose files are whole."""
+        for directory, manifest in self._manifests():
+            if manifest.facts.epoch != epoch:
+                continue
+            if all(self._is_trusted(directory, file) for file in manifest.files):
+                return directory, manifest.files
+            _log.warning("%s is damaged; the next backup starts a new base", directory)
+            return None, ()
+        return None, ()
+
+    def _is_trusted(self, directory: Path, file: BackupFile) -> bool:
+        path = directory / file.name
+        if file in self._trusted:
+            return path.exists() and path.stat().st_size == file.n_bytes
+        if _damage_of(path, file):
+            return False
+        self._trusted.add(file)
+        return True
+
+    def _retain(self, kind: BackupKind) -> None:
+        of_kind = [path for path, manifest in self._manifests() if manifest.kind == kind]
+        for path in of_kind[self._keep[kind] :]:
+            remove_directory(path)
 
     def _free_name(self, prefix: str) -> str:
         stem = f"{prefix}_{time.strftime('%Y%m%d_%H%M%S', time.gmtime())}"
         name, n = stem, 1
-        while (self._directory / name).exists() or (self._directory / f"{name}.partial").exists():
+        while (self._directory / name).exists():
             n += 1
             name = f"{stem}_{n}"
         return name
@@ -119,90 +248,61 @@ class Backups:
     def _directories(self) -> Iterator[Path]:
         return (path for path in self._directory.iterdir() if _NAME.fullmatch(path.name))
 
-    def _summary(self, directory: Path) -> BackupSummary | None:
-        try:
-            manifest = _read_manifest(directory)
-            return BackupSummary(
-                name=directory.name,
-                created_s=manifest["created_s"],
-                path=str(directory),
-                total_memories=manifest["total_memories"],
-                size_bytes=sum(entry["bytes"] for entry in manifest["files"].values()),
-            )
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            _log.warning("%s has no readable manifest (%s); it is not listed", directory, exc)
-            return None
+    def _manifests(self) -> list[tuple[Path, Manifest]]:
+        """Every whole backup, newest first."""
+        found = [(path, _read_manifest(path)) for path in self._directories()]
+        return sorted(
+            ((path, manifest) for path, manifest in found if manifest is not None),
+            key=lambda pair: (pair[1].created_s, pair[0].name),
+            reverse=True,
+        )
+
+    def _manifest_of(self, name: str) -> Manifest:
+        manifest = _read_manifest(self._directory / name) if _NAME.fullmatch(name) else None
+        if manifest is None:
+            raise BackupNotFoundError(name)
+        return manifest
 
 
-def _prefix_of(name: str) -> str:
-    return re.sub(r"_\d{8}_\d{6}(_\d+)?$", "", name)
+def _summary(directory: Path, manifest: Manifest) -> BackupSummary:
+    verified = directory / _VERIFIED_NAME
+    return BackupSummary(
+        name=directory.name,
+        created_s=manifest.created_s,
+        path=str(directory),
+        total_memories=manifest.facts.total_memories,
+        size_bytes=sum(file.n_bytes for file in manifest.files),
+        verified_at=verified.read_text("utf-8") if verified.exists() else None,
+    )
 
 
-def _copy_database(database: Path, copy: Path) -> None:
-    with (
-        translating_sqlite_errors(copy),
-        closing(connect(database, mode="rw")) as source,
-        closing(sqlite3.connect(copy)) as target,
-    ):
-        source.backup(target)
-        # The copy is one file: it takes no WAL with it.
-        target.execute("PRAGMA journal_mode = DELETE")
-    fsync_file(copy)
+def _read_manifest(directory: Path) -> Manifest | None:
+    try:
+        fields = json.loads((directory / MANIFEST_NAME).read_text("utf-8"))
+        if fields.pop("format") != _FORMAT:
+            raise ValueError("a manifest of another format")
+        facts = StoreFacts(**fields.pop("facts"))
+        files = tuple(BackupFile(**file) for file in fields.pop("files"))
+        if not files or any(file.name != Path(file.name).name for file in files):
+            raise ValueError("it names no files of its own")
+        return Manifest(**fields, facts=facts, files=files)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        _log.warning("%s has no readable manifest (%s); it is not listed", directory, exc)
+        return None
 
 
-def _write_manifest(directory: Path, name: str) -> None:
-    copy = directory / COPY_NAME
-    manifest = {
-        "format": _FORMAT,
-        "name": name,
-        "created_s": time.time(),
-        **_facts(copy),
-        "files": {COPY_NAME: {"sha256": sha256_of(copy), "bytes": copy.stat().st_size}},
-    }
-    with replacing(directory / MANIFEST_NAME) as file:
-        file.write(json.dumps(manifest, indent=1).encode())
+def _damage_of(path: Path, file: BackupFile) -> str | None:
+    if not path.is_file():
+        return f"{file.name} is missing"
+    if path.stat().st_size != file.n_bytes or sha256_of(path) != file.sha256:
+        return f"{file.name} is not the file that was written"
+    return None
 
 
-def _facts(database: Path) -> dict[str, Any]:
-    with (
-        translating_sqlite_errors(database),
-        closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection,
-    ):
-        (n_memories,) = connection.execute("SELECT count(*) FROM memories").fetchone()
-        (n_embeddings,) = connection.execute("SELECT count(*) FROM embeddings").fetchone()
-        meta = dict(connection.execute("SELECT name, value FROM meta"))
-    return {
-        "total_memories": n_memories,
-        "total_embeddings": n_embeddings,
-        "lsn": int(meta["lsn"]),
-        "epoch": meta["epoch"],
-        "model": json.loads(meta["model"]),
-    }
-
-
-def _read_manifest(directory: Path) -> dict[str, Any]:
-    manifest = json.loads((directory / MANIFEST_NAME).read_text("utf-8"))
-    if not isinstance(manifest, dict) or manifest["format"] != _FORMAT:
-        raise ValueError("manifest of another format")
-    return manifest
-
-
-def _problems(directory: Path, manifest: dict[str, Any]) -> Iterator[str]:
-    for name, expected in manifest["files"].items():
-        path = directory / name
-        if not path.is_file():
-            yield f"{name} is missing"
-            return
-        if path.stat().st_size != expected["bytes"] or sha256_of(path) != expected["sha256"]:
-            yield f"{name} is not the file that was written"
-            return
-    copy = directory / COPY_NAME
-    with closing(sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        check_format(connection, copy)
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        yield f"{COPY_NAME}: {verdict}"
-    elif any(manifest[name] != fact for name, fact in _facts(copy).items()):
-        yield f"{COPY_NAME} does not hold what {MANIFEST_NAME} says"
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from engine.chunking import chunk_file
+from engine.confined_file import EMPTY
 from engine.records import BuildPlan, Chunk, Memory, MemoryFilter
 from engine.workspace import Workspace
 
@@ -89,7 +90,8 @@ def plan_build(
         for path, text in read.files
         for chunk in chunk_file(path, text, count_pieces=count_pieces, max_pieces=max_pieces)
     ]
-    files = [path for path, _ in read.files]
+    emptied = [skipped.path for skipped in read.skipped if skipped.reason == EMPTY]
+    files = [path for path, _ in read.files] + emptied
     match = match_chunks(chunks, stored_chunks(files, matching, replace_all=replace_all))
     return BuildPlan(
         files=files,

@@ -11,6 +11,9 @@ _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK, a FIFO swapped in after the check would hang the reader.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
+EMPTY = "empty"
+"""Why a file without text is skipped."""
+
 
 class UnreadableFileError(Exception):
     """Why a file is skipped; never leaves the engine."""
@@ -59,5 +62,5 @@ def _decode(content: bytes) -> str:
     except UnicodeDecodeError as exc:
         raise UnreadableFileError(f"not UTF-8 at byte {exc.start}") from exc
     if not text.strip():
-        raise UnreadableFileError("empty")
+        raise UnreadableFileError(EMPTY)
     return text

@@ -17,7 +17,8 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from engine import writes
-from engine.backups import Backups
+from engine.auto_backup import AutoBackup
+from engine.backups import BackupKind, Backups
 from engine.builds import plan_build
 from engine.data_lock import DataLock
 from engine.duplicates import DuplicateGroups, similar_pairs
@@ -52,11 +53,14 @@ from engine.records import (
 )
 from engine.restore import restore_into
 from engine.store import DATABASE_NAME, Store
+from engine.verification import problems_of
 from engine.workspace import Workspace
 from engine.write_session import WriteSession
 from engine.writer import LiveState, Writer
 
+BACKUPS_NAME = "backups"
 _SHOWN_PAIRS = 20
+_BACKUP_RETRY_S = 30.0
 
 _ADDED = TypeAdapter(list[AddOutcome])
 _UPSERTED = TypeAdapter(UpsertOutcome)
@@ -84,6 +88,18 @@ class IndexOptions:
     """How long to wait for another process to let go of the data directory."""
     max_pending_jobs: int = 1_024
     max_pending_memories: int = 8_192
+    max_backups: int = 10
+    """Automatic backups kept; 0 makes none."""
+    max_requested_backups: int = 100
+    max_safety_backups: int = 10
+    """Those made before a restore, a build or the like."""
+    backup_pause_s: float = 0.5
+    """A burst of writes is over, and backed up, after this long without one."""
+    backup_longest_burst_s: float = 30.0
+    deltas_share: float = 0.25
+    """A backup starts a new base when its deltas outgrow this share of the old one."""
+    merge_below_bytes: int = 512 * 1024
+    """Deltas of a backup are merged while they take less together."""
     max_pieces: int = 256
     """Pieces that the model embeds: the most a chunk of a file may have."""
 
@@ -110,7 +126,16 @@ class MemoryIndex:
         self._lock = DataLock(options.data_dir, timeout_s=options.lock_timeout_s)
         try:
             sweep_leftovers(options.data_dir)
-            self._backups = Backups(options.data_dir / "backups")
+            self._backups = Backups(
+                options.data_dir / BACKUPS_NAME,
+                keep={
+                    "automatic": options.max_backups,
+                    "requested": options.max_requested_backups,
+                    "safety": options.max_safety_backups,
+                },
+                deltas_share=options.deltas_share,
+                merge_below_bytes=options.merge_below_bytes,
+            )
             store = Store(options.data_dir / DATABASE_NAME, identity=options.identity)
             import_legacy(store, options.data_dir)
             index, n_uncached = load_index(
@@ -119,17 +144,32 @@ class MemoryIndex:
         except BaseException:
             self._lock.release()
             raise
+        self._auto_backup = self._start_auto_backup()
         self._state = LiveState(store, index, n_uncached=n_uncached)
         self._writer = Writer(
             self._state,
             options.data_dir,
+            on_commit=self._notice_write,
             max_pending_jobs=options.max_pending_jobs,
             max_pending_memories=options.max_pending_memories,
+        )
+
+    def _start_auto_backup(self) -> AutoBackup | None:
+        if not self._options.max_backups:
+            _log.warning("MAX_BACKUPS is 0: no automatic backups are made")
+            return None
+        return AutoBackup(
+            functools.partial(self._back_up, "auto", "automatic"),
+            pause_s=self._options.backup_pause_s,
+            longest_burst_s=self._options.backup_longest_burst_s,
+            retry_s=_BACKUP_RETRY_S,
         )
 
     def close(self) -> None:
         """Finish the writes that wait, close the store and let go of the directory."""
         self._writer.close()
+        if self._auto_backup is not None:
+            self._auto_backup.close()
         self._state.store.close()
         self._lock.release()
 
@@ -157,7 +197,7 @@ class MemoryIndex:
                 lsn=store.lsn,
                 store_bytes=store.file_bytes(),
                 index_bytes=index.n_bytes,
-                backup_count=len(self._backups.list()),
+                backup_count=self._backups.count(),
                 vector_index=index.vectors.kind,
                 n_rows=index.n_rows,
                 n_terms=index.keywords.n_terms,
@@ -328,7 +368,7 @@ class MemoryIndex:
         self, plan: BuildPlan, embeddings: FloatMatrix, *, request_id: str
     ) -> BuildReport:
         """Back up, then apply a plan; `embeddings` has a row for each of `plan.to_embed`."""
-        backup = self.backup("pre_build")
+        backup = self._back_up("pre_build", "safety")
         run = functools.partial(writes.apply_build, plan=plan, embeddings=embeddings)
         added, removed, unchanged = self._writer.submit(
             run, _BUILT, request_id=request_id, weight=len(plan.to_embed)
@@ -346,16 +386,24 @@ class MemoryIndex:
 
     def backups(self) -> list[BackupSummary]:
         """Every restorable backup, newest first."""
-        return self._backups.list()
+        return self._backups.summaries()
 
     def backup(self, prefix: str) -> BackupSummary:
         """Back up the store as it is now; writes go on meanwhile."""
+        return self._back_up(prefix, "requested")
+
+    def _back_up(self, prefix: str, kind: BackupKind) -> BackupSummary:
         with self._backup_lock:
-            return self._backups.create(self._options.data_dir / DATABASE_NAME, prefix)
+            return self._backups.create(self._options.data_dir / DATABASE_NAME, prefix, kind=kind)
+
+    def _notice_write(self) -> None:
+        if self._auto_backup is not None:
+            self._auto_backup.notice_write()
 
     def verify_backup(self, name: str) -> BackupCheck:
         """Check that a backup can be restored. Raises `BackupNotFoundError`."""
-        return self._backups.check(name)
+        check = functools.partial(problems_of, exact_below=self._options.exact_below)
+        return self._backups.verify(name, check)
 
     def restore(self, name: str) -> Future[int]:
         """Put a backup in the store's place; the result is how many memories there are now.
@@ -366,8 +414,9 @@ class MemoryIndex:
         return self._writer.submit_alone(functools.partial(self._restore, name))
 
     def _restore(self, name: str) -> int:
-        self.backup("pre_restore")
+        self._back_up("pre_restore", "safety")
         with self._backup_lock:
             restore_into(self._state, self._backups, name, exact_below=self._options.exact_below)
         self._writer.forget_cache()
+        self._notice_write()
         return self.count()

@@ -28,8 +28,8 @@ def restore_into(state: LiveState, backups: Backups, name: str, *, exact_below: 
     """
     live = state.store
     candidate = live.path.with_name(live.path.name + ".restoring.partial")
-    backups.copy_to(name, candidate)
     try:
+        backups.assemble(name, candidate)
         _continue_history(candidate, live)
         index = _checked_index(candidate, live, exact_below)
         _swap(state, candidate, index)

@@ -52,9 +52,16 @@ class Writer:
     """The thread that changes a `LiveState`."""
 
     def __init__(
-        self, state: LiveState, data_dir: Path, *, max_pending_jobs: int, max_pending_memories: int
+        self,
+        state: LiveState,
+        data_dir: Path,
+        *,
+        on_commit: Callable[[], None],
+        max_pending_jobs: int,
+        max_pending_memories: int,
     ) -> None:
         self._state = state
+        self._on_commit = on_commit
         self._cache_path = data_dir / CACHE_NAME
         self._changes_since_cache = state.n_uncached
         self._background: threading.Thread | None = None
@@ -137,6 +144,8 @@ class Writer:
             _log.exception("the indexes could not follow the store")
         for job, outcome in outcomes:
             job.done.set_result(outcome)
+        if outcomes:
+            self._on_commit()
         if self._state.broken is None:
             self._maintain()
 

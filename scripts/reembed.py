@@ -17,6 +17,7 @@ from engine.backups import Backups
 from engine.data_lock import DataLock
 from engine.embedder import Embedder
 from engine.errors import EngineError, StorageError
+from engine.memory_index import BACKUPS_NAME
 from engine.model_files import default_model_dir
 from engine.precision import choose_precision
 from engine.reembed import reembed
@@ -36,7 +37,8 @@ def main() -> None:
             precision=choose_precision(settings.model_precision),
         )
         with DataLock(settings.data_dir, timeout_s=1.0):
-            backup = Backups(settings.data_dir / "backups").create(database, "pre_reembed")
+            backups = Backups(settings.data_dir / BACKUPS_NAME, keep={"safety": 10})
+            backup = backups.create(database, "pre_reembed", kind="safety")
             console.print(f"The vectors before are kept in {backup.path}")
             with _progress(console) as progress:
                 task = progress.add_task("Embedding", total=None)

@@ -277,7 +277,7 @@ def test_restore_brings_back_what_was_and_keeps_what_is(index: MemoryIndex) -> N
 def test_a_broken_backup_is_refused_and_changes_nothing(index: MemoryIndex) -> None:
     add(index, "first")
     backup = index.backup("manual")
-    copy = Path(backup.path) / "memories.db"
+    (copy,) = Path(backup.path).glob("base_*.db")
     content = bytearray(copy.read_bytes())
     content[-1] ^= 1
     copy.write_bytes(content)

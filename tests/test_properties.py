@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from engine.memory_index import MemoryIndex
 from engine.records import MemoryFilter, MemoryId, MemoryPatch, NewMemory
 from tests.fakes import embedding_of
 from tests.index_under_test import (
@@ -34,10 +35,19 @@ class MemoriesMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp())
-        self.index = open_index(self.directory, exact_below=8)
+        self.index = self._open()
         self.model: dict[int, tuple[str, str, str | None]] = {}
         self.last_id = 0
         self.backup: tuple[str, dict[int, tuple[str, str, str | None]]] | None = None
+
+    def _open(self) -> MemoryIndex:
+        return open_index(
+            self.directory,
+            exact_below=8,
+            deltas_share=100.0,
+            merge_below_bytes=200_000,
+            backup_pause_s=0.001,
+        )
 
     def teardown(self) -> None:
         self.index.close()
@@ -122,6 +132,12 @@ class MemoriesMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.backup)
     @rule()
+    def verify(self) -> None:
+        assert self.backup is not None
+        assert self.index.verify_backup(self.backup[0]).problems == []
+
+    @precondition(lambda self: self.backup)
+    @rule()
     def restore(self) -> None:
         assert self.backup is not None
         name, self.model = self.backup[0], dict(self.backup[1])
@@ -130,7 +146,7 @@ class MemoriesMachine(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.index.close()
-        self.index = open_index(self.directory, exact_below=8)
+        self.index = self._open()
 
     @invariant()
     def the_store_holds_the_model(self) -> None:

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from engine.auto_backup import AutoBackup
+from engine.errors import StorageError
+from engine.memory_index import MemoryIndex
+from engine.records import MemoryId
+from tests.index_under_test import add, fresh_request_id, open_index, search, texts_of
+
+
+def open_with_deltas(directory: Path, **options: object) -> MemoryIndex:
+    known = {"max_backups": 0, "deltas_share": 100.0, "merge_below_bytes": 0}
+    return open_index(directory, **{**known, **options})
+
+
+def files_of(path: str) -> dict[str, int]:
+    """Name to inode: the same inode is the same bytes on disk, stored once."""
+    return {file.name: file.stat().st_ino for file in Path(path).glob("*.db")}
+
+
+def test_a_backup_adds_one_delta_and_shares_the_rest(tmp_path: Path) -> None:
+    index = open_with_deltas(tmp_path)
+    add(index, "first")
+    one = files_of(index.backup("manual").path)
+    add(index, "second")
+    two = files_of(index.backup("manual").path)
+    three = files_of(index.backup("manual").path)  # nothing changed since
+    assert one.items() < two.items()
+    assert len(two) == len(one) + 1
+    assert three == two
+    index.close()
+
+
+def test_every_backup_of_a_chain_restores_what_was_then(tmp_path: Path) -> None:
+    index = open_with_deltas(tmp_path)
+    names = []
+    add(index, "kept", "changed", "deleted", metadata={"v": 1})
+    names.append(index.backup("manual").name)
+    index.delete([MemoryId(3)], request_id=fresh_request_id()).result()
+    add(index, "added later", metadata={"v": 2})
+    names.append(index.backup("manual").name)
+    index.delete([MemoryId(1), MemoryId(2)], request_id=fresh_request_id()).result()
+    names.append(index.backup("manual").name)
+    expected = [["changed", "deleted", "kept"], ["added later", "changed", "kept"], ["added later"]]
+    for name, texts in zip(names, expected, strict=True):
+        assert index.verify_backup(name).problems == []
+        index.restore(name).result()
+        assert sorted(texts_of(search(index, "anything", k=10))) == texts
+    assert add(index, "new") == [5]
+    index.close()
+
+
+def test_small_deltas_are_merged_and_large_ones_start_a_new_base(tmp_path: Path) -> None:
+    index = open_with_deltas(tmp_path, merge_below_bytes=10**9)
+    for n in range(4):
+        add(index, f"text {n}")
+        backup = index.backup("manual")
+    assert len(files_of(backup.path)) == 2
+    index.close()
+    index = open_with_deltas(tmp_path, deltas_share=0.1)
+    add(index, "more")
+    assert len(files_of(index.backup("manual").path)) == 1
+    index.close()
+
+
+def test_a_new_backup_does_not_build_on_a_damaged_one(tmp_path: Path) -> None:
+    index = open_with_deltas(tmp_path)
+    add(index, "first")
+    damaged = index.backup("manual")
+    index.close()
+    (base,) = Path(damaged.path).glob("base_*.db")
+    content = bytearray(base.read_bytes())
+    content[len(content) // 2] ^= 1
+    base.write_bytes(content)
+    index = open_with_deltas(tmp_path)  # a new process trusts nothing that it has not read
+    add(index, "second")
+    good = index.backup("manual")
+    assert index.verify_backup(good.name).problems == []
+    assert "not the file that was written" in index.verify_backup(damaged.name).problems[0]
+    index.close()
+
+
+def test_automatic_backups_follow_writes_and_only_they_are_pushed_out(tmp_path: Path) -> None:
+    index = open_index(tmp_path, max_backups=2, backup_pause_s=0.001)
+    manual = index.backup("manual").name
+    for n in range(4):
+        add(index, f"text {n}")
+        index.close()  # backs up what has no backup yet
+        index = open_index(tmp_path, max_backups=2, backup_pause_s=0.001)
+    automatic = [b for b in index.backups() if b.name.startswith("auto_")]
+    assert [b.total_memories for b in automatic] == [4, 3]
+    assert manual in [b.name for b in index.backups()]
+    index.close()
+
+
+def test_without_automatic_backups_there_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = open_index(tmp_path, max_backups=0)
+    add(index, "a")
+    index.close()
+    assert "no automatic backups" in caplog.text
+    assert not list((tmp_path / "data" / "backups").iterdir())
+
+
+def test_a_verified_backup_says_when(tmp_path: Path) -> None:
+    index = open_with_deltas(tmp_path)
+    add(index, "first")
+    name = index.backup("manual").name
+    assert index.backups()[0].verified_at is None
+    index.verify_backup(name)
+    assert (index.backups()[0].verified_at or "").endswith("+00:00")
+    index.close()
+
+
+def test_a_failed_automatic_backup_is_tried_again() -> None:
+    attempts: list[int] = []
+    succeeded = threading.Event()
+
+    def back_up() -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise StorageError("no space")
+        succeeded.set()
+
+    auto = AutoBackup(back_up, pause_s=0.0, longest_burst_s=1.0, retry_s=0.0)
+    auto.notice_write()
+    assert succeeded.wait(timeout=30)
+    auto.close()
+    assert len(attempts) == 2
