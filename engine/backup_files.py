@@ -92,14 +92,13 @@ def assemble(directory: Path, files: Sequence[BackupFile], target: Path) -> Stor
         return facts_of(connection)
 
 
-def last_lsn_of(database: Path) -> tuple[str, int]:
-    """Epoch and LSN of the live database."""
+def facts_in(database: Path) -> StoreFacts:
+    """What the live database holds."""
     with (
         translating_sqlite_errors(database),
         closing(connect(database, mode="rw")) as connection,
     ):
-        meta = dict(connection.execute("SELECT name, value FROM meta"))
-    return meta["epoch"], int(meta["lsn"])
+        return facts_of(connection)
 
 
 def facts_of(connection: sqlite3.Connection) -> StoreFacts:

@@ -24,7 +24,7 @@ from engine.backup_files import (
     BackupFile,
     StoreFacts,
     assemble,
-    last_lsn_of,
+    facts_in,
     write_base,
     write_delta,
 )
@@ -190,14 +190,14 @@ class Backups:
     def _write_files(
         self, database: Path, partial: Path
     ) -> tuple[tuple[BackupFile, ...], StoreFacts]:
-        epoch, lsn = last_lsn_of(database)
-        directory, files = self._newest_chain(epoch)
+        now = facts_in(database)
+        directory, files = self._newest_chain(now.epoch)
         base_bytes = files[0].n_bytes if files else 0
         if directory is None or sum(f.n_bytes for f in files[1:]) > self._deltas_share * base_bytes:
             base, facts = write_base(database, partial)
             return (base,), facts
         kept = list(files)
-        if kept[-1].to_lsn != lsn:
+        if kept[-1].to_lsn != now.lsn:
             n_merged_bytes, from_lsn = 0, kept[-1].to_lsn
             while len(kept) > 1 and n_merged_bytes + kept[-1].n_bytes <= self._merge_below_bytes:
                 merged = kept.pop()
@@ -206,7 +206,7 @@ class Backups:
             delta, facts = write_delta(database, partial, from_lsn=from_lsn)
             new = [delta]
         else:
-            facts, new = self._manifest_of(directory.name).facts, []
+            facts, new = now, []
         with translating_os_errors(partial):
             for file in kept:
                 _link(directory / file.name, partial / file.name)

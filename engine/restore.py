@@ -7,6 +7,7 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 
+from engine.backup_files import facts_in
 from engine.backups import Backups
 from engine.durable_files import fsync_directory, fsync_file
 from engine.errors import StorageError
@@ -30,7 +31,8 @@ def restore_into(state: LiveState, backups: Backups, name: str, *, exact_below: 
     candidate = live.path.with_name(live.path.name + ".restoring.partial")
     try:
         backups.assemble(name, candidate)
-        _continue_history(candidate, live)
+        facts = facts_in(live.path)
+        continue_history(candidate, last_id=facts.last_id, last_lsn=facts.lsn)
         index = _checked_index(candidate, live, exact_below)
         _swap(state, candidate, index)
     finally:
@@ -38,22 +40,24 @@ def restore_into(state: LiveState, backups: Backups, name: str, *, exact_below: 
             candidate.with_name(candidate.name + suffix).unlink(missing_ok=True)
 
 
-def _continue_history(candidate: Path, live: Store) -> None:
-    """Give the restored database a history of its own that never repeats an id or an LSN."""
+def continue_history(candidate: Path, *, last_id: int, last_lsn: int) -> None:
+    """Give a restored database a history of its own that repeats no id and no LSN.
+
+    Args:
+        candidate: the database, which nobody has open.
+        last_id: the highest id that may have been given out before.
+        last_lsn: likewise the highest LSN.
+    """
     with (
         translating_sqlite_errors(candidate),
         closing(connect(candidate, mode="rw")) as restored,
-        closing(connect(live.path, mode="rw")) as current,
     ):
-        (last_id,) = current.execute(
-            "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'memories'"
-        ).fetchone()
         restored.execute("BEGIN IMMEDIATE")
         _raise_last_id(restored, last_id)
         (lsn,) = restored.execute("SELECT value FROM meta WHERE name = 'lsn'").fetchone()
         restored.executemany(
             "UPDATE meta SET value = ? WHERE name = ?",
-            [(uuid.uuid4().hex, "epoch"), (str(max(int(lsn), live.lsn) + 1), "lsn")],
+            [(uuid.uuid4().hex, "epoch"), (str(max(int(lsn), last_lsn) + 1), "lsn")],
         )
         restored.execute("COMMIT")
 

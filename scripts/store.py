@@ -1,0 +1,99 @@
+"""Look at and mend a data directory while the service is stopped: verify, restore, rebuild, doctor.
+
+While it runs, use its routes instead: /backups, /backup/verify, /restore.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deployments.settings import SettingsError, load_settings
+from engine.backups import Backups
+from engine.data_lock import DataLock
+from engine.errors import EngineError, StorageError
+from engine.memory_index import BACKUPS_NAME
+from engine.offline import examine, forget_indexes, restore_offline
+from engine.verification import problems_of
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+console = Console(highlight=False, soft_wrap=True)
+
+DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
+
+
+@contextmanager
+def _locked(data_dir: Path | None) -> Iterator[tuple[Path, Backups]]:
+    try:
+        directory = data_dir or load_settings().data_dir
+        if not directory.is_dir():
+            raise StorageError(f"{directory} is not a directory; set DATA_DIR")
+        with DataLock(directory, timeout_s=1.0):
+            yield directory, Backups(directory / BACKUPS_NAME, keep={})
+    except (EngineError, SettingsError) as exc:
+        console.print(f"[bold red]Failed:[/] {exc}")
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def backups(data_dir: DataDir = None) -> None:
+    """List the backups, newest first."""
+    with _locked(data_dir) as (_, found):
+        for summary in found.summaries():
+            console.print(f"{summary.name}  {summary.total_memories} memories")
+
+
+@app.command()
+def verify(
+    name: Annotated[str | None, typer.Argument(help="A backup; all of them without it.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Check that backups can be restored: hashes, integrity, counts, and a search."""
+    check = functools.partial(problems_of, exact_below=20_000)
+    n_bad = 0
+    with _locked(data_dir) as (_, found):
+        for each in [name] if name else [summary.name for summary in found.summaries()]:
+            problems = found.verify(each, check).problems
+            n_bad += bool(problems)
+            console.print(f"{each}: {'; '.join(problems) or 'ok'}")
+    raise typer.Exit(1 if n_bad else 0)
+
+
+@app.command()
+def restore(
+    name: Annotated[str, typer.Argument(help="As `backups` lists it.")], data_dir: DataDir = None
+) -> None:
+    """Put a backup in the store's place; the database before is kept."""
+    with _locked(data_dir) as (directory, found):
+        aside = restore_offline(directory, found, name)
+    console.print(f"Restored {name}." + (f" What was there is in {aside}." if aside else ""))
+
+
+@app.command()
+def rebuild(data_dir: DataDir = None) -> None:
+    """Forget the cached indexes, so that the next start builds them from the store."""
+    with _locked(data_dir) as (directory, _):
+        forget_indexes(directory)
+    console.print("The next start reads every memory again.")
+
+
+@app.command()
+def doctor(data_dir: DataDir = None) -> None:
+    """Say what is wrong with a data directory and which command mends it."""
+    with _locked(data_dir) as (directory, found):
+        findings = list(examine(directory, found))
+    for finding in findings:
+        console.print(f"[bold red]{finding.problem}[/]\n  {finding.remedy}")
+    if not findings:
+        console.print("Nothing is wrong.")
+    raise typer.Exit(1 if findings else 0)
+
+
+if __name__ == "__main__":
+    app()
