@@ -44,6 +44,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
         settings, model_dir, identity.precision
     )
     index = serve.deployment(IndexReplica, name="Index").bind(
+        settings,
         IndexOptions(
             data_dir=settings.data_dir,
             workspace_dir=settings.workspace_dir,

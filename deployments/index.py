@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from deployments.logs import configure_logging
+from deployments.settings import Settings
 from engine.errors import OverloadedError
 from engine.memory_index import IndexOptions, MemoryIndex
 from engine.records import (
@@ -49,12 +51,13 @@ class IndexReplica:
     the engine's own; `count` answers from the event loop, in the middle of anything.
     """
 
-    def __init__(self, options: IndexOptions, model_dir: Path) -> None:
+    def __init__(self, settings: Settings, options: IndexOptions, model_dir: Path) -> None:
         """Open the data directory; the replica is ready when this returns.
 
         Raises:
             StorageError, EmbeddingError: see `MemoryIndex`.
         """
+        configure_logging(settings, component="index")
         self._index = MemoryIndex(options, count_pieces=Tokeniser(model_dir).count_pieces)
         self._readers = ThreadPoolExecutor(_READER_THREADS, "reader")
         self._slow = ThreadPoolExecutor(_SLOW_THREADS, "slow")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
+from starlette.routing import Route
 
 from deployments.handles import ServeEmbedderClient, ServeIndexClient
 from deployments.ingress import create_app
 from deployments.ingress_settings import IngressSettings
 from deployments.logs import configure_logging
 from deployments.settings import Settings
+from mcp_server.http import create_mcp_app
 
 
 class IngressReplica:
@@ -33,6 +35,21 @@ class IngressReplica:
             ),
         )
 
+        _add_mcp(self._app, ingress_settings)
+
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once after `__init__`, in the replica."""
         return self._app
+
+
+def _add_mcp(app: FastAPI, settings: IngressSettings) -> None:
+    """Serve MCP at `/mcp` behind the same guards; its tools call the application's own routes."""
+    host = "localhost" if settings.api_key else settings.allowed_hosts[0]
+    mcp_app = create_mcp_app(
+        app,
+        api_key=settings.api_key,
+        base_url=f"http://{'localhost' if host == '*' else host}",
+        max_body_bytes=settings.max_body_bytes,
+    )
+    app.router.routes.append(Route("/mcp", endpoint=mcp_app))
+    app.router.lifespan_context = lambda _: mcp_app.running()
