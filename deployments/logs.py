@@ -18,7 +18,7 @@ from structlog.typing import Processor
 
 from deployments.settings import Settings
 
-_QUIET = ("uvicorn.access", "httpx", "botocore", "urllib3")
+_QUIET = ("mcp", "uvicorn.access", "httpx", "botocore", "urllib3")
 
 
 class PipeHandler(logging.Handler):

@@ -73,7 +73,8 @@ def test_every_passage_of_a_beir_corpus_arrives_once(
     assert "25 memories added" in result.output
     assert stored(service) == {f"gloss/d{n}": f"word{n}: meaning{n}" for n in range(25)}
     assert len(service.memories) == 25
-    assert service.memories[1]["metadata"] == {"title": "word0", "pos": "n"}
+    metadata = {m["source"]: m["metadata"] for m in service.memories.values()}
+    assert metadata["gloss/d7"] == {"title": "word7", "pos": "n"}
     assert batches(service) == 7
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -91,32 +94,68 @@ async def test_every_tool_answers_in_its_text(
     assert text_of(missing) == f"FAISS API error 404: Memory ID {memory_id} not found"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_the_skill_keeps_awkward_texts_to_the_letter(
-    shared_service: Service, tmp_path: Path, shell: str
-) -> None:
+@pytest.fixture(params=["bash", "zsh"])
+def shell(
+    request: pytest.FixtureRequest, shared_service: Service, tmp_path: Path
+) -> Callable[..., str]:
+    """Calls a function of the skill; returns what it prints."""
+    for tool in (request.param, "jq", "curl"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
     [functions] = re.findall(r"^```bash\n(.*?)^```", SKILL.read_text("utf-8"), re.M | re.S)
     (tmp_path / "skill.sh").write_text(functions, "utf-8")
-    script = '. ./skill.sh; text=$(cat text; printf x); "$@" "${text%x}" "skill/$KIND" false'
-    for kind, text in AWKWARD.items():
-        (tmp_path / "text").write_bytes(text.encode())
-        added = subprocess.run(
-            [shell, "-c", script, "skill", "memory_add_faiss"],
+
+    def run(*words: str, status: int = 0) -> str:
+        (tmp_path / "call.sh").write_text(f". ./skill.sh\n{shlex.join(words)}\n", "utf-8")
+        done = subprocess.run(
+            [request.param, "call.sh"],
             cwd=tmp_path,
-            env={**_path(), "FAISS_URL": shared_service.base_url, "KIND": kind},
+            env={"PATH": os.environ["PATH"], "FAISS_URL": shared_service.base_url},
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
         )
-        [memory_id] = re.findall(r"\(id: (\d+)\)", added.stdout)
-        stored = httpx.get(f"{shared_service.base_url}/memory/{memory_id}").json()
-        assert stored["text"] == text
+        assert done.returncode == status, done.stderr
+        return done.stdout or done.stderr
+
+    return run
 
 
-def _path() -> dict[str, str]:
-    import os
+@pytest.mark.parametrize("text", AWKWARD.values(), ids=AWKWARD.keys())
+def test_the_skill_keeps_awkward_texts_to_the_letter(
+    shared_service: Service, shell: Callable[..., str], text: str
+) -> None:
+    source = f"skill/{text[:50]}"
+    [memory_id] = re.findall(r"\(id: (\d+)\)", shell("memory_add_faiss", text, source, "false"))
+    stored = httpx.get(f"{shared_service.base_url}/memory/{memory_id}").json()
+    assert (stored["text"], stored["source"]) == (text, source)
+    assert f"% | {source}: {text}\n" in shell("memory_search_faiss", text[:9_000], "100", "0")
+    assert shell("memory_is_novel", text, status=1) == f"Not novel: 100% | {source}: {text}\n"
+    assert shell("memory_list_faiss", "0", "1", source) == f"[{memory_id}] {source}: {text}\n"
+    assert shell("memory_delete_source_faiss", source) == "Deleted 1 memories\n"
 
-    return {"PATH": os.environ["PATH"]}
+
+def test_the_other_functions_of_the_skill_answer(
+    shared_service: Service, shell: Callable[..., str]
+) -> None:
+    added = shell("memory_add_faiss", "The ferry to Moss leaves at nine", "skill", "false")
+    [memory_id] = re.findall(r"\(id: (\d+)\)", added)
+    assert "| skill: The ferry to Moss" in shell("memory_search_faiss", "when is the ferry", "3")
+    assert shell("memory_is_novel", "Quantum chromodynamics on a lattice") == "Novel\n"
+    assert '"status": "ok"' in shell("memory_health")
+    assert '"model": "all-MiniLM-L6-v2"' in shell("memory_stats")
+    assert '"dry_run": true' in shell("memory_dedup_faiss")
+    made = shell("memory_backup", "skill test")
+    name = made.strip().rpartition("/")[2]
+    assert name.startswith("skill_test_")
+    assert re.search(rf"^{name}  20\d\d-", shell("memory_backups"), re.M)
+    assert f"memories from {name}" in shell("memory_restore", name)
+    assert "ferry" in shell("memory_delete_faiss", memory_id)
+    gone = shell("memory_delete_faiss", memory_id, status=2)
+    assert gone == f"FAISS API error 404: Memory ID {memory_id} not found\n"
+    assert "not found" in shell("memory_restore", "no such backup", status=2)
+    (shared_service.workspace_dir / "skill.md").write_text("# Ferries\n\nThey sail.\n")
+    assert shell("memory_rebuild_index").startswith("Index rebuilt successfully: ")
 
 
 async def test_twenty_bridges_and_ten_http_clients_lose_no_write(
@@ -146,7 +185,7 @@ async def test_twenty_bridges_and_ten_http_clients_lose_no_write(
     assert problems == []
     stored: dict[int, str] = {}
     while True:
-        query = {"source": "crowd", "limit": 100, "offset": len(stored)}
+        query: dict[str, str | int] = {"source": "crowd", "limit": 100, "offset": len(stored)}
         page = httpx.get(f"{shared_service.base_url}/memories", params=query).json()
         stored |= {memory["id"]: memory["text"] for memory in page["memories"]}
         if not page["memories"]:

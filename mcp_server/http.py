@@ -1,0 +1,156 @@
+"""Serves MCP over streamable HTTP, stateless: a restart of the server breaks no client."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import httpx
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mcp_server.client import FaissClient
+from mcp_server.server import client_from_environment, create_server
+from mcp_server.settings import LOOPBACK_HOSTS, BridgeSettings
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+
+
+class McpApp:
+    """An ASGI endpoint that speaks MCP whatever its path. Run it inside `running()`.
+
+    Who may call it is for the application around it to decide.
+    """
+
+    def __init__(
+        self,
+        open_client: Callable[[], FaissClient],
+        *,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        self._open_client = open_client
+        self._max_body_bytes = max_body_bytes
+        self._sessions: StreamableHTTPSessionManager | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Accept requests. Enter and leave it in one task, an ASGI lifespan for instance."""
+        # A session manager runs once and belongs to its event loop, so each start makes its own.
+        sessions = StreamableHTTPSessionManager(
+            create_server(self._open_client),
+            stateless=True,
+            json_response=True,
+            max_request_body_size=self._max_body_bytes,
+            security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        )
+        async with sessions.run():
+            self._sessions = sessions
+            try:
+                yield
+            finally:
+                self._sessions = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        app: ASGIApp
+        if scope["method"] != "POST":
+            # Without sessions there is no stream to open and none to end.
+            headers = {"Allow": "POST"}
+            app = JSONResponse({"detail": "Method Not Allowed"}, 405, headers=headers)
+        elif self._sessions is None:
+            app = JSONResponse({"detail": "Not ready yet"}, 503, headers={"Retry-After": "1"})
+        else:
+            app = self._sessions.handle_request
+        await app(scope, receive, send)
+
+
+def create_mcp_app(
+    service: ASGIApp,
+    *,
+    api_key: str,
+    base_url: str = "http://localhost:8900",
+    max_body_bytes: int = MAX_BODY_BYTES,
+) -> McpApp:
+    """An endpoint inside the service itself: tools call its routes without a network hop.
+
+    Args:
+        service: the application whose routes the tools call, this endpoint's own one included.
+        api_key: the key that those routes ask for; empty for none.
+        base_url: what those calls are addressed to; its host must be one the service allows.
+        max_body_bytes: larger requests are refused with 413.
+    """
+
+    def open_client() -> FaissClient:
+        settings = BridgeSettings(faiss_url=base_url, faiss_api_key=SecretStr(api_key))
+        transport = httpx.ASGITransport(service, raise_app_exceptions=False)
+        return FaissClient(settings, transport=transport)
+
+    return McpApp(open_client, max_body_bytes=max_body_bytes)
+
+
+class Guard:
+    """Refuses strangers: wrong key, another website's page, a rebound host name."""
+
+    def __init__(self, app: ASGIApp, *, api_key: str) -> None:
+        self._app = app
+        self._api_key = api_key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or hand it on."""
+        refusal = self._refusal(Headers(scope=scope)) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, headers: Headers) -> JSONResponse | None:
+        host = headers.get("host", "")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return JSONResponse({"detail": "Origin not allowed"}, 403)
+        if not self._api_key:
+            # Without a key only this machine is served, and only under its own names.
+            if urlsplit(f"//{host}").hostname not in LOOPBACK_HOSTS:
+                return JSONResponse({"detail": "Host not allowed"}, 400)
+            return None
+        given = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
+        if not secrets.compare_digest(given.encode(), self._api_key):
+            return JSONResponse({"detail": "Invalid or missing API key"}, 401)
+        return None
+
+
+def standalone_app(
+    open_client: Callable[[], FaissClient] = client_from_environment, *, api_key: str
+) -> ASGIApp:
+    """The bridge as an application of its own, at `/mcp`; callers present the service's key."""
+    mcp_app = McpApp(open_client)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with mcp_app.running():
+            yield
+
+    app = Starlette(routes=[Route("/mcp", endpoint=mcp_app)], lifespan=lifespan)
+    return Guard(app, api_key=api_key)
+
+
+def serve_http(*, host: str, port: int) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        ValueError: a non-loopback host without a key, or settings that cannot be used.
+    """
+    import uvicorn
+
+    api_key = BridgeSettings().faiss_api_key.get_secret_value()
+    if not api_key and host not in LOOPBACK_HOSTS:
+        raise ValueError(
+            f"refusing to listen on {host} without a key: everyone who reaches it could read and "
+            "change the memories. Set FAISS_API_KEY, and API_KEY of the service to the same."
+        )
+    uvicorn.run(standalone_app(api_key=api_key), host=host, port=port, log_level="warning")

@@ -1,0 +1,22 @@
+"""Who the bridge says it is. Standard library only: the handshake reads it before the SDK loads."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+NAME = "faiss-memory"
+TITLE = "FAISS Memory"
+INSTRUCTIONS = (
+    "Long-term memory on the user's own machine, shared by all of their assistants. "
+    "Call memory_search before answering anything that may depend on earlier conversations, "
+    "decisions, preferences or notes. Call memory_add when the user states something worth "
+    "keeping; one self-contained fact per memory. Never store secrets."
+)
+
+
+def version() -> str:
+    """The release of this package; `0` when it runs uninstalled."""
+    try:
+        return metadata.version("faiss-memory")
+    except metadata.PackageNotFoundError:
+        return "0"

@@ -1,0 +1,131 @@
+"""Serves MCP over stdin and stdout."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from mcp_server import handshake
+
+if TYPE_CHECKING:
+    from mcp.shared._stream_protocols import ReadStream, WriteStream
+    from mcp.shared.message import SessionMessage
+    from typing_extensions import Self
+
+STDIN = 0
+STDOUT = 1
+
+
+def serve_stdio() -> None:
+    """Serve one client until it closes stdin."""
+    # Loading the SDK creates a million objects that live for good: collecting meanwhile is waste.
+    gc.disable()
+    first = handshake.read_first_line(STDIN)
+    if not first:
+        return
+    answer = handshake.early_answer(first)
+    if answer is not None:
+        handshake.write_line(STDOUT, answer)
+
+    import anyio
+
+    anyio.run(_serve, first, None if answer is None else answer["id"])
+
+
+async def _serve(first: bytes, answered_id: int | str | None) -> None:
+    import mcp_types as types
+    from mcp.server.stdio import stdio_server
+    from mcp.shared.message import SessionMessage
+
+    from mcp_server.server import create_server
+
+    server = create_server()
+    gc.freeze()
+    gc.enable()
+
+    def is_withheld(item: SessionMessage) -> bool:
+        message = item.message
+        return isinstance(message, types.JSONRPCResponse) and message.id == answered_id
+
+    opening: SessionMessage | Exception
+    try:
+        opening = SessionMessage(types.jsonrpc_message_adapter.validate_json(first, by_name=False))
+    except ValueError as exc:
+        opening = exc
+    async with stdio_server() as (read_stream, write_stream):
+        await server.run(
+            ReplayedStream(opening, read_stream),
+            write_stream if answered_id is None else WithholdingStream(is_withheld, write_stream),
+            server.create_initialization_options(),
+        )
+
+
+class ReplayedStream:
+    """A read stream that begins with a message read before."""
+
+    def __init__(
+        self, first: SessionMessage | Exception, rest: ReadStream[SessionMessage | Exception]
+    ) -> None:
+        self._first: list[SessionMessage | Exception] = [first]
+        self._rest = rest
+
+    async def receive(self) -> SessionMessage | Exception:
+        """The next message."""
+        return self._first.pop() if self._first else await self._rest.receive()
+
+    async def aclose(self) -> None:
+        """Close the stream beneath."""
+        await self._rest.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        return self._first.pop() if self._first else await self._rest.__anext__()
+
+    async def __aenter__(self) -> Self:
+        await self._rest.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._rest.__aexit__(exc_type, exc, traceback)
+
+
+class WithholdingStream:
+    """A write stream that drops the first message for which a test holds."""
+
+    def __init__(
+        self, is_withheld: Callable[[SessionMessage], bool], rest: WriteStream[SessionMessage]
+    ) -> None:
+        self._is_withheld: Callable[[SessionMessage], bool] | None = is_withheld
+        self._rest = rest
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """Send a message, or drop it."""
+        if self._is_withheld is not None and self._is_withheld(item):
+            self._is_withheld = None
+            return
+        await self._rest.send(item)
+
+    async def aclose(self) -> None:
+        """Close the stream beneath."""
+        await self._rest.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._rest.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._rest.__aexit__(exc_type, exc, traceback)
