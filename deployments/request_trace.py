@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 import uuid
@@ -17,6 +18,8 @@ from starlette.types import Scope
 Stage = Literal["embed", "index"]
 
 TRACE_KEY = "faiss_memory.trace"
+PROXY_WRITE_ID = "x-faiss-memory-write-id"
+"""Set by HAProxy on every request, whatever the client says: see `scripts/haproxy_shim.py`."""
 
 # A caller's own id is taken over only when it can do no harm in a log line or a header.
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -67,10 +70,12 @@ async def _write_id(
         ),
     ] = None,
 ) -> str:
-    # Scoped by method and path: one key reused on two routes never answers for the other.
     if idempotency_key is None:
-        return uuid.uuid4().hex
-    return f"{request.method} {request.scope['path']} {idempotency_key}"
+        # The proxy's: it sends a request whose replica died to another one with the same id.
+        return request.headers.get(PROXY_WRITE_ID) or uuid.uuid4().hex
+    # With method, path and body: a key reused for something else never answers for it.
+    digest = hashlib.blake2b(await request.body(), digest_size=16).hexdigest()
+    return f"{request.method} {request.scope['path']} {idempotency_key} {digest}"
 
 
 WriteId = Annotated[str, Depends(_write_id)]

@@ -27,10 +27,12 @@ UNAVAILABLE = (
     f"Content-Length: {len(_UNAVAILABLE_BODY)}\r\n"
     "\r\n" + _UNAVAILABLE_BODY
 )
-# A request that reads may be sent again when its replica dies; a write's outcome is unknown.
-_READS = "/search /search/batch /memory/is-novel"
+# A request whose replica died may be sent again if it reads, or if it is a write of memories:
+# those carry an id under which the index applies them once.
 _RETRY_RULES = (
-    f"    acl safe_to_repeat path {_READS}\n"
+    "    http-request set-header X-Faiss-Memory-Write-Id %[uuid()]\n"
+    "    acl safe_to_repeat path /search /search/batch\n"
+    "    acl safe_to_repeat path_beg /memory/\n"
     "    acl safe_to_repeat method GET HEAD OPTIONS\n"
     "    http-request disable-l7-retry unless safe_to_repeat\n"
 )

@@ -1,0 +1,187 @@
+"""The README and the CHANGELOG: every command runs as shown, and nothing is left out."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import httpx
+import pytest
+
+from deployments.settings import Settings
+from mcp_server.tools import TOOLS
+from tests.ingress_under_test import make_ingress
+from tests.readme_commands import (
+    BACKUP_NAME,
+    README,
+    Block,
+    bash_blocks,
+    comparable,
+    documents,
+    first_cells,
+)
+from tests.service import Service, running_service
+
+ROOT = README.parent
+TEXT = README.read_text("utf-8")
+BLOCKS = bash_blocks(TEXT)
+
+NOT_RUN = {
+    "make serve": "the fixture runs the launcher; test_launcher sees that it is what make runs",
+    "WORKSPACE_DIR=~/notes DATA_DIR=~/memories PORT=8910 make serve": "the same",
+    'API_KEY="choose something long" make serve': "the same",
+    "make test": "is running now",
+    "make check": "runs before the tests",
+    "make bench": "takes minutes",
+    "make lock": "resolves dependencies from the network",
+    ".venv/bin/python -m scripts.reembed": "wants the service stopped; run by a test of its own",
+}
+"""Commands that the tests do not run as they stand, and why."""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One with an empty store, so that ids are those shown."""
+    with running_service(tmp_path_factory.mktemp("readme")) as service:
+        # The reader's checkout: here are the virtual environment and the data.
+        (service.workspace_dir / ".venv").symlink_to(sys.prefix)
+        (service.workspace_dir / "data").symlink_to(service.data_dir)
+        yield service
+
+
+class Reader:
+    """Types commands as the README says, with the backup names of this run."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._names: dict[str, str] = {}
+        """Backup names as shown, and as they are here."""
+
+    def run(self, block: Block, *, status: int = 0) -> None:
+        """Run a block; fail when it ends with another status, or prints another thing."""
+        commands = "\n".join(line for line in block.commands if line not in NOT_RUN)
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail"],
+            input=self._here(commands),
+            cwd=self._service.workspace_dir,
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        where = f"README.md:{block.line}\n{commands}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == status, where
+        if block.shown is not None:
+            printed = documents(done.stdout)
+            assert comparable(printed) == comparable(block.shown), where
+            self._learn_names(str(block.shown), str(printed))
+        else:
+            assert '"detail"' not in done.stdout, where
+
+    def _environment(self) -> dict[str, str]:
+        """Ours without settings: a command must never find the developer's own memories."""
+        settings = {name.upper() for name in Settings.model_fields}
+        kept = {name: value for name, value in os.environ.items() if name not in settings}
+        return {**kept, "HOME": str(self._service.workspace_dir), "NO_PROXY": "*", "no_proxy": "*"}
+
+    def _here(self, commands: str) -> str:
+        for shown, real in self._names.items():
+            commands = commands.replace(shown, real)
+        return commands.replace("http://localhost:8900", self._service.base_url)
+
+    def _learn_names(self, shown: str, printed: str) -> None:
+        pairs = zip(BACKUP_NAME.finditer(shown), BACKUP_NAME.finditer(printed), strict=True)
+        self._names |= {one[0]: other[0] for one, other in pairs}
+
+
+@pytest.mark.service
+def test_every_command_runs_and_prints_what_is_shown(service: Service) -> None:
+    reader = Reader(service)
+    recovery = [block for block in BLOCKS if block.heading == "Recovery"]
+    for block in BLOCKS:
+        if block not in recovery:
+            reader.run(block)
+    service.stop()
+    (service.data_dir / "memories.db").write_bytes(b"damaged" * 1000)
+    doctor, restore = recovery
+    reader.run(doctor, status=1)
+    reader.run(restore)
+    service.start()
+    assert "green tea" in httpx.get(f"{service.base_url}/memory/2", trust_env=False).text
+
+
+def test_no_command_is_excused_that_the_readme_does_not_have() -> None:
+    commands = {line for block in BLOCKS for line in block.commands}
+    assert set(NOT_RUN) <= commands
+
+
+def test_every_route_is_documented() -> None:
+    paths = make_ingress().http.get("/openapi.json").json()["paths"]
+    offered = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    documented = first_cells(TEXT, "Routes")
+    assert sorted(cell for cell in documented if "/" in cell) == sorted(offered)
+
+
+def test_every_tool_is_documented_with_its_arguments() -> None:
+    assert first_cells(TEXT, "Tools") == list(TOOLS)
+    for name, tool in TOOLS.items():
+        [row] = re.findall(rf"^\| `{name}` \|(.*?)\|", TEXT, re.M)
+        for argument, field in tool.arguments.model_fields.items():
+            shown = f"**{argument}**" if field.is_required() else f"`{argument}`"
+            assert shown in row, (name, argument)
+            if not field.is_required() and field.default is not None:
+                assert f"{shown} ({str(field.default).lower()})" in row, (name, argument)
+
+
+def test_every_setting_is_documented() -> None:
+    names = [name.upper() for name in Settings.model_fields]
+    assert sorted(first_cells(TEXT, "Settings")) == sorted(names)
+
+
+def test_defaults_are_those_documented() -> None:
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| `([^`]*)` \|", TEXT, re.M))
+    spelled = {"DATA_DIR": "./data", "WORKSPACE_DIR": "."}
+    for name, shown in rows.items():
+        default = Settings.model_fields[name.lower()].default
+        if isinstance(default, tuple):
+            default = ",".join(default)
+        if isinstance(default, float) and default.is_integer():
+            default = int(default)
+        assert shown == spelled.get(
+            name, str(default).lower() if default is False else str(default)
+        )
+    assert len(rows) > 20
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    promises = re.findall(r"^\| .+ \| `(tests/test_\w+\.py)::(test_\w+)` \|$", TEXT, re.M)
+    assert len(promises) > 10
+    for path, name in promises:
+        source = (ROOT / path).read_text("utf-8")
+        assert re.search(rf"^(async )?def {name}\(", source, re.M), (path, name)
+
+
+def test_files_and_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", TEXT)
+    files = re.findall(r"`((?:engine|deployments|scripts|mcp_server)/[\w/]+\.py|\w+\.yaml)`", TEXT)
+    assert links
+    assert files
+    for path in [*links, *files]:
+        assert (ROOT / path).exists(), path
+
+
+def test_every_command_that_an_error_message_names_is_explained() -> None:
+    sources = "".join(path.read_text("utf-8") for path in ROOT.glob("engine/*.py"))
+    named = set(re.findall(r"python -m scripts\.\w+", sources))
+    assert named
+    for command in named:
+        assert f".venv/bin/{command}" in TEXT, command
+
+
+def test_the_changelog_has_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert re.search(rf"^## \[{re.escape(version('faiss-memory'))}\]", changelog, re.M)
