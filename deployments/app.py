@@ -16,7 +16,7 @@ from deployments.embedder import EmbedderReplica
 from deployments.index import IndexReplica
 from deployments.ingress_replica import IngressReplica
 from deployments.ingress_settings import IngressSettings
-from deployments.settings import Settings, load_settings
+from deployments.settings import Settings, SettingsError, load_settings
 from engine.legacy import find_legacy
 from engine.legacy_import import LEGACY_PRECISION
 from engine.memory_index import IndexOptions
@@ -78,6 +78,11 @@ def _ingress_settings(settings: Settings, identity: ModelIdentity) -> IngressSet
 def _identity(settings: Settings, model_dir: Path) -> ModelIdentity:
     """What set-up recorded; the session need not be loaded to know it."""
     manifest = read_manifest(model_dir)
+    if settings.model_name != manifest.name:
+        raise SettingsError(
+            f"MODEL_NAME={settings.model_name}: the model in {model_dir} is {manifest.name}; "
+            "unset MODEL_NAME, or set MODEL_DIR to a directory that holds the other model"
+        )
     config = json.loads((model_dir / CONFIG_FILE).read_bytes())
     return ModelIdentity(
         name=manifest.name,

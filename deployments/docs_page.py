@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 _POLICY = (
@@ -47,7 +47,12 @@ def install_docs_pages(app: FastAPI) -> None:
     """Add both pages and their assets to `app`."""
     for path, html in (("/docs", _SWAGGER), ("/redoc", _REDOC)):
         app.add_route(path, _page(html), methods=["GET"], include_in_schema=False)
+    app.add_route("/", _to_docs, methods=["GET"], include_in_schema=False)
     app.mount("/docs/assets", StaticFiles(directory=_assets_dir()))
+
+
+async def _to_docs(_request: Request) -> Response:
+    return RedirectResponse("/docs")
 
 
 def _page(html: str) -> Callable[[Request], Awaitable[Response]]:

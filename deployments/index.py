@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,6 +59,7 @@ class IndexReplica:
             StorageError, EmbeddingError: see `MemoryIndex`.
         """
         configure_logging(settings, component="index")
+        os.umask(0o077)  # memories are their owner's alone
         self._index = MemoryIndex(options, count_pieces=Tokeniser(model_dir).count_pieces)
         self._readers = ThreadPoolExecutor(_READER_THREADS, "reader")
         self._slow = ThreadPoolExecutor(_SLOW_THREADS, "slow")

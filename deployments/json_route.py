@@ -56,4 +56,4 @@ def json_response(
     content: object, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Answer with one line of JSON, UTF-8 not escaped."""
-    return Response(to_json(content), status, headers, "application/json")
+    return Response(to_json(content) + b"\n", status, headers, "application/json")

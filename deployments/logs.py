@@ -103,8 +103,12 @@ def resolve_format(
 
 
 def log_settings(settings: Settings) -> None:
-    """Log the resolved settings once, secrets masked."""
-    structlog.stdlib.get_logger("settings").info("settings", **settings.masked())
+    """Log the resolved settings once, secrets masked; for a person only what is not the default."""
+    shown = settings.masked()
+    if resolve_format(settings.log_format, sys.stderr) == "console":
+        defaults = Settings.model_construct().masked()
+        shown = {name: value for name, value in shown.items() if value != defaults[name]}
+    structlog.stdlib.get_logger("settings").info("settings", **shown)
 
 
 def _component_adder(component: str) -> Processor:

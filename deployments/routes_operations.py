@@ -25,6 +25,14 @@ router = json_router(tag="operations")
 _RETRY = {"Retry-After": "2"}
 
 
+async def _in_time(services: Services, answer: Awaitable[T]) -> T | None:
+    """An answer for a probe or a scrape; None when it does not come in time."""
+    try:
+        return await asyncio.wait_for(answer, services.settings.health_timeout_s)
+    except (EngineError, asyncio.TimeoutError):
+        return None
+
+
 async def _count(services: Services) -> int | None:
     """How many memories there are; None when the index does not answer in time."""
     try:
@@ -81,7 +89,9 @@ async def live() -> Response:
 )
 async def ready(request: Request) -> Response:
     """Tell whether memories can be searched and stored."""
-    if await _count(services_of(request)) is None:
+    services = services_of(request)
+    embedding = await _in_time(services, services.embedder.embed_query("ready"))
+    if embedding is None or await _count(services) is None:
         return json_response({"status": "starting"}, status=503, headers=_RETRY)
     return json_response({"status": "ready"})
 
@@ -111,14 +121,6 @@ async def stats(request: Request) -> Response:
             "pending_writes": state.pending_writes,
         }
     )
-
-
-async def _in_time(services: Services, answer: Awaitable[T]) -> T | None:
-    """An answer for a scrape; None when it does not come in time."""
-    try:
-        return await asyncio.wait_for(answer, services.settings.health_timeout_s)
-    except (EngineError, asyncio.TimeoutError):
-        return None
 
 
 @router.get(

@@ -141,6 +141,17 @@ class StoreCorruptError(StorageError):
 
     code = "store_corrupt"
 
+    def __init__(self, path: str, reason: str) -> None:
+        Exception.__init__(self, path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is damaged ({self.reason}); stop the service and run: "
+            ".venv/bin/python -m scripts.store doctor"
+        )
+
 
 class StoreFormatError(StorageError):
     """The store was written by a newer release, or is not a store of ours."""

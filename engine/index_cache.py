@@ -91,24 +91,27 @@ def _catch_up(
 
 
 def _usable_cache(path: Path, store: Store) -> CachedPostings:
-    nothing = CachedPostings(lsn=-1, ids=np.empty(0, dtype=np.int64), keywords=BM25Index())
-    if not path.exists():
-        return nothing
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if int(arrays["format"]) != _FORMAT or str(arrays["epoch"]) != store.epoch:
-                return nothing
-            cached = CachedPostings(
-                lsn=int(arrays["lsn"]),
-                ids=arrays["ids"],
-                keywords=BM25Index.from_arrays(
-                    {name[5:]: arrays[name] for name in arrays.files if name.startswith("bm25_")}
-                ),
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
-        _log.warning("%s is unusable (%s); the posting lists are built anew", path, exc)
-        return nothing
+    if path.exists():
+        try:
+            return _read_cache(path, store)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
+            _log.warning("%s is not used (%s); the posting lists are built anew", path, exc)
+            path.unlink(missing_ok=True)  # it must not come to fit by chance later
+    return CachedPostings(lsn=-1, ids=np.empty(0, dtype=np.int64), keywords=BM25Index())
+
+
+def _read_cache(path: Path, store: Store) -> CachedPostings:
+    """The cache of this history, at or before the store's LSN; else ValueError and the like."""
+    with np.load(path, allow_pickle=False) as arrays:
+        if int(arrays["format"]) != _FORMAT or str(arrays["epoch"]) != store.epoch:
+            raise ValueError("of another format or history")
+        cached = CachedPostings(
+            lsn=int(arrays["lsn"]),
+            ids=arrays["ids"],
+            keywords=BM25Index.from_arrays(
+                {name[5:]: arrays[name] for name in arrays.files if name.startswith("bm25_")}
+            ),
+        )
     if cached.lsn > store.lsn or cached.keywords.n_documents != len(cached.ids):
-        _log.warning("%s does not fit the store; the posting lists are built anew", path)
-        return nothing
+        raise ValueError("it does not fit the store")
     return cached

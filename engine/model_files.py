@@ -29,7 +29,7 @@ MANIFEST_FILE = "manifest.json"
 GRAPH_VERSION = 1
 """Raise it when the graphs that the code builds change; set-up then builds them anew."""
 
-SET_UP_COMMAND = "python -m scripts.setup_model"
+SET_UP_COMMAND = ".venv/bin/python -m scripts.setup_model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

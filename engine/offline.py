@@ -18,7 +18,7 @@ from engine.restore import continue_history
 from engine.store import DATABASE_NAME
 from engine.verification import problems_of
 
-COMMAND = "python -m scripts.store"
+COMMAND = ".venv/bin/python -m scripts.store"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

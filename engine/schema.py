@@ -132,10 +132,7 @@ def translating_sqlite_errors(path: Path) -> Iterator[None]:
 def _translated(exc: sqlite3.Error, path: Path) -> StorageError:
     reason = str(exc)
     if "malformed" in reason or "not a database" in reason:
-        return StoreCorruptError(
-            f"{path} is damaged ({reason}); "
-            "stop the service and run: python -m scripts.store doctor"
-        )
+        return StoreCorruptError(str(path), reason)
     # A full disk shows as SQLITE_FULL, or as a short write of the WAL: an I/O error.
     if "full" in reason or ("I/O" in reason and shutil.disk_usage(path.parent).free < 1 << 20):
         return StoreFullError(f"no space left on the device that holds {path.parent}")

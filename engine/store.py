@@ -113,14 +113,14 @@ class Store:
         try:
             stored = json.loads(self._meta["model"])
         except (KeyError, ValueError) as exc:
-            raise StoreCorruptError(f"{self.path} does not say which model made it") from exc
+            raise StoreCorruptError(str(self.path), "it does not say which model made it") from exc
         if stored != identity_fields(identity):
             raise ModelMismatchError(
                 f"{self.path} holds vectors of {stored['name']} ({stored['precision']}, "
                 f"{stored['dim']} dimensions, weights {stored['fingerprint'][:12]}), but the "
                 f"service embeds with {identity.name} ({identity.precision}, {identity.dim}, "
                 f"{identity.fingerprint[:12]}); set MODEL_NAME and MODEL_PRECISION back, or embed "
-                "the memories anew with: python -m scripts.reembed"
+                "the memories anew with: .venv/bin/python -m scripts.reembed"
             )
 
     def close(self) -> None:
@@ -244,7 +244,7 @@ class Store:
             while rows := cursor.fetchmany(4096):
                 block = b"".join(row[1] for row in rows)
                 if len(block) != len(rows) * dim * 4:
-                    raise StoreCorruptError(f"{self.path}: an embedding has the wrong length")
+                    raise StoreCorruptError(str(self.path), "an embedding has the wrong length")
                 ids[at : at + len(rows)] = [row[0] for row in rows]
                 vectors[at : at + len(rows)] = np.frombuffer(block, np.float32).reshape(-1, dim)
                 at += len(rows)

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from engine.errors import EngineError
+from engine.errors import EngineError, StoreCorruptError
 from engine.index_cache import load_index
 from engine.records import ModelIdentity
 from engine.schema import check_format
@@ -24,6 +24,8 @@ def problems_of(database: Path, *, exact_below: int) -> list[str]:
     try:
         problems = _problems_in_tables(database)
         return problems or _problems_in_search(database, exact_below)
+    except StoreCorruptError as exc:
+        return [exc.reason]
     except (sqlite3.Error, EngineError, ValueError, KeyError) as exc:
         return [str(exc)]
 

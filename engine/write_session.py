@@ -30,6 +30,8 @@ class WriteSession:
         self._index = index
         self._added: dict[MemoryId, tuple[Memory | NewMemory, FloatVector]] = {}
         self._removed: dict[MemoryId, Memory] = {}
+        self.n_changes = 0
+        """Memories written or removed so far."""
 
     @contextmanager
     def job(self, lsn: int) -> Iterator[None]:
@@ -90,12 +92,14 @@ class WriteSession:
 
     def insert(self, memory: NewMemory, vector: FloatVector) -> MemoryId:
         """Add a memory."""
+        self.n_changes += 1
         memory_id = self.transaction.insert(memory, vector, time_us=self.time_us, lsn=self.lsn)
         self._added[memory_id] = (memory, vector)
         return memory_id
 
     def replace(self, old: Memory, new: Memory, vector: FloatVector | None) -> Memory:
         """Overwrite a memory; `vector` is given when the text changed. Returns it as stored."""
+        self.n_changes += 1
         self.transaction.replace(new, vector, time_us=self.time_us, lsn=self.lsn)
         if (old.text, old.source) != (new.text, new.source):
             current = self._vector_of(old.id) if vector is None else vector
@@ -106,6 +110,7 @@ class WriteSession:
     def delete(self, memories: Sequence[Memory]) -> None:
         """Remove memories that exist."""
         for memory in memories:
+            self.n_changes += 1
             self.transaction.delete(memory, lsn=self.lsn)
             self._remove_from_index(memory)
 

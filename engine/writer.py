@@ -144,7 +144,7 @@ class Writer:
             _log.exception("the indexes could not follow the store")
         for job, outcome in outcomes:
             job.done.set_result(outcome)
-        if outcomes:
+        if session.n_changes:
             self._on_commit()
         if self._state.broken is None:
             self._maintain()
@@ -158,11 +158,13 @@ class Writer:
         with store.transaction() as transaction:
             session = WriteSession(transaction, self._state.index, lsn=lsn, time_us=time_us)
             for job in group:
+                n_before = session.n_changes
                 outcome = self._run_one(job, session, lsn + 1)
                 if not isinstance(outcome, EngineError):
                     outcomes.append((job, outcome))
-                    lsn += 1
-            transaction.set_lsn(lsn, time_us)
+                    lsn += session.n_changes > n_before
+            if lsn != store.lsn:
+                transaction.set_lsn(lsn, time_us)
         store.publish_lsn(lsn)
         return session
 

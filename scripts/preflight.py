@@ -31,7 +31,7 @@ def check_model(settings: Settings) -> None:
     name = graph_file(choose_precision(settings.model_precision))
     if name not in manifest.files:
         raise LauncherError(
-            f"{model_dir} has no {name}: run python -m scripts.setup_model, "
+            f"{model_dir} has no {name}: run .venv/bin/python -m scripts.setup_model, "
             "or set MODEL_PRECISION to a precision that is set up"
         )
 

@@ -29,6 +29,7 @@ def main() -> None:
     console = Console(stderr=True)
     try:
         settings = load_settings()
+        os.umask(0o077)
         database = settings.data_dir / DATABASE_NAME
         if not database.exists():
             raise StorageError(f"there is no store in {settings.data_dir}; set DATA_DIR")

@@ -6,6 +6,7 @@ While it runs, use its routes instead: /backups, /backup/verify, /restore.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ def _locked(data_dir: Path | None) -> Iterator[tuple[Path, Backups]]:
         directory = data_dir or load_settings().data_dir
         if not directory.is_dir():
             raise StorageError(f"{directory} is not a directory; set DATA_DIR")
+        os.umask(0o077)
         with DataLock(directory, timeout_s=1.0):
             yield directory, Backups(directory / BACKUPS_NAME, keep={})
     except (EngineError, SettingsError) as exc:

@@ -194,7 +194,8 @@ def test_a_body_announced_too_long_is_refused_unread() -> None:
 
 def test_unknown_paths_and_methods_have_the_contracts_bodies() -> None:
     http = make_ingress().http
-    for path in ("/", "/nowhere", "/search/", "/memory/1/2"):
+    assert http.get("/", follow_redirects=False).headers["location"] == "/docs"
+    for path in ("/nowhere", "/search/", "/memory/1/2"):
         assert (http.get(path).status_code, http.get(path).json()) == (404, {"detail": "Not Found"})
     for method, path, allow in (
         ("GET", "/search", {"POST"}),

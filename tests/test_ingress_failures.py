@@ -49,7 +49,7 @@ def test_an_engine_error_has_its_status(error: EngineError, status: int, detail:
 @pytest.mark.parametrize(
     "error",
     [
-        StoreCorruptError("row 7"),
+        StoreCorruptError("memories.db", "row 7"),
         ModelMismatchError("fp32"),
         BackupError("x"),
         RuntimeError("quotes a private memory"),
