@@ -1,7 +1,6 @@
-"""Typed clients of the other deployments; the only module that calls `.remote()`.
+"""Typed clients of the other deployments over Serve handles.
 
-The ingress depends on the two protocols, so that tests hand it in-process fakes.
-Every method may raise any `engine.errors.EngineError` but those its docstring excludes.
+The only module that calls `.remote()`; see `deployments.clients` for what each call does.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import (
@@ -47,103 +46,6 @@ T = TypeVar("T")
 
 _REPLICA_GONE = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError)
 _RETRY_PAUSE_S = 0.1
-
-
-class EmbedderClient(Protocol):
-    """The embedding pool."""
-
-    async def embed_query(self, text: str) -> FloatVector:
-        """Embed one query in the lane that bulk work does not delay; repeated ones are cached."""
-
-    async def embed(self, texts: Sequence[str]) -> FloatMatrix:
-        """Embed texts in bulk, in order."""
-
-
-class IndexClient(Protocol):
-    """The single-writer index actor.
-
-    `request_id` makes a write exactly-once: the index remembers the outcome beside the write,
-    so that sending it again after the actor died returns that outcome instead of a second write.
-    """
-
-    async def count(self) -> int:
-        """Memories stored. In memory; answers in the middle of anything."""
-
-    async def stats(self) -> IndexStats:
-        """The state of the index, for operators."""
-
-    async def search(
-        self, embeddings: FloatMatrix, queries: Sequence[SearchQuery]
-    ) -> list[list[SearchHit]]:
-        """Answer several searches, each with its row of `embeddings`, best hits first."""
-
-    async def nearest(self, embedding: FloatVector) -> Neighbour | None:
-        """The memory with the highest cosine; None only on an empty store."""
-
-    async def add(
-        self, memories: Sequence[NewMemory], embeddings: FloatMatrix, *, request_id: str
-    ) -> list[AddOutcome]:
-        """Add all or none. Durable and visible to searches when this returns."""
-
-    async def upsert(
-        self, memory: NewMemory, embedding: FloatVector, *, request_id: str
-    ) -> UpsertOutcome:
-        """Replace the memory with this (source, key), or add it."""
-
-    async def get(self, memory_id: MemoryId) -> Memory:
-        """One memory. Raises `MemoryNotFoundError`."""
-
-    async def update(
-        self,
-        memory_id: MemoryId,
-        patch: MemoryPatch,
-        embedding: FloatVector | None,
-        *,
-        request_id: str,
-    ) -> Memory:
-        """Change a memory; `embedding` goes with a new text."""
-
-    async def delete(self, ids: Sequence[MemoryId], *, request_id: str) -> DeleteOutcome:
-        """Delete those that exist; never raises `MemoryNotFoundError`."""
-
-    async def delete_by_source(self, pattern: str, *, request_id: str) -> int:
-        """Delete every memory whose source contains `pattern`."""
-
-    async def list_memories(
-        self,
-        where: MemoryFilter,
-        *,
-        offset: int,
-        limit: int,
-        newest_first: bool = False,
-        cursor: str | None = None,
-    ) -> MemoryPage:
-        """A page in order of id; `cursor` (of the page before) wins over `offset`."""
-
-    async def deduplicate(
-        self, threshold: float, *, dry_run: bool, request_id: str
-    ) -> DedupeReport:
-        """Find groups of duplicates; unless `dry_run`, keep only the earliest of each."""
-
-    async def plan_build(self, sources: Sequence[str] | None, *, replace_all: bool) -> BuildPlan:
-        """Read and chunk workspace files. Raises `PathNotAllowedError`, `InvalidInputError`."""
-
-    async def apply_build(
-        self, plan: BuildPlan, embeddings: FloatMatrix, *, request_id: str
-    ) -> BuildReport:
-        """Apply a plan; `embeddings` has a row for each of `plan.to_embed`."""
-
-    async def backups(self) -> list[BackupSummary]:
-        """Every restorable backup, newest first."""
-
-    async def backup(self, prefix: str) -> BackupSummary:
-        """Make a backup named `<prefix>_<UTC time>`. Durable when this returns."""
-
-    async def verify_backup(self, name: str) -> BackupCheck:
-        """Check that a backup can be restored. Raises `BackupNotFoundError`."""
-
-    async def restore(self, name: str) -> int:
-        """Restore a backup; returns how many memories there are now."""
 
 
 class _Calls:

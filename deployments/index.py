@@ -46,7 +46,7 @@ _MAX_WAITING_READS = 512
 
 
 class IndexReplica:
-    """Implements `deployments.handles.IndexClient` for callers in other processes.
+    """Implements `deployments.clients.IndexClient` for callers in other processes.
 
     Reads run in a few threads, long work (builds, deduplication, backups) in others, writes in
     the engine's own; `count` answers from the event loop, in the middle of anything.

@@ -12,9 +12,9 @@ from deployments import (
     routes_search,
     routes_sync,
 )
+from deployments.clients import EmbedderClient, IndexClient
 from deployments.docs_page import install_docs_pages
 from deployments.guards import AccessGuard, BodyLimit
-from deployments.handles import EmbedderClient, IndexClient
 from deployments.http_errors import install_error_handlers
 from deployments.ingress_settings import IngressSettings
 from deployments.metrics import IngressMetrics

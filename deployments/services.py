@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from starlette.requests import Request
 
-from deployments.handles import EmbedderClient, IndexClient
+from deployments.clients import EmbedderClient, IndexClient
 from deployments.ingress_settings import IngressSettings
 from deployments.metrics import IngressMetrics
 from deployments.request_trace import RequestTrace

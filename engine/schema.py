@@ -65,11 +65,10 @@ CREATE INDEX tombstones_by_lsn ON tombstones (lsn);
 
 -- Outcomes of recent writes: one sent again after its answer was lost is not applied twice.
 CREATE TABLE requests (
-    request_id TEXT PRIMARY KEY,
-    outcome TEXT NOT NULL,
-    lsn INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX requests_by_lsn ON requests (lsn);
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    request_id TEXT NOT NULL UNIQUE,
+    outcome TEXT NOT NULL
+) STRICT;
 """
 
 _CACHE_KIB = 16 * 1024

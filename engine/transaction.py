@@ -138,14 +138,13 @@ class Transaction:
         ).fetchone()
         return row[0] if row else None
 
-    def remember_outcome(self, request_id: str, outcome: str, *, lsn: int) -> None:
+    def remember_outcome(self, request_id: str, outcome: str) -> None:
         """Keep a write's outcome beside it, and forget those of long ago."""
-        self._connection.execute(
-            "INSERT INTO requests VALUES (?, ?, ?)", (request_id, outcome, lsn)
+        cursor = self._connection.execute(
+            "INSERT INTO requests (request_id, outcome) VALUES (?, ?)", (request_id, outcome)
         )
-        self._connection.execute(
-            "DELETE FROM requests WHERE lsn < ?", (lsn - _REMEMBERED_REQUESTS,)
-        )
+        oldest = (cursor.lastrowid or 0) - _REMEMBERED_REQUESTS
+        self._connection.execute("DELETE FROM requests WHERE number <= ?", (oldest,))
 
     def get_many(self, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
         """The memories among `ids` that exist."""

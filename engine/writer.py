@@ -102,7 +102,7 @@ class Writer:
                 return outcome_type.validate_json(remembered)
             outcome = run(session)
             session.transaction.remember_outcome(
-                request_id, outcome_type.dump_json(outcome).decode(), lsn=session.lsn
+                request_id, outcome_type.dump_json(outcome).decode()
             )
             return outcome
 

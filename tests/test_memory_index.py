@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import wait
@@ -93,6 +94,21 @@ def test_a_write_sent_again_is_applied_once(tmp_path: Path) -> None:
     assert second == first
     assert index.count() == 1
     index.close()
+
+
+def test_writes_that_change_nothing_leave_no_trace(index: MemoryIndex) -> None:
+    add(index, "known")
+    before = index.stats()
+    memory = NewMemory(text="known", source="s")
+    for n in range(2_100):
+        index.add([memory], embeddings_of([memory.text]), request_id=f"again-{n}").result()
+    index.delete([MemoryId(77)], request_id="missing").result()
+    after = index.stats()
+    assert (after.lsn, after.last_updated) == (before.lsn, before.last_updated)
+    with sqlite3.connect(index._options.data_dir / DATABASE_NAME) as connection:
+        (n_remembered,) = connection.execute("SELECT count(*) FROM requests").fetchone()
+    connection.close()
+    assert n_remembered == 2_000
 
 
 def test_ids_are_never_used_twice(tmp_path: Path) -> None:
@@ -363,8 +379,6 @@ def test_another_model_is_refused_with_the_command_that_re_embeds(tmp_path: Path
 
 
 def test_a_foreign_or_damaged_database_is_refused_and_left_alone(tmp_path: Path) -> None:
-    import sqlite3
-
     open_index(tmp_path).close()
     database = tmp_path / "data" / DATABASE_NAME
     good = database.read_bytes()
