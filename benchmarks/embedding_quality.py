@@ -23,6 +23,8 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.corpora import DEFAULT_DATA_DIR, corpus_file
+from benchmarks.results import write_result
 from engine.embedder import Embedder
 from engine.errors import EngineError
 from engine.model_files import PRECISIONS, Precision, default_model_dir
@@ -30,7 +32,6 @@ from engine.precision import MAX_NDCG_LOSS
 from engine.records import FloatMatrix
 
 COLLECTIONS = ("cacm", "cisi", "cranfield")
-DEFAULT_DATA_DIR = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 _BLOCK_TEXTS = 128
 _K = 10
@@ -60,7 +61,7 @@ class Stopwatch:
 
 def load_collection(directory: Path) -> Collection:
     """Read a collection in BEIR layout; queries without a judgement are left out."""
-    with gzip.open(directory / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
+    with gzip.open(corpus_file(directory), "rt", encoding="utf-8") as file:
         docs = [json.loads(line) for line in file]
     with (directory / "queries.jsonl").open(encoding="utf-8") as file:
         queries = [json.loads(line) for line in file]
@@ -206,7 +207,7 @@ def main(
     except EngineError as exc:
         console.print(str(exc), highlight=False)
         raise typer.Exit(1) from exc
-    print(json.dumps(result, indent=2))
+    write_result("embedding_quality", result)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ weighs on both: trust the ratio.
 
 from __future__ import annotations
 
-import gzip
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,28 +18,17 @@ from rank_bm25 import BM25Okapi
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.embedding_quality import (
-    COLLECTIONS,
-    DEFAULT_DATA_DIR,
-    Collection,
-    load_collection,
-    mean_ndcg,
-)
+from benchmarks.corpora import DEFAULT_DATA_DIR, GLOSSES, shuffled_glosses
+from benchmarks.embedding_quality import COLLECTIONS, Collection, load_collection, mean_ndcg
+from benchmarks.latency import percentiles_ms, timed_s
+from benchmarks.results import write_result
 from engine.analyser import analyse, analyse_query
 from engine.bm25 import BM25Index
 
-GLOSSES = "wordnet_glosses"
 _K = 10
 _N_CANDIDATES = 60  # what a search for a few hits asks of each side
 _N_ADDS = 1_000
 _RANK_BM25_EVERY = 25  # queries; it needs most of the time
-
-
-def timed_s(call: Callable[..., object], *arguments: object) -> float:
-    """Seconds that one call takes."""
-    start = time.perf_counter()
-    call(*arguments)
-    return time.perf_counter() - start
 
 
 def index_of(documents: Sequence[Sequence[str]]) -> BM25Index:
@@ -57,12 +44,6 @@ def keyword_ndcg(collection: Collection) -> float:
     index = index_of([analyse(text) for text in collection.docs])
     hits = (index.search(analyse_query(text), _K)[0] for text in collection.queries)
     return mean_ndcg(collection, [[int(row) for row in rows] for rows in hits])
-
-
-def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
-    """p50 and p99 in milliseconds."""
-    p50, p99 = np.percentile(np.array(seconds) * 1000, [50, 99])
-    return {"p50": round(float(p50), 3), "p99": round(float(p99), 3)}
 
 
 def measure_size(
@@ -109,16 +90,14 @@ def measure(data_dir: Path, sizes: Sequence[int], n_queries: int) -> dict[str, A
     quality = {
         name: round(keyword_ndcg(load_collection(data_dir / name)), 4) for name in COLLECTIONS
     }
-    with gzip.open(data_dir / GLOSSES / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
-        glosses = [json.loads(line) for line in file]
-    glosses = [glosses[i] for i in np.random.default_rng(0).permutation(len(glosses))]
-    texts = [f"{gloss['title']} {gloss['text']}" for gloss in glosses]
+    glosses = shuffled_glosses(data_dir)
+    texts = [f"{gloss.title} {gloss.text}" for gloss in glosses]
     start = time.perf_counter()
     documents = [analyse(text) for text in texts]
     elapsed_s = time.perf_counter() - start
     queries = {
-        "gloss": [analyse_query(gloss["text"]) for gloss in glosses[:n_queries]],
-        "title": [analyse_query(gloss["title"]) for gloss in glosses[:n_queries]],
+        "gloss": [analyse_query(gloss.text) for gloss in glosses[:n_queries]],
+        "title": [analyse_query(gloss.title) for gloss in glosses[:n_queries]],
     }
     return {
         "ndcg_at_10": quality,
@@ -145,7 +124,8 @@ def main(
         message = f"No {', '.join(absent)} in {data_dir}: name their directory by --data-dir"
         Console(stderr=True).print(message)
         raise typer.Exit(2)
-    print(json.dumps(measure(data_dir, size or [1_000, 10_000, 100_000], queries), indent=2))
+    result = measure(data_dir, size or [1_000, 10_000, 100_000], queries)
+    write_result("keyword_search", result)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ interleaved run with one thread: trust the ratios, not the times.
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import os
 import time
 from collections.abc import Callable
@@ -20,6 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.corpora import read_passages
+from benchmarks.latency import in_turns, percentiles_ms, ratio
+from benchmarks.results import write_result
 from engine.embedder import Embedder
 from engine.model_files import default_model_dir
 from engine.records import BoolMask, FloatMatrix, RowArray
@@ -47,12 +48,11 @@ def synthetic(n: int, rng: np.random.Generator) -> FloatMatrix:
 
 def embedded(corpus: Path, n: int, rng: np.random.Generator) -> tuple[FloatMatrix, FloatMatrix]:
     """Embeddings of `N_QUERIES` titles and of n passages of a corpus."""
-    with gzip.open(corpus, "rt", encoding="utf-8") as lines:
-        passages = [json.loads(line) for line in lines]
+    passages = read_passages(corpus)
     sample = [passages[i] for i in rng.permutation(len(passages))[:n]]
     embedder = Embedder(default_model_dir(os.environ, Path.home()), precision="int8")
-    titles = embedder.embed([passage["title"] for passage in sample[:N_QUERIES]])
-    return titles, embedder.embed([f"{p['title']}: {p['text']}" for p in sample])
+    titles = embedder.embed([passage.title for passage in sample[:N_QUERIES]])
+    return titles, embedder.embed([passage.memory_text for passage in sample])
 
 
 def enlarged(base: FloatMatrix, n: int, rng: np.random.Generator) -> FloatMatrix:
@@ -65,22 +65,6 @@ def enlarged(base: FloatMatrix, n: int, rng: np.random.Generator) -> FloatMatrix
         noise = rng.standard_normal(block.shape, dtype=np.float32)
         block[:] = normalised(block + 0.48 / np.sqrt(DIM) * noise)
     return vectors
-
-
-def interleaved_ms(
-    calls: dict[str, Callable[[FloatMatrix], object]], queries: FloatMatrix
-) -> dict[str, dict[str, float]]:
-    """Milliseconds of each call, one query at a time, taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(len(queries)):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call(queries[i : i + 1])
-            times[name].append((time.perf_counter() - start) * 1e3)
-    return {
-        name: {f"p{p}_ms": round(float(np.percentile(ms, p)), 3) for p in (50, 99)}
-        for name, ms in times.items()
-    }
 
 
 def recall(found: RowArray, truth: RowArray) -> float:
@@ -127,10 +111,9 @@ def compare(
         name: lambda query, index=index: index.search(query, k, live)  # type: ignore[misc]
         for name, index in indexes.items()
     }
-    figures: dict[str, Any] = interleaved_ms(calls, queries)
-    figures["rabitq_to_exact_p50"] = round(
-        figures["rabitq"]["p50_ms"] / figures["exact"]["p50_ms"], 3
-    )
+    seconds = in_turns(calls, [query[None] for query in queries])
+    figures: dict[str, Any] = {f"{name}_ms": percentiles_ms(s) for name, s in seconds.items()}
+    figures["rabitq_to_exact_p50"] = ratio(figures["rabitq_ms"]["p50"], figures["exact_ms"]["p50"])
     truth, _ = indexes["exact"].search(queries, k, live)
     figures["rabitq_recall"] = recall(indexes["rabitq"].search(queries, k, live)[0], truth)
     return figures
@@ -171,7 +154,7 @@ def main() -> None:
         "vectors": "synthetic" if arguments.corpus is None else arguments.corpus.parent.name,
         "sizes": [measure(enlarged(base, n, rng), queries) for n in arguments.sizes],
     }
-    print(json.dumps(report, indent=1))
+    write_result("vector_search", report)
 
 
 if __name__ == "__main__":

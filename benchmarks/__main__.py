@@ -1,0 +1,45 @@
+"""Run benchmarks by name, or all of them, with their defaults.
+
+python -m benchmarks [NAME ...]
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from enum import Enum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+class Benchmark(str, Enum):
+    """The modules that measure, quick ones first."""
+
+    embedding_quality = "embedding_quality"
+    keyword_search = "keyword_search"
+    vector_search = "vector_search"
+    backup_cost = "backup_cost"
+    rest = "rest"
+    known_items = "known_items"
+
+
+def main(
+    names: Annotated[list[Benchmark] | None, typer.Argument(help="Which; all by default.")] = None,
+) -> None:
+    """Run benchmarks; `python -m benchmarks.NAME --help` shows the options of one."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    failed = []
+    for name in [benchmark.value for benchmark in names or Benchmark]:
+        console.rule(name)
+        # A process each: none inherits the memory or the threads of the one before.
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
+            failed.append(name)
+    if failed:
+        console.print(f"Not measured: {', '.join(failed)}", style="red")
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,144 @@
+"""Each benchmark of the service, once through on very little."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.corpora import GLOSSES, corpus_file, generated_passages, load_corpus
+from benchmarks.filled_store import embed_cached, fill, open_index
+from benchmarks.known_items import hits_at
+from benchmarks.latency import at_once, in_turns
+from engine.embedder import Embedder
+from engine.model_files import default_model_dir
+from engine.precision import choose_precision
+from engine.records import MemoryFilter
+from tests.service import ROOT
+
+N_PASSAGES = 60
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    model_dir = default_model_dir(os.environ, Path.home())
+    return Embedder(model_dir, precision=choose_precision("auto"))
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collection of generated passages where the WordNet glosses would be."""
+    directory = tmp_path_factory.mktemp("collections")
+    file = corpus_file(directory / GLOSSES)
+    file.parent.mkdir()
+    with gzip.open(file, "wt", encoding="utf-8") as lines:
+        for passage in generated_passages(N_PASSAGES):
+            row = {"_id": passage.id, "title": passage.title, "text": passage.text}
+            lines.write(json.dumps(row) + "\n")
+    return directory
+
+
+def run_benchmark(name: str, *options: str) -> Any:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout)
+
+
+@pytest.mark.service
+def test_rest_reports_every_contender_at_every_size(data_dir: Path, tmp_path: Path) -> None:
+    report = run_benchmark(
+        "rest",
+        *("--size", "20", "--size", "40", "--requests", "4", "--clients", "2", "--no-defaults"),
+        *("--data-dir", str(data_dir), "--cache-dir", str(tmp_path / "cache")),
+        *("--results-dir", str(tmp_path)),
+    )
+
+    assert report["corpus"] == GLOSSES
+    assert [size["memories"] for size in report["sizes"]] == [20, 40]
+    for size in report["sizes"]:
+        for clients in ("1_client", "2_clients"):
+            for operation in ("search", "add", "delete"):
+                figures = size[clients][operation]
+                assert 0 < figures["service"]["p50"] <= figures["service"]["p99"]
+                assert figures["service_to_in_process_p50"] > 0
+        assert size["1_client"]["search"]["stages_p50"]["index_hop"] > 0
+        assert size["pss_mib"]["peak"] > report["empty_serve_pss_mib"]["service"] > 0
+    assert report["growth"]["add"]["large_to_small_p50"] > 0
+    for way in ("sigterm", "sigkill"):
+        assert report["restart"][way]["same_answers"] is True
+        assert report["restart"][way]["texts_embedded_at_start"] < 40
+
+
+@pytest.mark.service
+def test_known_items_are_loaded_and_found_in_every_mode(data_dir: Path, tmp_path: Path) -> None:
+    directories = ("--data-dir", str(data_dir), "--results-dir", str(tmp_path))
+    report = run_benchmark("known_items", "--queries", "10", *directories)
+
+    assert report["loaded"]["memories"] == N_PASSAGES
+    for mode in ("vector", "keyword", "hybrid"):
+        assert report["by_gloss"][mode]["hit@10"] == 1.0
+        assert report["by_title"][mode]["latency_ms"]["p50"] > 0
+
+
+def test_generated_passages_stand_in_for_an_absent_corpus(tmp_path: Path) -> None:
+    corpus = load_corpus(tmp_path, 100)
+
+    assert corpus.name.startswith("generated")
+    assert len({passage.text for passage in corpus.passages}) == 100
+    assert list(corpus.passages) == generated_passages(100)
+
+
+def test_a_filled_store_holds_the_embeddings_that_the_cache_kept(
+    embedder: Embedder, tmp_path: Path
+) -> None:
+    passages = generated_passages(30)
+    texts = [passage.memory_text for passage in passages]
+    embeddings = embed_cached(embedder, texts, tmp_path / "cache")
+    [block] = (tmp_path / "cache").iterdir()
+    block_written = block.stat().st_mtime_ns
+    fill(tmp_path / "data", passages, embed_cached(embedder, texts, tmp_path / "cache"), embedder)
+
+    index = open_index(tmp_path / "data", embedder)
+    try:
+        page = index.list_memories(MemoryFilter(), offset=0, limit=30)
+        nearest = index.nearest(embeddings[7])
+    finally:
+        index.close()
+
+    assert block.stat().st_mtime_ns == block_written
+    np.testing.assert_allclose(embeddings, embedder.embed(texts), atol=1e-6)
+    assert [memory.text for memory in page.memories] == texts
+    assert nearest is not None
+    assert nearest.memory.text == texts[7]
+
+
+def test_every_job_is_given_to_every_call_and_the_first_one_changes() -> None:
+    order: list[tuple[str, int]] = []
+    seconds = in_turns(
+        {"a": lambda job: order.append(("a", job)), "b": lambda job: order.append(("b", job))},
+        [1, 2],
+    )
+
+    assert order == [("a", 1), ("b", 1), ("b", 2), ("a", 2)]
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_many_clients_together_do_each_job_once() -> None:
+    done: list[int] = []
+    seconds, elapsed_s = at_once(done.append, list(range(50)), 7)
+
+    assert sorted(done) == list(range(50))
+    assert len(seconds) == 50
+    assert elapsed_s > 0
+
+
+def test_hits_count_the_ranks_before_the_cut() -> None:
+    assert hits_at([0, 9, 10, 1]) == {"hit@1": 0.25, "hit@10": 0.75}
