@@ -97,7 +97,7 @@ class Bench:
 
 
 def measure(bench: Bench, sizes: Sequence[int]) -> dict[str, Any]:
-    """All sizes, the growth from the smallest to the largest, and Serve with nothing in it."""
+    """All sizes, restarts of the largest, growth up to it, and Serve with nothing in it."""
     report: dict[str, Any] = {
         "machine": machine_facts(),
         "corpus": bench.corpus.name,
@@ -107,22 +107,16 @@ def measure(bench: Bench, sizes: Sequence[int]) -> dict[str, Any]:
     console = Console(stderr=True, highlight=False)
     for size in sizes:
         console.print(f"{size:,} memories ...")
-        report["sizes"].append(measure_size(bench, size))
+        report["sizes"].append(measure_size(bench, size, with_restarts=size == max(sizes)))
     if len(sizes) > 1:
         console.print("growth ...")
         report["growth"] = measure_growth(bench, small=min(sizes), large=max(sizes))
-    console.print("restarts ...")
-    with bench.store(max(sizes)) as copy:
-        data_dir, [port] = copy("restart"), free_ports(bench.first_port, 1)
-        with launched(data_dir, port) as service:
-            restarts = measure_restarts(service, bench.queries[:_N_RESTART_QUERIES])
-    report["restart"] = {"memories": max(sizes)} | restarts
     report["empty_serve_pss_mib"] = measure_empty(bench)
     return report
 
 
-def measure_size(bench: Bench, size: int) -> dict[str, Any]:
-    """Latency of every contender and the weight of the service, at one size."""
+def measure_size(bench: Bench, size: int, *, with_restarts: bool) -> dict[str, Any]:
+    """Latency of every contender, the weight of the service, and its restarts, at one size."""
     ports = free_ports(bench.first_port, 2)
     with bench.store(size) as copy, ExitStack() as stack:
         service = stack.enter_context(launched(copy("service"), ports[0]))
@@ -139,7 +133,11 @@ def measure_size(bench: Bench, size: int) -> dict[str, Any]:
         weight = {"at_start": total(at_start), "peak": peak, "by_process_at_end": service.pss_mib()}
         if bench.with_defaults:
             weight["serve_defaults_at_end"] = total(defaults.pss_mib())
-    return report | {"pss_mib": weight}
+            defaults.stop()
+        report["pss_mib"] = weight
+        if with_restarts:
+            report["restart"] = measure_restarts(service, bench.queries[:_N_RESTART_QUERIES])
+    return report
 
 
 def measure_operations(
