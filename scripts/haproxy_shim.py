@@ -27,6 +27,20 @@ UNAVAILABLE = (
     f"Content-Length: {len(_UNAVAILABLE_BODY)}\r\n"
     "\r\n" + _UNAVAILABLE_BODY
 )
+# Serve answers `/-/…` itself, to every page and host, and obeys headers of its own: with them a
+# caller gets a 408 for a write that is done, or a 500 where they are no UTF-8.
+_PRIVACY_RULES = (
+    "    http-request return status 404 content-type application/json"
+    ' string "{\\"detail\\":\\"Not Found\\"}" if { path,url_dec -m beg /-/ }\n'
+    "    http-request del-header X-Request-Timeout-Seconds\n"
+    "    http-request del-header X-Request-Disconnect-Disabled\n"
+    "    http-request del-header serve_multiplexed_model_id\n"
+    "    http-request del-header X-Request-ID unless"
+    " { req.hdr(X-Request-ID) -m reg ^[A-Za-z0-9._-]{1,64}$ }\n"
+    # Serve's and ours are the same.
+    "    http-response set-header X-Request-ID %[res.hdr(X-Request-ID)]"
+    " if { res.hdr_cnt(X-Request-ID) gt 1 }\n"
+)
 # A request whose replica died may be sent again if it reads, or if it is a write of memories:
 # those carry an id under which the index applies them once.
 _RETRY_RULES = (
@@ -48,11 +62,18 @@ def harden(config: str, error_file: str) -> str:
 def _harden_section(section: str, error_file: str) -> str:
     section = re.sub(r"(?m)^(\s*stats socket \S+) mode 666", r"\1 mode 600", section)
     section = re.sub(r"(?m)^\s*log (?!global).*\n", "", section)
-    # On a reused connection HAProxy closes without an answer when the replica has died.
-    section = re.sub(r"(?m)^(\s*http-reuse) always$", r"\1 never", section)
+    # On a reused connection HAProxy closes without an answer when the replica has died; `never`
+    # alone still keeps one for each client.
+    section = re.sub(
+        r"(?m)^(\s*)http-reuse always$", r"\1http-reuse never\n\1option http-server-close", section
+    )
     section = re.sub(r"(?m)^(\s*errorfile \d+) .*$", rf"\1 {error_file}", section)
+    if section.startswith("backend default_backend"):
+        # A fresh HAProxy knows no replica yet: every route would be unknown.
+        section = re.sub(r"(?m)^(\s*http-request) return .*$", r"\1 deny deny_status 503", section)
     if section.startswith("frontend http_frontend"):
-        section = re.sub(r"(?m)^(\s*bind .*\n)", r"\1" + _RETRY_RULES, section, count=1)
+        rules = _PRIVACY_RULES + _RETRY_RULES
+        section = re.sub(r"(?m)^\s*bind .*\n", lambda bind: bind[0] + rules, section, count=1)
     return section
 
 

@@ -75,7 +75,7 @@ def _run(config: Path, settings: Settings, console: Console) -> None:
                 node = start_ray(runtime)
                 _catch_signals()  # Ray has put its own handler there
                 _start_service(config, settings)
-            url = f"http://{settings.host}:{settings.port}"
+            url = _own_url(settings)
             console.print(
                 f"FAISS Memory answers at {url} (ready in {time.monotonic() - started_s:.1f} s). "
                 f"API: {url}/docs. Stop with Ctrl-C."
@@ -110,9 +110,10 @@ def _start_service(config: Path, settings: Settings) -> None:
 
     deploy(config, host=settings.host, port=settings.port)
     deadline = time.monotonic() + settings.start_timeout_s
-    url = f"http://{settings.host}:{settings.port}/health/ready"
-    with httpx.Client(trust_env=False, timeout=5) as client:
-        while not _answers(client, url):
+    # Without a key the service answers only to the names it knows.
+    name = next((host for host in settings.allowed_hosts if host != "*"), "localhost")
+    with httpx.Client(trust_env=False, timeout=5, headers={"Host": name}) as client:
+        while not _answers(client, f"{_own_url(settings)}/health/ready"):
             if sentence := failure_of():
                 raise LauncherError(sentence)
             if time.monotonic() > deadline:
@@ -121,6 +122,12 @@ def _start_service(config: Path, settings: Settings) -> None:
                     "the log above and the files of Ray's session may say why"
                 )
             time.sleep(0.1)
+
+
+def _own_url(settings: Settings) -> str:
+    """Where this machine reaches the service."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def _answers(client: httpx.Client, url: str) -> bool:

@@ -143,7 +143,7 @@ def test_an_id_that_no_memory_has_is_404_and_one_that_is_no_number_422(
 
 
 def test_unknown_paths_and_methods_have_the_contracts_bodies(http: httpx.Client) -> None:
-    for path in ("/nowhere", "/search/", "//search", "/docs/assets/../../x", "/-/routes"):
+    for path in ("/nowhere", "/search/", "/docs/assets/%2e%2e/x", "/-/routes"):
         answer = http.get(path)
         assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"}), path
     for method, path in (("GET", "/search"), ("PUT", "/memory/0"), ("DELETE", "/stats")):
