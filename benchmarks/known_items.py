@@ -105,6 +105,7 @@ def measure(
     machine = machine_facts()
     passages = read_passages(file, limit)
     load_s = load(service, file, limit, with_title=with_title)
+    service.forget_connection()
     stats = service.ask("GET", "/stats")
     chosen = np.random.default_rng(0).permutation(len(passages))[:n_queries]
     sample = [passages[i] for i in chosen]

@@ -123,6 +123,12 @@ class RunningService:
         lines = [line for line in answer.decode().splitlines() if not line.startswith("#")]
         return {series: float(value) for series, _, value in (s.rpartition(" ") for s in lines)}
 
+    def forget_connection(self) -> None:
+        """Close this thread's connection: the service does so itself with one idle for long."""
+        connection = getattr(self._connections, "it", None)
+        if connection is not None:
+            connection.close()
+
     def _exchange(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
         connection = getattr(self._connections, "it", None)
         if connection is None:
