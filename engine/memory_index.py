@@ -235,9 +235,10 @@ class MemoryIndex:
     def nearest(self, embedding: FloatVector) -> Neighbour | None:
         """The memory with the highest cosine; None only on an empty store."""
         query = SearchQuery(text="", k=1, hybrid=False)
-        while hits := self._search_one(embedding, query):
-            return Neighbour(memory=hits[0].memory, similarity=hits[0].similarity)
-        return None
+        hits = self._search_one(embedding, query)
+        if not hits:
+            return None
+        return Neighbour(memory=hits[0].memory, similarity=hits[0].similarity)
 
     def get(self, memory_id: MemoryId) -> Memory:
         """One memory. Raises `MemoryNotFoundError`."""

@@ -14,7 +14,7 @@ from engine.durable_files import fsync_directory, fsync_file, translating_os_err
 from engine.errors import BackupError, EngineError
 from engine.index_cache import CACHE_NAME
 from engine.legacy import find_legacy
-from engine.restore import continue_history
+from engine.restore import continue_history, remove_database
 from engine.store import DATABASE_NAME
 from engine.verification import problems_of
 
@@ -78,8 +78,7 @@ def restore_offline(data_dir: Path, backups: Backups, name: str) -> Path | None:
         fsync_file(candidate)
         return _put_in_place(candidate, database)
     finally:
-        for suffix in ("", "-wal", "-shm"):
-            candidate.with_name(candidate.name + suffix).unlink(missing_ok=True)
+        remove_database(candidate)
 
 
 def forget_indexes(data_dir: Path) -> None:

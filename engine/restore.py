@@ -36,8 +36,13 @@ def restore_into(state: LiveState, backups: Backups, name: str, *, exact_below: 
         index = _checked_index(candidate, live, exact_below)
         _swap(state, candidate, index)
     finally:
-        for suffix in ("", "-wal", "-shm"):
-            candidate.with_name(candidate.name + suffix).unlink(missing_ok=True)
+        remove_database(candidate)
+
+
+def remove_database(path: Path) -> None:
+    """Remove a database that nobody has open, with its WAL; it may be absent."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def continue_history(candidate: Path, *, last_id: int, last_lsn: int) -> None:
