@@ -13,7 +13,7 @@ from deployments.settings import Settings
 from engine.embedder import Embedder
 from engine.errors import EmbeddingError
 from engine.model_files import Precision
-from engine.records import FloatMatrix, FloatVector, ModelIdentity
+from engine.records import FloatMatrix, FloatVector
 
 
 class EmbedderReplica:
@@ -33,10 +33,6 @@ class EmbedderReplica:
             max_queued_texts=settings.max_queued_texts,
         )
         self._cache = QueryCache(settings.query_cache_size)
-
-    async def identity(self) -> ModelIdentity:
-        """Which model the embeddings come from."""
-        return self._embedder.identity
 
     async def embed_query(self, text: str) -> FloatVector:
         """Embed one query ahead of all bulk work; shape (dim,).

@@ -174,10 +174,6 @@ class Store:
         with translating_sqlite_errors(self.path):
             return self._reader().execute(sql, parameters).fetchall()
 
-    def count(self) -> int:
-        """Memories stored; costs a scan, the index keeps the figure."""
-        return int(self._read("SELECT count(*) FROM memories")[0][0])
-
     def get_many(self, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
         """The memories among `ids` that exist."""
         with translating_sqlite_errors(self.path):
