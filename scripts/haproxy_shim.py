@@ -5,9 +5,11 @@ admin socket to every user, logs each request to a UDP port, and answers 500 whi
 restarts. Serve has no switches for these, but starts whatever `RAY_SERVE_HAPROXY_BINARY_PATH`
 names: a line of shell that runs this file by path with `python -I -S`:
 
-    haproxy_shim.py <haproxy> [arguments of haproxy ...]
+    haproxy_shim.py <address to listen on> <haproxy> [arguments of haproxy ...]
 
-It also ties HAProxy to the life of its manager, so that none outlives a killed service.
+Serve would give the ingress the address that HAProxy listens on; so Serve is told loopback, and
+the address meant for clients is put in here. It also ties HAProxy to the life of its manager, so
+that none outlives a killed service.
 """
 
 import ctypes
@@ -52,14 +54,20 @@ _RETRY_RULES = (
 )
 
 
-def harden(config: str, error_file: str) -> str:
-    """Serve's configuration without what strangers could reach, and with a 503 of ours."""
+def harden(config: str, error_file: str, host: str = "127.0.0.1") -> str:
+    """Serve's configuration without what strangers could reach, and with a 503 of ours.
+
+    Args:
+        config: text of `haproxy.cfg`.
+        error_file: path of a file that holds `UNAVAILABLE`.
+        host: IPv4 or IPv6 address, or name, that clients connect to.
+    """
     sections = re.split(r"(?m)^(?=\S)", config)
     kept = [text for text in sections if not text.startswith(_DROPPED_SECTIONS)]
-    return "".join(_harden_section(text, error_file) for text in kept)
+    return "".join(_harden_section(text, error_file, host) for text in kept)
 
 
-def _harden_section(section: str, error_file: str) -> str:
+def _harden_section(section: str, error_file: str, host: str) -> str:
     section = re.sub(r"(?m)^(\s*stats socket \S+) mode 666", r"\1 mode 600", section)
     section = re.sub(r"(?m)^\s*log (?!global).*\n", "", section)
     # On a reused connection HAProxy closes without an answer when the replica has died; `never`
@@ -73,7 +81,13 @@ def _harden_section(section: str, error_file: str) -> str:
         section = re.sub(r"(?m)^(\s*http-request) return .*$", r"\1 deny deny_status 503", section)
     if section.startswith("frontend http_frontend"):
         rules = _PRIVACY_RULES + _RETRY_RULES
-        section = re.sub(r"(?m)^\s*bind .*\n", lambda bind: bind[0] + rules, section, count=1)
+        address, suffix = (f"[{host}]", " v4v6" * (host == "::")) if ":" in host else (host, "")
+        section = re.sub(
+            r"(?m)^(\s*bind )\S*(:\d+)(.*\n)",
+            lambda bind: f"{bind[1]}{address}{bind[2]}{suffix}{bind[3]}{rules}",
+            section,
+            count=1,
+        )
     return section
 
 
@@ -87,14 +101,14 @@ def _die_with_parent(parent: int) -> None:
 def main(argv: list[str]) -> None:
     """Rewrite the file that `-f` names, then become HAProxy."""
     parent = os.getppid()
-    binary, *arguments = argv
+    host, binary, *arguments = argv
     if "-f" in arguments:
         path = arguments[arguments.index("-f") + 1]
         error_file = os.path.join(os.path.dirname(path), "503.http")  # noqa: PTH118, PTH120
         with open(error_file, "w", newline="") as file:  # noqa: PTH123
             file.write(UNAVAILABLE)
         with open(path) as file:  # noqa: PTH123
-            config = harden(file.read(), error_file)
+            config = harden(file.read(), error_file, host)
         with open(path, "w") as file:  # noqa: PTH123
             file.write(config)
     _die_with_parent(parent)

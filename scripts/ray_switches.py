@@ -52,13 +52,13 @@ def ray_variables(runtime: RuntimeDir) -> dict[str, str]:
     }
 
 
-def haproxy_variables(runtime: RuntimeDir, binary: str) -> dict[str, str]:
-    """Variables that put HAProxy in front, through the shim."""
+def haproxy_variables(runtime: RuntimeDir, binary: str, host: str) -> dict[str, str]:
+    """Variables that put HAProxy in front, through the shim, for clients that connect to `host`."""
     directory = runtime.haproxy_dir
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_write_shim_command(directory, binary)),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_write_shim_command(directory, binary, host)),
         "RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH": (
             "scripts.serve_controller.without_fallback_proxy"
         ),
@@ -102,9 +102,9 @@ def working_haproxy() -> str | None:
     return binary
 
 
-def _write_shim_command(directory: Path, binary: str) -> Path:
+def _write_shim_command(directory: Path, binary: str, host: str) -> Path:
     command = directory / "haproxy"
-    words = shlex.join([sys.executable, "-I", "-S", str(_SHIM), binary])
+    words = shlex.join([sys.executable, "-I", "-S", str(_SHIM), host, binary])
     command.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
     command.chmod(0o700)
     return command

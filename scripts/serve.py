@@ -90,7 +90,7 @@ def _set_environment(settings: Settings, runtime: RuntimeDir) -> None:
     """Everything that Ray's processes inherit; an operator's own `RAY_*` variables win."""
     variables = ray_variables(runtime)
     if binary := working_haproxy():
-        variables |= haproxy_variables(runtime, binary)
+        variables |= haproxy_variables(runtime, binary, settings.host)
     for name, value in variables.items():
         os.environ.setdefault(name, value)
     os.environ["LOG_PIPE"] = str(runtime.log_pipe)
@@ -108,7 +108,9 @@ def _start_service(config: Path, settings: Settings) -> None:
     """Deploy the application and wait until it answers."""
     from scripts.serve_application import deploy, failure_of
 
-    deploy(config, host=settings.host, port=settings.port)
+    # HAProxy's shim opens the outer address; what is behind it stays on loopback.
+    behind_haproxy = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
+    deploy(config, host="127.0.0.1" if behind_haproxy else settings.host, port=settings.port)
     deadline = time.monotonic() + settings.start_timeout_s
     # Without a key the service answers only to the names it knows.
     name = next((host for host in settings.allowed_hosts if host != "*"), "localhost")

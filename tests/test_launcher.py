@@ -52,6 +52,19 @@ def test_the_shim_takes_away_what_strangers_could_reach() -> None:
     assert harden(config, "/run/x/503.http").count("bind") == 1
 
 
+@pytest.mark.parametrize(
+    ("host", "bind"),
+    [
+        ("192.0.2.7", "bind 192.0.2.7:8900\n"),
+        ("memory.lan", "bind memory.lan:8900\n"),
+        ("::1", "bind [::1]:8900\n"),
+        ("::", "bind [::]:8900 v4v6\n"),
+    ],
+)
+def test_the_shim_opens_the_address_that_clients_are_given(host: str, bind: str) -> None:
+    assert bind in harden(SERVE_CONFIG_OF_HAPROXY, "/run/x/503.http", host)
+
+
 def test_the_shims_answer_is_a_whole_503_with_retry_after() -> None:
     head, _, body = UNAVAILABLE.partition("\r\n\r\n")
     assert head.startswith("HTTP/1.1 503 ")
