@@ -1,23 +1,28 @@
-"""Answers `initialize` before the SDK is loaded.
+"""Answers `initialize` and `tools/list` before the SDK is loaded.
 
-Loading the SDK takes most of a second on a small machine (hundreds of protocol models are built),
-and clients give up on a server that is slow to start. So the first line of stdin is read here; if
-it is an `initialize` whose answer is certain, it is answered at once, and the SDK is then given
-the same message with its own answer withheld. Anything else is left to the SDK alone.
+Loading the SDK takes most of a second on a small machine, seconds on a busy one (hundreds of
+protocol models are built), and clients give up on a server that is slow to start. So the first
+lines of stdin are read here. An `initialize` whose answer is certain is answered at once; the SDK
+is later given the same message, with its own answer withheld. So is a `tools/list` after it, from
+a file. Anything else is left to the SDK.
 
-Only the standard library is imported. A test compares the early answer with the SDK's.
+Only the standard library is imported. Tests compare the early answers with the SDK's.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from mcp_server import identity
 
 VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 """Protocol versions whose `initialize` is answered early; others are the SDK's to judge."""
+
+TOOLS_FILE = Path(__file__).with_name("tools_list.json")
+"""What the SDK answers to `tools/list`, made by `python -m mcp_server.described_tools`."""
 
 CAPABILITIES = {
     "prompts": {"listChanged": False},
@@ -26,7 +31,7 @@ CAPABILITIES = {
 }
 
 
-def read_first_line(fd: int) -> bytes:
+def read_line(fd: int) -> bytes:
     """Read one line, and not a byte more: the SDK reads the rest from the descriptor itself."""
     line = bytearray()
     while not line.endswith(b"\n"):
@@ -70,6 +75,32 @@ def early_answer(line: bytes) -> dict[str, Any] | None:
             "instructions": identity.INSTRUCTIONS,
         },
     }
+
+
+def early_tools(line: bytes) -> dict[str, Any] | None:
+    """The answer to a plain `tools/list`, whole; None to leave the message to the SDK."""
+    try:
+        message = json.loads(line)
+        plain = (
+            message["jsonrpc"] == "2.0"
+            and message["method"] == "tools/list"
+            and type(message["id"]) in (int, str)
+            and not message.get("params")
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not plain:
+        return None
+    result = json.loads(TOOLS_FILE.read_bytes())
+    return {"jsonrpc": "2.0", "id": message["id"], "result": result}
+
+
+def is_initialized(line: bytes) -> bool:
+    """Whether a line is the client's word that it has taken in the answer to `initialize`."""
+    try:
+        return bool(json.loads(line)["method"] == "notifications/initialized")
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def write_line(fd: int, answer: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import mcp_types as types
@@ -95,25 +94,9 @@ def create_server(
 async def _list_tools(
     _: Context, params: types.PaginatedRequestParams | None
 ) -> types.ListToolsResult:
-    return types.ListToolsResult(tools=_described_tools())
+    from mcp_server.described_tools import described_tools
 
-
-@cache
-def _described_tools() -> list[types.Tool]:
-    from mcp_server.schema import PlainSchema
-    from mcp_server.tools import TOOLS
-
-    return [
-        types.Tool(
-            name=tool.name,
-            title=tool.title,
-            description=tool.description,
-            input_schema=tool.arguments.model_json_schema(schema_generator=PlainSchema),
-            output_schema=tool.result.model_json_schema(schema_generator=PlainSchema),
-            annotations=tool.annotations,
-        )
-        for tool in TOOLS.values()
-    ]
+    return types.ListToolsResult(tools=described_tools())
 
 
 async def _call_tool(ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:

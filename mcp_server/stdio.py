@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -22,19 +24,44 @@ def serve_stdio() -> None:
     """Serve one client until it closes stdin."""
     # Loading the SDK creates a million objects that live for good: collecting meanwhile is waste.
     gc.disable()
-    first = handshake.read_first_line(STDIN)
+    first = handshake.read_line(STDIN)
     if not first:
         return
+    opening = [first]
     answer = handshake.early_answer(first)
     if answer is not None:
         handshake.write_line(STDOUT, answer)
+        # Loads while the client takes in the answers.
+        threading.Thread(target=_load_sdk, daemon=True).start()
+        opening += _answer_early()
 
     import anyio
 
-    anyio.run(_serve, first, None if answer is None else answer["id"])
+    anyio.run(_serve, opening, None if answer is None else answer["id"])
 
 
-async def _serve(first: bytes, answered_id: int | str | None) -> None:
+def _answer_early() -> list[bytes]:
+    """Answer what can be answered without the SDK; returns the lines that are left to it."""
+    left = []
+    while True:
+        line = handshake.read_line(STDIN)
+        answer = handshake.early_tools(line)
+        if answer is not None:
+            handshake.write_line(STDOUT, answer)
+            continue
+        if line:
+            left.append(line)
+        if not handshake.is_initialized(line):
+            return left
+
+
+def _load_sdk() -> None:
+    import mcp.server.stdio  # noqa: F401
+
+    import mcp_server.server  # noqa: F401
+
+
+async def _serve(opening: list[bytes], answered_id: int | str | None) -> None:
     import mcp_types as types
     from mcp.server.stdio import stdio_server
     from mcp.shared.message import SessionMessage
@@ -49,31 +76,34 @@ async def _serve(first: bytes, answered_id: int | str | None) -> None:
         message = item.message
         return isinstance(message, types.JSONRPCResponse) and message.id == answered_id
 
-    opening: SessionMessage | Exception
-    try:
-        opening = SessionMessage(types.jsonrpc_message_adapter.validate_json(first, by_name=False))
-    except ValueError as exc:
-        opening = exc
+    def parsed(line: bytes) -> SessionMessage | Exception:
+        try:
+            return SessionMessage(types.jsonrpc_message_adapter.validate_json(line, by_name=False))
+        except ValueError as exc:
+            return exc
+
     async with stdio_server() as (read_stream, write_stream):
         await server.run(
-            ReplayedStream(opening, read_stream),
+            ReplayedStream(map(parsed, opening), read_stream),
             write_stream if answered_id is None else WithholdingStream(is_withheld, write_stream),
             server.create_initialization_options(),
         )
 
 
 class ReplayedStream:
-    """A read stream that begins with a message read before."""
+    """A read stream that begins with messages read before."""
 
     def __init__(
-        self, first: SessionMessage | Exception, rest: ReadStream[SessionMessage | Exception]
+        self,
+        first: Iterable[SessionMessage | Exception],
+        rest: ReadStream[SessionMessage | Exception],
     ) -> None:
-        self._first: list[SessionMessage | Exception] = [first]
+        self._first = deque(first)
         self._rest = rest
 
     async def receive(self) -> SessionMessage | Exception:
         """The next message."""
-        return self._first.pop() if self._first else await self._rest.receive()
+        return self._first.popleft() if self._first else await self._rest.receive()
 
     async def aclose(self) -> None:
         """Close the stream beneath."""
@@ -83,7 +113,7 @@ class ReplayedStream:
         return self
 
     async def __anext__(self) -> SessionMessage | Exception:
-        return self._first.pop() if self._first else await self._rest.__anext__()
+        return self._first.popleft() if self._first else await self._rest.__anext__()
 
     async def __aenter__(self) -> Self:
         await self._rest.__aenter__()

@@ -170,6 +170,24 @@ def answers_to(url: str, text: str) -> tuple[list[dict[str, Any]], str]:
     return [json.loads(line) for line in output.splitlines()], errors
 
 
+@pytest.mark.parametrize("version", handshake.VERSIONS)
+def test_the_early_list_of_tools_is_the_one_the_sdk_would_give(version: str) -> None:
+    """Only a list without parameters is answered early; a mark of progress leaves it to the SDK."""
+    plain = {"jsonrpc": "2.0", "id": "early", "method": "tools/list"}
+    marked = {**plain, "id": "late", "params": {"_meta": {"progressToken": 1}}}
+    assert handshake.early_tools(json.dumps(plain).encode())
+    assert handshake.early_tools(json.dumps(marked).encode()) is None
+    opening = (initialize(version), {"jsonrpc": "2.0", "method": "notifications/initialized"})
+    with bridge("http://127.0.0.1:9") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(lines(*opening, plain, marked))
+        process.stdin.flush()
+        _, early, late = (json.loads(process.stdout.readline()) for _ in range(3))
+    assert (early["id"], late["id"]) == ("early", "late")
+    assert early["result"] == late["result"], "run: python -m mcp_server.described_tools"
+
+
 def test_every_version_with_a_handshake_is_answered_early() -> None:
     assert handshake.VERSIONS == HANDSHAKE_PROTOCOL_VERSIONS
     assert create_server().name == "faiss-memory"
