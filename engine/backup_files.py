@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.durable_files import fsync_file, sha256_of, translating_os_errors
-from engine.memory_rows import canonical_json
+from engine.memory_rows import canonical_json, last_id_of
 from engine.schema import connect, create_tables, translating_sqlite_errors
+from engine.soundness import check_rows, check_sound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ def write_base(database: Path, directory: Path) -> tuple[BackupFile, StoreFacts]
         source.backup(target)
         target.execute("PRAGMA journal_mode = DELETE")  # one file: it takes no WAL with it
         facts = facts_of(target)
+    check_sound(partial)  # what rotted must not push sound backups out
     return _finished(partial, f"base_{facts.lsn}.db", None, facts.lsn), facts
 
 
@@ -69,6 +71,7 @@ def write_delta(database: Path, directory: Path, *, from_lsn: int) -> tuple[Back
             _copy_changes(connection, from_lsn)
             facts = facts_of(connection)
             connection.execute("COMMIT")
+        check_rows(partial)
     return _finished(partial, f"delta_{from_lsn}_{facts.lsn}.db", from_lsn, facts.lsn), facts
 
 
@@ -103,16 +106,13 @@ def facts_in(database: Path) -> StoreFacts:
 
 def facts_of(connection: sqlite3.Connection) -> StoreFacts:
     """What the main database of a connection holds."""
-    meta = dict(connection.execute("SELECT name, value FROM main.meta"))
+    meta = dict(connection.execute("SELECT name, value FROM main.meta"))  # also in format 1
     (total,) = connection.execute("SELECT count(*) FROM main.memories").fetchone()
-    (last_id,) = connection.execute(
-        "SELECT coalesce(max(seq), 0) FROM main.sqlite_sequence WHERE name = 'memories'"
-    ).fetchone()
     return StoreFacts(
         epoch=meta["epoch"],
         lsn=int(meta["lsn"]),
         total_memories=total,
-        last_id=last_id,
+        last_id=last_id_of(connection),
         model=json.loads(meta["model"]),
     )
 

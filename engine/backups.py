@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from engine.backup_files import (
     BackupFile,
@@ -39,13 +39,17 @@ from engine.durable_files import (
 from engine.errors import BackupError, BackupNotFoundError, StorageError
 from engine.memory_rows import iso_time
 from engine.records import BackupCheck, BackupSummary
+from engine.row_checksum import row_checksum
+from engine.soundness import problems_in
+from engine.upgrade import upgrade
 
 MANIFEST_NAME = "manifest.json"
 
 BackupKind = Literal["automatic", "requested", "safety"]
 """After writes; by someone's wish; before a restore, a build or the like."""
 
-_FORMAT = 1
+_FORMAT = 2
+"""2 brought the manifest's own checksum."""
 _VERIFIED_NAME = "verified"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,50}_\d{8}_\d{6}(_\d+)?")
 _NOT_IN_PREFIX = re.compile(r"[^A-Za-z0-9_-]")
@@ -109,7 +113,7 @@ class Backups:
             files, facts = self._write_files(database, partial)
             manifest = Manifest(kind=kind, created_s=time.time(), facts=facts, files=files)
             with replacing(partial / MANIFEST_NAME) as file:
-                file.write(json.dumps({"format": _FORMAT, **asdict(manifest)}, indent=1).encode())
+                file.write(_written(manifest))
             rename_directory(partial, self._directory / name)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -130,6 +134,23 @@ class Backups:
         """One backup. Raises `BackupNotFoundError`, also for what is no plain backup name."""
         directory = self._directory / name
         return _summary(directory, self._manifest_of(name))
+
+    def unreadable(self) -> list[str]:
+        """Names of directories that look like backups but have no readable manifest."""
+        return [path.name for path in self._directories() if _read_manifest(path) is None]
+
+    def newest_sound(self, *, epoch: str | None = None, above_lsn: int = -1) -> str | None:
+        """The newest backup whose files are all as they were written; reads them.
+
+        Args:
+            epoch: of this history; None for any.
+            above_lsn: and that reaches further than this.
+        """
+        for path, manifest in self._manifests():
+            fits = epoch in (None, manifest.facts.epoch) and manifest.facts.lsn > above_lsn
+            if fits and not self.damage(path.name):
+                return path.name
+        return None
 
     def damage(self, name: str) -> list[str]:
         """Which files of a backup are not the ones that were written."""
@@ -154,6 +175,9 @@ class Backups:
         facts = assemble(self._directory / name, manifest.files, target)
         if facts != manifest.facts:
             raise BackupError(f"backup '{name}' does not hold what its manifest says")
+        upgrade(target)
+        if problems := problems_in(target):
+            raise BackupError(f"backup '{name}' cannot be used: {'; '.join(problems)}")
         return facts
 
     def verify(self, name: str, check: Callable[[Path], Sequence[str]]) -> BackupCheck:
@@ -168,7 +192,8 @@ class Backups:
             problems = [str(exc)]
         if not problems:
             with replacing(self._directory / name / _VERIFIED_NAME) as file:
-                file.write(iso_time(time.time_ns() // 1_000).encode())
+                verified_at = iso_time(time.time_ns() // 1_000)
+                file.write(f"{verified_at} {row_checksum([name, verified_at])}".encode())
         return BackupCheck(name=name, problems=problems)
 
     def last_id(self) -> int:
@@ -265,32 +290,59 @@ class Backups:
 
 
 def _summary(directory: Path, manifest: Manifest) -> BackupSummary:
-    verified = directory / _VERIFIED_NAME
     return BackupSummary(
         name=directory.name,
         created_s=manifest.created_s,
         path=str(directory),
         total_memories=manifest.facts.total_memories,
         size_bytes=sum(file.n_bytes for file in manifest.files),
-        verified_at=verified.read_text("utf-8") if verified.exists() else None,
+        verified_at=_verified_at(directory),
     )
 
 
-def _read_manifest(directory: Path) -> Manifest | None:
+def _verified_at(directory: Path) -> str | None:
     try:
-        fields = json.loads((directory / MANIFEST_NAME).read_text("utf-8"))
-        if fields.pop("format") != _FORMAT:
-            raise ValueError("a manifest of another format")
-        facts = StoreFacts(**fields.pop("facts"))
-        files = tuple(BackupFile(**file) for file in fields.pop("files"))
-        if not files or any(file.name != Path(file.name).name for file in files):
-            raise ValueError("it names no files of its own")
-        return Manifest(**fields, facts=facts, files=files)
+        verified_at, checksum = (directory / _VERIFIED_NAME).read_text("ascii").split()
+    except (OSError, ValueError):
+        return None
+    return verified_at if str(row_checksum([directory.name, verified_at])) == checksum else None
+
+
+def _written(manifest: Manifest) -> bytes:
+    fields = asdict(manifest)
+    return json.dumps(
+        {"format": _FORMAT, "checksum": _checksum(fields), **fields}, indent=1
+    ).encode()
+
+
+def _checksum(fields: dict[str, Any]) -> int:
+    return row_checksum([json.dumps(fields, sort_keys=True)])
+
+
+def _read_manifest(directory: Path) -> Manifest | None:
+    """None for what is no whole backup."""
+    try:
+        return _parsed_manifest((directory / MANIFEST_NAME).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         _log.warning("%s has no readable manifest (%s); it is not listed", directory, exc)
         return None
+
+
+def _parsed_manifest(content: bytes) -> Manifest:
+    """Raises `ValueError` and the like for a manifest that is not as it was written."""
+    fields = json.loads(content)
+    version = fields.pop("format")
+    if version not in (1, _FORMAT):
+        raise ValueError(f"a manifest of format {version!r}")
+    if version != 1 and fields.pop("checksum") != _checksum(fields):
+        raise ValueError("not as it was written")
+    facts = StoreFacts(**fields.pop("facts"))
+    files = tuple(BackupFile(**file) for file in fields.pop("files"))
+    if not files or any(file.name != Path(file.name).name for file in files):
+        raise ValueError("it names no files of its own")
+    return Manifest(**fields, facts=facts, files=files)
 
 
 def _damage_of(path: Path, file: BackupFile) -> str | None:

@@ -15,6 +15,7 @@ EngineError
 └── StorageError
     ├── StoreLockedError         another process owns the data directory
     ├── StoreCorruptError        what is on disk cannot be trusted
+    ├── RottenRowError           a row is not as it was written; the rest can be read
     ├── StoreFormatError         written by a newer release, or not ours
     ├── StoreFullError           no space left; nothing of the write was kept
     ├── BackupError              a backup could not be made or is broken
@@ -136,21 +137,34 @@ class StoreLockedError(StorageError):
     code = "store_locked"
 
 
+_DOCTOR = ".venv/bin/python -m scripts.store doctor"
+
+
 class StoreCorruptError(StorageError):
     """What is on disk failed a check."""
 
     code = "store_corrupt"
 
-    def __init__(self, path: str, reason: str) -> None:
-        Exception.__init__(self, path, reason)
+    def __init__(self, path: str, reason: str, command: str = "") -> None:
+        Exception.__init__(self, path, reason, command)
         self.path = path
         self.reason = reason
+        self.command = command
 
     def __str__(self) -> str:
         return (
-            f"{self.path} is damaged ({self.reason}); stop the service and run: "
-            ".venv/bin/python -m scripts.store doctor"
+            f"{self.path} is damaged: {self.reason}. Stop the service and run: "
+            f"{self.command or _DOCTOR}"
         )
+
+
+class RottenRowError(StorageError):
+    """A row of the database is not as it was written. The others can be read."""
+
+    code = "rotten_row"
+
+    def __str__(self) -> str:
+        return f"{self.message}; stop the service and run: {_DOCTOR}"
 
 
 class StoreFormatError(StorageError):

@@ -40,16 +40,26 @@ class CachedPostings:
 def postings_of(index: SearchIndex, *, epoch: str, lsn: int) -> dict[str, Any]:
     """The posting lists of an index that reflects `lsn`, as arrays of their own."""
     index = index if len(index) == index.n_rows else index.compacted()
-    arrays = {f"bm25_{name}": array for name, array in index.keywords.to_arrays().items()}
+    return arrays_of(index.keywords, index.ids, epoch=epoch, lsn=lsn)
+
+
+def arrays_of(keywords: BM25Index, ids: IdArray, *, epoch: str, lsn: int) -> dict[str, Any]:
+    """What the cache holds of posting lists whose row i is the memory `ids[i]`."""
+    arrays = {f"bm25_{name}": array for name, array in keywords.to_arrays().items()}
     facts = {"format": np.array(_FORMAT), "epoch": np.array(epoch), "lsn": np.array(lsn)}
-    return {**facts, "ids": index.ids.copy(), **arrays}
+    return {**facts, "ids": ids.copy(), **arrays}
+
+
+def replace_cache(path: Path, postings: dict[str, Any]) -> None:
+    """Write the cache. Durable when this returns."""
+    with replacing(path) as file:
+        np.savez(file, **postings)
 
 
 def write_cache(path: Path, postings: dict[str, Any]) -> None:
-    """Replace the cache. A failure costs the next start some time and nothing else."""
+    """The same; a failure costs the next start some time and nothing else."""
     try:
-        with replacing(path) as file:
-            np.savez(file, **postings)
+        replace_cache(path, postings)
     except StorageError as exc:
         _log.warning("the posting lists were not cached: %s", exc)
 
@@ -94,24 +104,53 @@ def _usable_cache(path: Path, store: Store) -> CachedPostings:
     if path.exists():
         try:
             return _read_cache(path, store)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
+        except Exception as exc:  # noqa: BLE001 - a damaged zip file can raise almost anything
             _log.warning("%s is not used (%s); the posting lists are built anew", path, exc)
             path.unlink(missing_ok=True)  # it must not come to fit by chance later
     return CachedPostings(lsn=-1, ids=np.empty(0, dtype=np.int64), keywords=BM25Index())
 
 
+def problem_of_cache(path: Path) -> str | None:
+    """Why a cache cannot be read; None for a good one, and for none at all."""
+    try:
+        if path.exists():
+            _check_members(path)
+            with np.load(path, allow_pickle=False) as arrays:
+                _parsed(arrays)
+    except Exception as exc:  # noqa: BLE001 - as above
+        return f"it cannot be read ({exc})"
+    return None
+
+
+def _check_members(path: Path) -> None:
+    """Compare every member with its CRC-32; numpy reads only as far as a header says."""
+    with zipfile.ZipFile(path) as file:
+        if (damaged := file.testzip()) is not None:
+            raise ValueError(f"{damaged} is damaged")
+
+
 def _read_cache(path: Path, store: Store) -> CachedPostings:
     """The cache of this history, at or before the store's LSN; else ValueError and the like."""
+    _check_members(path)
     with np.load(path, allow_pickle=False) as arrays:
-        if int(arrays["format"]) != _FORMAT or str(arrays["epoch"]) != store.epoch:
-            raise ValueError("of another format or history")
-        cached = CachedPostings(
-            lsn=int(arrays["lsn"]),
-            ids=arrays["ids"],
-            keywords=BM25Index.from_arrays(
-                {name[5:]: arrays[name] for name in arrays.files if name.startswith("bm25_")}
-            ),
-        )
-    if cached.lsn > store.lsn or cached.keywords.n_documents != len(cached.ids):
-        raise ValueError("it does not fit the store")
+        if str(arrays["epoch"]) != store.epoch:
+            raise ValueError("of another history")
+        cached = _parsed(arrays)
+    if cached.lsn > store.lsn:
+        raise ValueError("it is ahead of the store")
+    return cached
+
+
+def _parsed(arrays: Any) -> CachedPostings:  # noqa: ANN401 - numpy's NpzFile
+    if int(arrays["format"]) != _FORMAT:
+        raise ValueError("of another format")
+    cached = CachedPostings(
+        lsn=int(arrays["lsn"]),
+        ids=arrays["ids"],
+        keywords=BM25Index.from_arrays(
+            {name[5:]: arrays[name] for name in arrays.files if name.startswith("bm25_")}
+        ),
+    )
+    if cached.keywords.n_documents != len(cached.ids):
+        raise ValueError("it has not as many documents as ids")
     return cached

@@ -27,6 +27,7 @@ from engine.errors import MemoryNotFoundError, StorageError
 from engine.index_cache import CACHE_NAME, load_index
 from engine.legacy_import import import_legacy
 from engine.memory_rows import iso_time
+from engine.opening import open_store
 from engine.records import (
     AddOutcome,
     BackupCheck,
@@ -52,7 +53,7 @@ from engine.records import (
     UpsertOutcome,
 )
 from engine.restore import restore_into
-from engine.store import DATABASE_NAME, Store
+from engine.store import DATABASE_NAME
 from engine.verification import problems_of
 from engine.workspace import Workspace
 from engine.write_session import WriteSession
@@ -136,7 +137,7 @@ class MemoryIndex:
                 deltas_share=options.deltas_share,
                 merge_below_bytes=options.merge_below_bytes,
             )
-            store = Store(options.data_dir / DATABASE_NAME, identity=options.identity)
+            store = open_store(options.data_dir, self._backups, options.identity)
             import_legacy(store, options.data_dir)
             index, n_uncached = load_index(
                 store, options.data_dir / CACHE_NAME, exact_below=options.exact_below

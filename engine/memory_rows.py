@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import InvalidInputError
+from engine.errors import InvalidInputError, RottenRowError
 from engine.records import FloatVector, Memory, MemoryFilter, MemoryId, ModelIdentity
+from engine.row_checksum import is_intact, with_checksum
 
-COLUMNS = "id, text, source, key, created_us, updated_us, metadata"
+COLUMNS = "id, text, source, key, created_us, updated_us, metadata, lsn, checksum"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _VARIABLES_A_QUERY = 500
@@ -51,14 +52,41 @@ def select_many(connection: sqlite3.Connection, ids: Sequence[MemoryId]) -> dict
     return found
 
 
+def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
+    """Record a fact about the store in the open transaction."""
+    connection.execute(
+        "INSERT INTO main.meta VALUES (?, ?, ?) ON CONFLICT (name) "
+        "DO UPDATE SET value = excluded.value, checksum = excluded.checksum",
+        with_checksum(name, value),
+    )
+
+
+def read_meta(connection: sqlite3.Connection) -> dict[str, str]:
+    """Every fact recorded with `set_meta`. Raises `RottenRowError` when one is not as written."""
+    rows = connection.execute("SELECT * FROM main.meta").fetchall()
+    if rotten := [row[0] for row in rows if not is_intact(row)]:
+        raise RottenRowError(f"the fact {rotten[0]!r} is not as it was written")
+    return {name: value for name, value, _ in rows}
+
+
+def last_id_of(connection: sqlite3.Connection) -> int:
+    """The highest id ever given out."""
+    row = connection.execute(
+        "SELECT max(seq) FROM main.sqlite_sequence WHERE name = 'memories'"
+    ).fetchone()
+    return int(row[0] or 0)
+
+
 def vector_blob(vector: FloatVector) -> bytes:
     """Little-endian float32, on every machine."""
     return np.ascontiguousarray(vector, dtype="<f4").tobytes()
 
 
 def memory_of(row: tuple[Any, ...]) -> Memory:
-    """The memory in a row of `COLUMNS`."""
-    memory_id, text, source, key, created_us, updated_us, metadata = row
+    """The memory in a row of `COLUMNS`. Raises `RottenRowError` when it is not as written."""
+    memory_id, text, source, key, created_us, updated_us, metadata, *_ = row
+    if not is_intact(row):
+        raise RottenRowError(f"memory {memory_id} is not as it was written")
     return Memory(
         id=memory_id,
         text=text,

@@ -5,52 +5,28 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from pathlib import Path
+
+import numpy as np
 
 from engine.backup_files import facts_in
 from engine.backups import Backups
+from engine.bm25 import BM25Index
 from engine.durable_files import fsync_directory, fsync_file, translating_os_errors
 from engine.errors import BackupError, EngineError
-from engine.index_cache import CACHE_NAME
-from engine.legacy import find_legacy
+from engine.high_water import HighWaterMark, Mark
+from engine.index_cache import CACHE_NAME, arrays_of, replace_cache
 from engine.restore import continue_history, remove_database
-from engine.store import DATABASE_NAME
-from engine.verification import problems_of
+from engine.search_index import searchable_tokens
+from engine.soundness import check_sound
+from engine.store import DATABASE_NAME, Store, recorded_identity
+from engine.upgrade import upgrade
+from engine.verification import NO_CODES, problems_of
 
-COMMAND = ".venv/bin/python -m scripts.store"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something wrong with a data directory, and the command that mends it."""
-
-    problem: str
-    remedy: str
-
-
-def examine(data_dir: Path, backups: Backups) -> Iterator[Finding]:
-    """Look at everything in a data directory; changes nothing."""
-    database = data_dir / DATABASE_NAME
-    newest = next((s.name for s in backups.summaries() if not backups.damage(s.name)), None)
-    restore = f"{COMMAND} restore {newest}" if newest else "no sound backup is left to restore"
-    if not database.exists():
-        if newest:
-            yield Finding(problem=f"{DATABASE_NAME} is missing", remedy=restore)
-    else:
-        for problem in _problems_of_copy(data_dir):
-            yield Finding(problem=f"{DATABASE_NAME}: {problem}", remedy=restore)
-    for summary in backups.summaries():
-        for problem in backups.damage(summary.name):
-            yield Finding(
-                problem=f"backup {summary.name}: {problem}",
-                remedy="none: later backups start anew from the store; delete this one",
-            )
-    if find_legacy(data_dir):
-        yield Finding(
-            problem="files of the original service wait to be imported",
-            remedy="start the service; it says so if it cannot take them over",
-        )
+_PROGRESS_ROWS = 500
+_UNKNOWN_IDS = 1_000_000
+"""Skipped when nothing is left that knows the last id: none is used twice."""
 
 
 def restore_offline(data_dir: Path, backups: Backups, name: str) -> Path | None:
@@ -66,14 +42,14 @@ def restore_offline(data_dir: Path, backups: Backups, name: str) -> Path | None:
     candidate = data_dir / f"{DATABASE_NAME}.restoring.partial"
     try:
         facts = backups.assemble(name, candidate)
-        if problems := problems_of(candidate, exact_below=_NO_CODES):
+        if problems := problems_of(candidate, exact_below=NO_CODES):
             raise BackupError(f"backup '{name}' cannot be used: {'; '.join(problems)}")
         last_id, last_lsn = max(facts.last_id, backups.last_id()), facts.lsn
-        try:
-            live = facts_in(database) if database.exists() else facts
-            last_id, last_lsn = max(last_id, live.last_id), max(last_lsn, live.lsn)
-        except (EngineError, KeyError, TypeError, ValueError):
+        marks = [m for m in (HighWaterMark(data_dir).read(), _mark_in(data_dir)) if m]
+        if database.exists() and not marks:
             last_id += _UNKNOWN_IDS
+        last_id = max(last_id, *(mark.last_id for mark in marks), 0)
+        last_lsn = max(last_lsn, *(mark.lsn for mark in marks), 0)
         continue_history(candidate, last_id=last_id, last_lsn=last_lsn)
         fsync_file(candidate)
         return _put_in_place(candidate, database)
@@ -81,14 +57,80 @@ def restore_offline(data_dir: Path, backups: Backups, name: str) -> Path | None:
         remove_database(candidate)
 
 
-def forget_indexes(data_dir: Path) -> None:
-    """Remove the cached posting lists; the next start reads every text again."""
-    (data_dir / CACHE_NAME).unlink(missing_ok=True)
+def accept_loss(data_dir: Path) -> int:
+    """Go on with what the database holds, though newer writes were acknowledged.
+
+    Ids that were given out with the lost writes stay used.
+
+    Returns:
+        How many memories it holds.
+
+    Raises:
+        StoreCorruptError: it is damaged beyond that.
+    """
+    database = data_dir / DATABASE_NAME
+    upgrade(database)
+    check_sound(database)
+    facts, known = facts_in(database), HighWaterMark(data_dir).read()
+    continue_history(
+        database,
+        last_id=max(facts.last_id, known.last_id if known else 0),
+        last_lsn=max(facts.lsn, known.lsn if known else 0),
+    )
+    return facts.total_memories
 
 
-_NO_CODES = 1 << 62
-_UNKNOWN_IDS = 1_000_000
-"""Skipped when the database that knows the last id cannot be read: none is used twice."""
+def rebuild_indexes(data_dir: Path) -> Iterator[tuple[int, int]]:
+    """Build the cached posting lists anew.
+
+    Yields:
+        (memories read, memories in all), now and then.
+
+    Raises:
+        StoreCorruptError: the store is damaged; nothing was changed.
+    """
+    database, cache = data_dir / DATABASE_NAME, data_dir / CACHE_NAME
+    upgrade(database)
+    check_sound(database)
+    cache.unlink(missing_ok=True)
+    with closing(Store(database, identity=recorded_identity(database))) as store:
+        total = store.count()
+        keywords, ids = BM25Index(), np.empty(total, dtype=np.int64)
+        for row, (memory_id, text, source) in enumerate(store.searchable_since(-1)):
+            keywords.add(row, searchable_tokens(text, source))
+            ids[row] = memory_id
+            if row % _PROGRESS_ROWS == 0:
+                yield row, total
+        replace_cache(cache, arrays_of(keywords, ids, epoch=store.epoch, lsn=store.lsn))
+        yield total, total
+
+
+@contextmanager
+def copy_of_database(data_dir: Path) -> Iterator[Path]:
+    """A scratch copy with its WAL, since opening a database with a WAL changes it."""
+    scratch = data_dir / "doctor.partial"
+    shutil.rmtree(scratch, ignore_errors=True)
+    with translating_os_errors(scratch):
+        scratch.mkdir(mode=0o700)
+        try:
+            for suffix in ("", "-wal"):
+                part = data_dir / (DATABASE_NAME + suffix)
+                if part.exists():
+                    shutil.copyfile(part, scratch / part.name)
+            yield scratch / DATABASE_NAME
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _mark_in(data_dir: Path) -> Mark | None:
+    """What the database itself says, if it can be read."""
+    try:
+        with copy_of_database(data_dir) as copy:
+            check_sound(copy)
+            facts = facts_in(copy)
+        return Mark(epoch=facts.epoch, lsn=facts.lsn, last_id=facts.last_id)
+    except (EngineError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _put_in_place(candidate: Path, database: Path) -> Path | None:
@@ -108,19 +150,3 @@ def _put_in_place(candidate: Path, database: Path) -> Path | None:
         (database.parent / CACHE_NAME).unlink(missing_ok=True)
         fsync_directory(database.parent)
     return aside
-
-
-def _problems_of_copy(data_dir: Path) -> list[str]:
-    """Check a copy, since opening a database with a WAL changes it."""
-    scratch = data_dir / "doctor.partial"
-    shutil.rmtree(scratch, ignore_errors=True)
-    with translating_os_errors(scratch):
-        scratch.mkdir(mode=0o700)
-        try:
-            for suffix in ("", "-wal"):
-                part = data_dir / (DATABASE_NAME + suffix)
-                if part.exists():
-                    shutil.copyfile(part, scratch / part.name)
-            return problems_of(scratch / DATABASE_NAME, exact_below=_NO_CODES)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)

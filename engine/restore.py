@@ -12,6 +12,7 @@ from engine.backups import Backups
 from engine.durable_files import fsync_directory, fsync_file
 from engine.errors import StorageError
 from engine.index_cache import load_index
+from engine.memory_rows import last_id_of, read_meta, set_meta
 from engine.schema import connect, translating_sqlite_errors
 from engine.search_index import SearchIndex
 from engine.store import Store
@@ -59,11 +60,10 @@ def continue_history(candidate: Path, *, last_id: int, last_lsn: int) -> None:
     ):
         restored.execute("BEGIN IMMEDIATE")
         _raise_last_id(restored, last_id)
-        (lsn,) = restored.execute("SELECT value FROM meta WHERE name = 'lsn'").fetchone()
-        restored.executemany(
-            "UPDATE meta SET value = ? WHERE name = ?",
-            [(uuid.uuid4().hex, "epoch"), (str(max(int(lsn), last_lsn) + 1), "lsn")],
-        )
+        lsn = int(read_meta(restored)["lsn"])
+        set_meta(restored, "epoch", uuid.uuid4().hex)
+        set_meta(restored, "lsn", str(max(lsn, last_lsn) + 1))
+        set_meta(restored, "last_id", str(last_id_of(restored)))
         restored.execute("COMMIT")
 
 
@@ -100,3 +100,5 @@ def _swap(state: LiveState, candidate: Path, index: SearchIndex) -> None:
             state.index = index
         finally:
             state.store = Store(live.path, identity=live.identity)
+            if live.mark is not None:
+                state.store.follow(live.mark)

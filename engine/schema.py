@@ -6,25 +6,27 @@ SQLite in WAL mode with `synchronous=FULL`: a commit that returned survives a po
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from engine.errors import StorageError, StoreCorruptError, StoreFormatError, StoreFullError
 
 APPLICATION_ID = 0x464D454D
 """`FMEM` in the file header: says that the file is ours."""
 
-FORMAT_VERSION = 1
-"""Raised when an older release could no longer read the file."""
+FORMAT_VERSION = 2
+"""Raised when an older release could no longer read the file. 2 brought the checksums."""
 
 _TABLES = """
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
-    value TEXT NOT NULL
+    value TEXT NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- AUTOINCREMENT: an id is never used twice, also after the newest memory was deleted.
@@ -36,7 +38,8 @@ CREATE TABLE memories (
     created_us INTEGER NOT NULL,
     updated_us INTEGER NOT NULL,
     metadata TEXT NOT NULL,
-    lsn INTEGER NOT NULL
+    lsn INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX memories_by_key ON memories (source, key) WHERE key IS NOT NULL;
 CREATE INDEX memories_by_source ON memories (source);
@@ -46,7 +49,8 @@ CREATE INDEX memories_by_lsn ON memories (lsn);
 -- Apart from the texts, so that reading pages of memories does not drag vectors along.
 CREATE TABLE embeddings (
     id INTEGER PRIMARY KEY REFERENCES memories (id),
-    vector BLOB NOT NULL
+    vector BLOB NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT;
 
 -- Top-level metadata, inverted, so that a filter costs what it finds.
@@ -59,7 +63,8 @@ CREATE TABLE metadata_values (
 
 CREATE TABLE tombstones (
     id INTEGER PRIMARY KEY,
-    lsn INTEGER NOT NULL
+    lsn INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX tombstones_by_lsn ON tombstones (lsn);
 
@@ -67,11 +72,13 @@ CREATE INDEX tombstones_by_lsn ON tombstones (lsn);
 CREATE TABLE requests (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     request_id TEXT NOT NULL UNIQUE,
-    outcome TEXT NOT NULL
+    outcome TEXT NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT;
 """
 
 _CACHE_KIB = 16 * 1024
+_SIGNS_OF_DAMAGE = ("malformed", "not a database", "decode to UTF-8", "no such", "unsupported file")
 
 
 def connect(path: Path, *, mode: Literal["rw", "rwc", "ro"]) -> sqlite3.Connection:
@@ -100,6 +107,31 @@ def create_tables(connection: sqlite3.Connection) -> None:
     )
 
 
+def is_empty_database(path: Path) -> bool:
+    """Whether nothing was ever laid out in a file: absent, or its creator was killed at once."""
+    if not path.exists() or path.stat().st_size == 0:
+        return True
+    with translating_sqlite_errors(path), closing(connect(path, mode="rw")) as connection:
+        (n_objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    return not n_objects and not application_id
+
+
+def layout_of(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    """Every table and index with the statement that made it."""
+    return sorted(
+        connection.execute("SELECT type, name, tbl_name, coalesce(sql, '') FROM main.sqlite_master")
+    )
+
+
+@functools.cache
+def expected_layout() -> list[tuple[Any, ...]]:
+    """What `layout_of` a sound database says."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        create_tables(connection)
+        return layout_of(connection)
+
+
 def check_format(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse a file that this release cannot read.
 
@@ -112,6 +144,8 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application_id != APPLICATION_ID:
         raise StoreFormatError(f"{path} is an SQLite database but not one of FAISS Memory")
+    if version < 1:
+        raise StoreCorruptError(str(path), f"it says that it is of format {version}")
     if version > FORMAT_VERSION:
         raise StoreFormatError(
             f"{path} has format {version}, written by a newer release; this one reads up to "
@@ -124,13 +158,15 @@ def translating_sqlite_errors(path: Path) -> Iterator[None]:
     """Turn SQLite's errors about `path` into the engine's."""
     try:
         yield
+    except UnicodeDecodeError as exc:  # sqlite3 cannot even decode SQLite's message
+        raise StoreCorruptError(str(path), "its own description cannot be read") from exc
     except sqlite3.Error as exc:
         raise _translated(exc, path) from exc
 
 
 def _translated(exc: sqlite3.Error, path: Path) -> StorageError:
     reason = str(exc)
-    if "malformed" in reason or "not a database" in reason:
+    if any(sign in reason for sign in _SIGNS_OF_DAMAGE):
         return StoreCorruptError(str(path), reason)
     # A full disk shows as SQLITE_FULL, or as a short write of the WAL: an I/O error.
     if "full" in reason or ("I/O" in reason and shutil.disk_usage(path.parent).free < 1 << 20):

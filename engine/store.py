@@ -20,14 +20,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import ModelMismatchError, StorageError, StoreCorruptError
+from engine.durable_files import fsync_directory
+from engine.errors import (
+    ModelMismatchError,
+    RottenRowError,
+    StorageError,
+    StoreCorruptError,
+)
+from engine.high_water import HighWaterMark, Mark
 from engine.memory_rows import (
     COLUMNS,
     canonical_json,
     condition_of,
     cursor_id,
     identity_fields,
+    last_id_of,
     memory_of,
+    read_meta,
     select_many,
 )
 from engine.records import (
@@ -38,8 +47,10 @@ from engine.records import (
     MemoryPage,
     ModelIdentity,
 )
-from engine.schema import check_format, connect, create_tables, translating_sqlite_errors
+from engine.row_checksum import is_intact
+from engine.schema import connect, create_tables, is_empty_database, translating_sqlite_errors
 from engine.transaction import Transaction
+from engine.upgrade import upgrade
 
 DATABASE_NAME = "memories.db"
 IdArray = npt.NDArray[np.int64]
@@ -62,6 +73,15 @@ def recorded_precision(database: Path) -> str | None:
         return None  # opening it says what is wrong
 
 
+def recorded_identity(database: Path) -> ModelIdentity:
+    """The model that made a database's vectors. Raises `StoreCorruptError` when it says none."""
+    try:
+        with translating_sqlite_errors(database), closing(connect(database, mode="rw")) as opened:
+            return ModelIdentity(**json.loads(read_meta(opened)["model"]))
+    except (KeyError, TypeError, ValueError, RottenRowError) as exc:
+        raise StoreCorruptError(str(database), "it does not say which model made it") from exc
+
+
 class Store:
     """The database of one data directory.
 
@@ -70,38 +90,43 @@ class Store:
     """
 
     def __init__(self, path: Path, *, identity: ModelIdentity) -> None:
-        """Open the database, or create it.
+        """Open the database, or create it; one of an older format is upgraded.
 
         Raises:
             StoreFormatError, StoreCorruptError: the file cannot be used.
             ModelMismatchError: its vectors come from another model.
         """
         self.path = path
+        self.mark: HighWaterMark | None = None
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
         self._readers_lock = threading.Lock()
-        is_new = not path.exists() or path.stat().st_size == 0
+        is_new = is_empty_database(path)
+        if not is_new:
+            upgrade(path)
         self._writer = connect(path, mode="rwc")
         try:
             with translating_sqlite_errors(path):
                 if is_new:
                     create_tables(self._writer)
                     self._describe_new(identity)
-                check_format(self._writer, path)
-                self._meta: dict[str, str] = dict(
-                    self._writer.execute("SELECT name, value FROM meta")
-                )
+                    fsync_directory(path.parent)
+                self._meta = read_meta(self._writer)
             self._check_identity(identity)
+            self._lsn = int(self._meta["lsn"])
+        except (KeyError, RottenRowError) as exc:
+            self.close()
+            raise StoreCorruptError(str(path), f"its facts cannot be used: {exc}") from exc
         except BaseException:
             self.close()
             raise
         self.identity = identity
-        self._lsn = int(self._meta["lsn"])
 
     def _describe_new(self, identity: ModelIdentity) -> None:
         facts = {
             "epoch": uuid.uuid4().hex,
             "lsn": "0",
+            "last_id": "0",
             "created_us": str(now_us()),
             "model": canonical_json(identity_fields(identity)),
         }
@@ -174,6 +199,10 @@ class Store:
         with translating_sqlite_errors(self.path):
             return self._reader().execute(sql, parameters).fetchall()
 
+    def count(self) -> int:
+        """Memories stored."""
+        return int(self._read("SELECT count(*) FROM memories")[0][0])
+
     def get_many(self, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
         """The memories among `ids` that exist."""
         with translating_sqlite_errors(self.path):
@@ -235,9 +264,13 @@ class Store:
         ids = np.empty(n, dtype=np.int64)
         vectors = np.empty((n, dim), dtype=np.float32)
         with translating_sqlite_errors(self.path):
-            cursor = self._reader().execute("SELECT id, vector FROM embeddings ORDER BY id")
+            cursor = self._reader().execute("SELECT * FROM embeddings ORDER BY id")
             at = 0
             while rows := cursor.fetchmany(4096):
+                if rotten := [row[0] for row in rows if not is_intact(row)]:
+                    raise RottenRowError(
+                        f"the embedding of memory {rotten[0]} is not as it was written"
+                    )
                 block = b"".join(row[1] for row in rows)
                 if len(block) != len(rows) * dim * 4:
                     raise StoreCorruptError(str(self.path), "an embedding has the wrong length")
@@ -262,6 +295,18 @@ class Store:
                     self._writer.execute("ROLLBACK")
                 raise
 
+    def follow(self, mark: HighWaterMark) -> None:
+        """Note every write in `mark` from now on, before it is acknowledged."""
+        self.mark = mark
+        self._note_mark()
+
+    def _note_mark(self) -> None:
+        if self.mark is not None:
+            last_id = last_id_of(self._writer)
+            self.mark.note(Mark(epoch=self.epoch, lsn=self._lsn, last_id=last_id))
+
     def publish_lsn(self, lsn: int) -> None:
-        """Show the LSN of a transaction that has committed."""
-        self._lsn = lsn
+        """Show the LSN of a transaction that has committed, before it is acknowledged."""
+        if lsn != self._lsn:
+            self._lsn = lsn
+            self._note_mark()

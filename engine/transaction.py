@@ -8,9 +8,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from engine.memory_rows import canonical_json, condition_of, select_many, vector_blob
+from engine.errors import RottenRowError
+from engine.memory_rows import (
+    COLUMNS,
+    canonical_json,
+    condition_of,
+    last_id_of,
+    select_many,
+    set_meta,
+    vector_blob,
+)
 from engine.records import FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
+from engine.row_checksum import is_intact, with_checksum
 
+_MARKS = ", ".join("?" * len(COLUMNS.split(",")))
 _REMEMBERED_REQUESTS = 2_000
 
 
@@ -35,11 +46,7 @@ class Transaction:
 
     def set_meta(self, name: str, value: str) -> None:
         """Record a fact about the store in the open transaction."""
-        self._connection.execute(
-            "INSERT INTO meta VALUES (?, ?) "
-            "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (name, value),
-        )
+        set_meta(self._connection, name, value)
 
     def get_meta(self, name: str) -> str | None:
         """A fact recorded with `set_meta`, as the open transaction sees it."""
@@ -50,6 +57,7 @@ class Transaction:
         """Record the LSN that the open transaction reaches."""
         self.set_meta("lsn", str(lsn))
         self.set_meta("changed_us", str(changed_us))
+        self.set_meta("last_id", str(last_id_of(self._connection)))
 
     def insert(
         self,
@@ -61,23 +69,20 @@ class Transaction:
         memory_id: MemoryId | None = None,
     ) -> MemoryId:
         """Add a memory; without `memory_id` under a fresh id."""
-        cursor = self._connection.execute(
-            "INSERT INTO memories (id, text, source, key, created_us, updated_us, metadata, lsn) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                memory_id,
-                memory.text,
-                memory.source,
-                memory.key,
-                time_us,
-                time_us,
-                json.dumps(memory.metadata, ensure_ascii=False),
-                lsn,
-            ),
+        new_id = MemoryId(last_id_of(self._connection) + 1 if memory_id is None else memory_id)
+        row = with_checksum(
+            new_id,
+            memory.text,
+            memory.source,
+            memory.key,
+            time_us,
+            time_us,
+            json.dumps(memory.metadata, ensure_ascii=False),
+            lsn,
         )
-        new_id = MemoryId(cursor.lastrowid or 0)
+        self._connection.execute(f"INSERT INTO memories VALUES ({_MARKS})", row)
         self._connection.execute(
-            "INSERT INTO embeddings VALUES (?, ?)", (new_id, vector_blob(vector))
+            "INSERT INTO embeddings VALUES (?, ?, ?)", with_checksum(new_id, vector_blob(vector))
         )
         self._insert_metadata_values(new_id, memory.metadata)
         return new_id
@@ -87,21 +92,26 @@ class Transaction:
     ) -> None:
         """Overwrite text, source and metadata of an existing memory; `vector` if it changed."""
         self._delete_metadata_values(memory.id)
+        (created_us,) = self._connection.execute(
+            "SELECT created_us FROM memories WHERE id = ?", (memory.id,)
+        ).fetchone()
+        row = with_checksum(
+            memory.id,
+            memory.text,
+            memory.source,
+            memory.key,
+            created_us,
+            time_us,
+            json.dumps(memory.metadata, ensure_ascii=False),
+            lsn,
+        )
         self._connection.execute(
-            "UPDATE memories SET text = ?, source = ?, metadata = ?, updated_us = ?, lsn = ? "
-            "WHERE id = ?",
-            (
-                memory.text,
-                memory.source,
-                json.dumps(memory.metadata, ensure_ascii=False),
-                time_us,
-                lsn,
-                memory.id,
-            ),
+            f"UPDATE memories SET ({COLUMNS}) = ({_MARKS}) WHERE id = ?", (*row, memory.id)
         )
         if vector is not None:
             self._connection.execute(
-                "UPDATE embeddings SET vector = ? WHERE id = ?", (vector_blob(vector), memory.id)
+                "UPDATE embeddings SET (id, vector, checksum) = (?, ?, ?) WHERE id = ?",
+                (*with_checksum(memory.id, vector_blob(vector)), memory.id),
             )
         self._insert_metadata_values(memory.id, memory.metadata)
 
@@ -110,7 +120,9 @@ class Transaction:
         self._delete_metadata_values(memory.id)
         self._connection.execute("DELETE FROM embeddings WHERE id = ?", (memory.id,))
         self._connection.execute("DELETE FROM memories WHERE id = ?", (memory.id,))
-        self._connection.execute("INSERT INTO tombstones VALUES (?, ?)", (memory.id, lsn))
+        self._connection.execute(
+            "INSERT INTO tombstones VALUES (?, ?, ?)", with_checksum(memory.id, lsn)
+        )
 
     def _insert_metadata_values(self, memory_id: MemoryId, metadata: dict[str, Any]) -> None:
         self._connection.executemany(
@@ -134,17 +146,25 @@ class Transaction:
     def outcome_of(self, request_id: str) -> str | None:
         """The remembered outcome of a write that was applied already."""
         row = self._connection.execute(
-            "SELECT outcome FROM requests WHERE request_id = ?", (request_id,)
+            "SELECT * FROM requests WHERE request_id = ?", (request_id,)
         ).fetchone()
-        return row[0] if row else None
+        if row is not None and not is_intact(row):
+            raise RottenRowError(f"the outcome of write {row[0]} is not as it was written")
+        return row[2] if row else None
 
     def remember_outcome(self, request_id: str, outcome: str) -> None:
         """Keep a write's outcome beside it, and forget those of long ago."""
-        cursor = self._connection.execute(
-            "INSERT INTO requests (request_id, outcome) VALUES (?, ?)", (request_id, outcome)
+        number = self._last_request() + 1
+        self._connection.execute(
+            "INSERT INTO requests VALUES (?, ?, ?, ?)", with_checksum(number, request_id, outcome)
         )
-        oldest = (cursor.lastrowid or 0) - _REMEMBERED_REQUESTS
-        self._connection.execute("DELETE FROM requests WHERE number <= ?", (oldest,))
+        self._connection.execute(
+            "DELETE FROM requests WHERE number <= ?", (number - _REMEMBERED_REQUESTS,)
+        )
+
+    def _last_request(self) -> int:
+        (number,) = self._connection.execute("SELECT max(number) FROM requests").fetchone()
+        return int(number or 0)
 
     def get_many(self, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
         """The memories among `ids` that exist."""

@@ -1,6 +1,6 @@
 """Embed every memory anew, after MODEL_NAME or MODEL_PRECISION has changed. Stop the service first.
 
-All or nothing: interrupted, the store still has its old vectors.
+Interrupted, the store still has its old vectors, and the next run goes on where this one stopped.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deployments.settings import SettingsError, load_settings
 from engine.backups import Backups
@@ -22,6 +21,8 @@ from engine.model_files import default_model_dir
 from engine.precision import choose_precision
 from engine.reembed import reembed
 from engine.store import DATABASE_NAME
+from engine.upgrade import upgrade
+from scripts.progress import progress_bar
 
 
 def main() -> None:
@@ -38,22 +39,21 @@ def main() -> None:
             precision=choose_precision(settings.model_precision),
         )
         with DataLock(settings.data_dir, timeout_s=1.0):
+            upgrade(database)
             backups = Backups(settings.data_dir / BACKUPS_NAME, keep={"safety": 10})
             backup = backups.create(database, "pre_reembed", kind="safety")
             console.print(f"The vectors before are kept in {backup.path}")
-            with _progress(console) as progress:
+            with progress_bar(console) as progress:
                 task = progress.add_task("Embedding", total=None)
                 for done, total in reembed(database, embedder.identity, embedder.embed):
                     progress.update(task, completed=done, total=total)
     except (EngineError, SettingsError) as exc:
-        console.print(f"[bold red]Nothing was changed:[/] {exc}")
+        console.print(f"[bold red]The store is as it was:[/] {exc}")
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        console.print("Stopped; the store is as it was. Run this again to go on.")
+        raise typer.Exit(130) from None
     console.print(f"Done: the store now holds {embedder.identity.precision} vectors.")
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console)
 
 
 if __name__ == "__main__":

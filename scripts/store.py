@@ -19,9 +19,11 @@ from deployments.settings import SettingsError, load_settings
 from engine.backups import Backups
 from engine.data_lock import DataLock
 from engine.errors import EngineError, StorageError
+from engine.examination import examine
 from engine.memory_index import BACKUPS_NAME
-from engine.offline import examine, forget_indexes, restore_offline
+from engine.offline import accept_loss, rebuild_indexes, restore_offline
 from engine.verification import problems_of
+from scripts.progress import progress_bar
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 console = Console(highlight=False, soft_wrap=True)
@@ -78,11 +80,21 @@ def restore(
 
 
 @app.command()
-def rebuild(data_dir: DataDir = None) -> None:
-    """Forget the cached indexes, so that the next start builds them from the store."""
+def accept(data_dir: DataDir = None) -> None:
+    """Go on with what the store holds, though writes after it were acknowledged and are lost."""
     with _locked(data_dir) as (directory, _):
-        forget_indexes(directory)
-    console.print("The next start reads every memory again.")
+        n_memories = accept_loss(directory)
+    console.print(f"The next start goes on with {n_memories} memories.")
+
+
+@app.command()
+def rebuild(data_dir: DataDir = None) -> None:
+    """Build the cached posting lists anew from the store."""
+    with _locked(data_dir) as (directory, _), progress_bar(Console(stderr=True)) as progress:
+        task = progress.add_task("Reading", total=None)
+        for done, total in rebuild_indexes(directory):
+            progress.update(task, completed=done, total=total)
+    console.print("The posting lists are built anew.")
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import faiss
@@ -12,8 +13,8 @@ import pytest
 from engine.data_lock import DataLock
 from engine.errors import LegacyImportError, ModelMismatchError
 from engine.memory_index import MemoryIndex
-from engine.records import MemoryId
-from engine.reembed import reembed
+from engine.records import FloatMatrix, MemoryId, MemoryPatch
+from engine.reembed import UNFINISHED_NAME, reembed
 from engine.store import DATABASE_NAME, recorded_precision
 from tests.fakes import DIM
 from tests.index_under_test import (
@@ -113,7 +114,7 @@ def test_re_embedding_replaces_vectors_and_identity_together(tmp_path: Path) -> 
         interrupted.close()
         assert recorded_precision(database) == "fp32"
         steps = list(reembed(database, other, lambda texts: embeddings_of(texts)[:, ::-1]))
-    assert steps == [(2, 2)]
+    assert steps == [(0, 2), (2, 2)]
     with pytest.raises(ModelMismatchError):
         open_index(tmp_path)
     index = open_index(tmp_path, identity=other)
@@ -121,5 +122,79 @@ def test_re_embedding_replaces_vectors_and_identity_together(tmp_path: Path) -> 
     nearest = index.nearest(embeddings_of([TEXTS[1]])[0, ::-1].copy())
     assert nearest is not None
     assert nearest.memory.text == TEXTS[1]
+    assert nearest.similarity == pytest.approx(1.0)
+    index.close()
+
+
+def test_an_interrupted_re_embedding_goes_on_where_it_was(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    add(index, *(f"text {n}" for n in range(1_100)))
+    index.close()
+    other = dataclasses.replace(IDENTITY, precision="int8")
+    database = tmp_path / "data" / DATABASE_NAME
+    embedded: list[str] = []
+
+    def embed(texts: Sequence[str]) -> FloatMatrix:
+        embedded.extend(texts)
+        return embeddings_of(texts)[:, ::-1]
+
+    interrupted = reembed(database, other, embed)
+    assert [next(interrupted), next(interrupted)] == [(0, 1_100), (512, 1_100)]
+    interrupted.close()  # as a kill would: what it has committed is on disk
+    index = open_index(tmp_path)  # meanwhile the store is as it was, and changes
+    index.update(
+        MemoryId(1), MemoryPatch(text="other words"), embeddings_of(["other words"])[0],
+        request_id="u",
+    ).result()  # fmt: skip
+    index.delete([MemoryId(2)], request_id="d").result()
+    index.close()
+    embedded.clear()
+    first, *_ = reembed(database, other, embed)
+    assert first == (510, 1_099)
+    assert embedded == ["other words", *(f"text {n}" for n in range(512, 1_100))]
+    index = open_index(tmp_path, identity=other)
+    nearest = index.nearest(embeddings_of(["other words"])[0, ::-1].copy())
+    assert nearest is not None
+    assert nearest.memory.text == "other words"
+    assert index.verify_backup(index.backup("after").name).problems == []
+    index.close()
+    assert not (database.parent / UNFINISHED_NAME).exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "rotten", "another model"])
+def test_an_unusable_unfinished_re_embedding_is_made_anew(tmp_path: Path, damage: str) -> None:
+    index = open_index(tmp_path)
+    add(index, *(f"text {n}" for n in range(600)))
+    index.close()
+    other = dataclasses.replace(IDENTITY, precision="int8")
+    third = dataclasses.replace(other, fingerprint="e" * 64)
+    database = tmp_path / "data" / DATABASE_NAME
+    interrupted = reembed(database, third if damage == "another model" else other, embeddings_of)
+    assert [next(interrupted), next(interrupted)] == [(0, 600), (512, 600)]
+    interrupted.close()
+    unfinished = database.with_name(UNFINISHED_NAME)
+    content = bytearray(unfinished.read_bytes())
+    if damage == "truncated":
+        unfinished.write_bytes(content[: len(content) // 2])
+    elif damage == "rotten":
+        content[-100] ^= 1  # in a vector
+        unfinished.write_bytes(content)
+    first, *_ = reembed(database, other, embeddings_of)
+    assert first == (0, 600)
+    open_index(tmp_path, identity=other).close()
+
+
+def test_a_backup_after_re_embedding_holds_the_new_vectors(tmp_path: Path) -> None:
+    index = open_index(tmp_path, max_backups=0)
+    add(index, *TEXTS)
+    index.backup("before")
+    index.close()
+    other = dataclasses.replace(IDENTITY, precision="int8")
+    list(reembed(tmp_path / "data" / DATABASE_NAME, other, lambda t: embeddings_of(t)[:, ::-1]))
+    index = open_index(tmp_path, identity=other, max_backups=0)
+    add(index, "later")
+    index.restore(index.backup("after").name).result()
+    nearest = index.nearest(embeddings_of([TEXTS[1]])[0, ::-1].copy())
+    assert nearest is not None
     assert nearest.similarity == pytest.approx(1.0)
     index.close()
