@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from zlib import crc32
 
-CHECKED_TABLES = ("meta", "memories", "embeddings", "tombstones", "requests")
+CHECKED_TABLES = ("meta", "memories", "embeddings", "tombstones", "requests", "import_lines")
 """Those with a `checksum`. The indexes and `metadata_values` are derived from `memories`."""
 
 

@@ -20,7 +20,8 @@ APPLICATION_ID = 0x464D454D
 """`FMEM` in the file header: says that the file is ours."""
 
 FORMAT_VERSION = 2
-"""Raised when an older release could no longer read the file. 2 brought the checksums."""
+"""Raised when an older release could no longer read the file. 2 brought the checksums
+and the tables of imports."""
 
 _TABLES = """
 CREATE TABLE meta (
@@ -75,6 +76,29 @@ CREATE TABLE requests (
     outcome TEXT NOT NULL,
     checksum INTEGER NOT NULL
 ) STRICT;
+
+-- Streamed imports that a caller named by a key, and each line of them that was applied.
+CREATE TABLE imports (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE,
+    used_us INTEGER NOT NULL
+) STRICT;
+CREATE TABLE import_lines (
+    import INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    copy INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    checksum INTEGER NOT NULL,
+    PRIMARY KEY (import, digest, copy)
+) STRICT, WITHOUT ROWID;
+
+-- Which memories may hold a text: a hint, to be compared with the text itself.
+CREATE TABLE text_digests (
+    digest BLOB NOT NULL,
+    id INTEGER NOT NULL,
+    PRIMARY KEY (digest, id)
+) STRICT, WITHOUT ROWID;
 """
 
 _CACHE_KIB = 16 * 1024

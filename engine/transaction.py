@@ -19,7 +19,7 @@ from engine.memory_rows import (
     vector_blob,
 )
 from engine.records import FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
-from engine.row_checksum import is_intact, with_checksum
+from engine.row_checksum import is_intact, row_checksum, with_checksum
 
 _MARKS = ", ".join("?" * len(COLUMNS.split(",")))
 _REMEMBERED_REQUESTS = 2_000
@@ -68,15 +68,16 @@ class Transaction:
         lsn: int,
         memory_id: MemoryId | None = None,
     ) -> MemoryId:
-        """Add a memory; without `memory_id` under a fresh id."""
+        """Add a memory, under a fresh id unless given one; dated `time_us` if not dated."""
         new_id = MemoryId(last_id_of(self._connection) + 1 if memory_id is None else memory_id)
+        created_us = time_us if memory.created_us is None else memory.created_us
         row = with_checksum(
             new_id,
             memory.text,
             memory.source,
             memory.key,
-            time_us,
-            time_us,
+            created_us,
+            created_us if memory.updated_us is None else memory.updated_us,
             json.dumps(memory.metadata, ensure_ascii=False),
             lsn,
         )
@@ -88,13 +89,28 @@ class Transaction:
         return new_id
 
     def replace(
-        self, memory: Memory, vector: FloatVector | None, *, time_us: int, lsn: int
+        self,
+        memory: Memory,
+        vector: FloatVector | None,
+        *,
+        time_us: int,
+        lsn: int,
+        created_us: int | None = None,
     ) -> None:
-        """Overwrite text, source and metadata of an existing memory; `vector` if it changed."""
+        """Overwrite text, source and metadata of an existing memory; `vector` if it changed.
+
+        Args:
+            memory: as it shall be; its times are not looked at.
+            vector: of the new text; None leaves it.
+            time_us: time of this change.
+            lsn: of this change.
+            created_us: a new time of creation; None leaves it.
+        """
         self._delete_metadata_values(memory.id)
-        (created_us,) = self._connection.execute(
-            "SELECT created_us FROM memories WHERE id = ?", (memory.id,)
-        ).fetchone()
+        if created_us is None:
+            (created_us,) = self._connection.execute(
+                "SELECT created_us FROM memories WHERE id = ?", (memory.id,)
+            ).fetchone()
         row = with_checksum(
             memory.id,
             memory.text,
@@ -152,8 +168,27 @@ class Transaction:
             raise RottenRowError(f"the outcome of write {row[0]} is not as it was written")
         return row[2] if row else None
 
-    def remember_outcome(self, request_id: str, outcome: str) -> None:
-        """Keep a write's outcome beside it, and forget those of long ago."""
+    def remember_outcome(
+        self, request_id: str, outcome: str, *, replaces: str | None = None
+    ) -> None:
+        """Keep a write's outcome beside it, and forget those of long ago.
+
+        Args:
+            request_id: of the write.
+            outcome: as JSON.
+            replaces: id of an earlier write whose outcome nobody will ask for again; it is
+                forgotten instead of one of long ago.
+        """
+        if replaces is not None:
+            row = self._connection.execute(
+                "DELETE FROM requests WHERE request_id = ? RETURNING number", (replaces,)
+            ).fetchone()
+            if row is not None:
+                self._connection.execute(
+                    "INSERT INTO requests VALUES (?, ?, ?, ?)",
+                    with_checksum(row[0], request_id, outcome),
+                )
+                return
         number = self._last_request() + 1
         self._connection.execute(
             "INSERT INTO requests VALUES (?, ?, ?, ?)", with_checksum(number, request_id, outcome)
@@ -182,3 +217,65 @@ class Transaction:
             "SELECT id FROM memories WHERE source = ? AND key = ?", (source, key)
         ).fetchone()
         return row[0] if row else None
+
+    # Imports that are sent again
+
+    def use_import(self, key: str, *, time_us: int) -> int:
+        """The number of the import with this key, noting that it is in use."""
+        (number,) = self._connection.execute(
+            "INSERT INTO imports (key, used_us) VALUES (?, ?) "
+            "ON CONFLICT (key) DO UPDATE SET used_us = excluded.used_us RETURNING number",
+            (key, time_us),
+        ).fetchone()
+        return int(number)
+
+    def take_import_line(self, number: int, digest: bytes, *, attempt: int) -> str | None:
+        """The outcome of a line that an earlier attempt applied; each is given out once."""
+        row = self._connection.execute(
+            "SELECT * FROM import_lines "
+            "WHERE import = ? AND digest = ? AND attempt <> ? ORDER BY copy LIMIT 1",
+            (number, digest, attempt),
+        ).fetchone()
+        if row is None:
+            return None
+        if not is_intact(row):
+            raise RottenRowError(f"a line of import {number} is not as it was written")
+        *_, copy, _, outcome, _ = row
+        self._connection.execute(
+            "UPDATE import_lines SET (attempt, checksum) = (?, ?) "
+            "WHERE import = ? AND digest = ? AND copy = ?",
+            (
+                attempt,
+                row_checksum((number, digest, copy, attempt, outcome)),
+                number,
+                digest,
+                copy,
+            ),
+        )
+        return str(outcome)
+
+    def add_import_line(self, number: int, digest: bytes, *, attempt: int, outcome: str) -> None:
+        """Remember a line that was applied."""
+        (copy,) = self._connection.execute(
+            "SELECT coalesce(max(copy) + 1, 0) FROM import_lines WHERE import = ? AND digest = ?",
+            (number, digest),
+        ).fetchone()
+        self._connection.execute(
+            "INSERT INTO import_lines VALUES (?, ?, ?, ?, ?, ?)",
+            with_checksum(number, digest, copy, attempt, outcome),
+        )
+
+    def forget_imports(self, *, before_us: int, max_lines: int) -> None:
+        """Forget an import not used since `before_us`, a part of its lines at a time."""
+        row = self._connection.execute(
+            "SELECT number FROM imports WHERE used_us < ? LIMIT 1", (before_us,)
+        ).fetchone()
+        if row is None:
+            return
+        forgotten = self._connection.execute(
+            "DELETE FROM import_lines WHERE (import, digest, copy) IN "
+            "(SELECT import, digest, copy FROM import_lines WHERE import = ? LIMIT ?)",
+            (row[0], max_lines),
+        )
+        if forgotten.rowcount < max_lines:
+            self._connection.execute("DELETE FROM imports WHERE number = ?", row)

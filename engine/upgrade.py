@@ -16,7 +16,7 @@ from pathlib import Path
 from engine.durable_files import fsync_directory, fsync_file, translating_os_errors
 from engine.errors import StoreCorruptError
 from engine.memory_rows import last_id_of, set_meta
-from engine.row_checksum import CHECKED_TABLES, with_checksum
+from engine.row_checksum import with_checksum
 from engine.schema import (
     FORMAT_VERSION,
     check_format,
@@ -25,6 +25,8 @@ from engine.schema import (
     translating_sqlite_errors,
 )
 from engine.soundness import check_sound
+
+_TABLES_OF_FORMAT_1 = ("meta", "memories", "embeddings", "tombstones", "requests")
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ def upgrade(database: Path) -> None:
 
 def _copy(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     new.execute("BEGIN")
-    for table in CHECKED_TABLES:
+    for table in _TABLES_OF_FORMAT_1:
         rows: Iterator[tuple[object, ...]] = old.execute(f"SELECT * FROM {table}")
         first = next(rows, None)
         if first is not None:

@@ -94,7 +94,8 @@ def test_a_second_launcher_for_the_same_data_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_runtime_directory_that_others_can_read_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "runtime").mkdir(mode=0o755)
+    (tmp_path / "runtime").mkdir()
+    (tmp_path / "runtime").chmod(0o755)
     with pytest.raises(LauncherError, match="private"):
         RuntimeDir.open(tmp_path / "runtime")
 
