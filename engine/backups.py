@@ -42,8 +42,8 @@ from engine.records import BackupCheck, BackupSummary
 
 MANIFEST_NAME = "manifest.json"
 
-BackupKind = Literal["automatic", "requested", "safety"]
-"""After writes; by someone's wish; before a restore, a build or the like."""
+BackupKind = Literal["automatic", "requested", "scheduled", "safety"]
+"""After writes; by someone's wish; by the clock; before a restore, a build or the like."""
 
 _FORMAT = 1
 _VERIFIED_NAME = "verified"
