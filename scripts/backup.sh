@@ -52,7 +52,7 @@ ask() {
 
 # field EXPRESSION JSON: what a Python expression makes of a document.
 field() {
-  printf '%s' "$2" | "$python" -c "import json, sys; answer = json.load(sys.stdin); print($1)" \
+  printf '%s' "$2" | "$python" -IS -c "import json, sys; answer = json.load(sys.stdin); print($1)" \
     2>/dev/null || fail "the answer of $FAISS_URL is not one of FAISS Memory: ${2:0:300}"
 }
 

@@ -66,7 +66,7 @@ open_log() {
 take_lock() {
   local status=0
   exec 9>>"$BACKUP_DIR/.$1.lock"
-  "$python" -c '
+  "$python" -IS -c '
 import fcntl, sys
 try:
     fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -94,7 +94,7 @@ sha256_of() {
 
 # manifest_files DIRECTORY: "sha256 name" for each file of the backup in it.
 manifest_files() {
-  "$python" -c '
+  "$python" -IS -c '
 import json, re, sys
 try:
     with open(sys.argv[1], encoding="utf-8") as manifest:
