@@ -45,8 +45,8 @@ from engine.upgrade import upgrade
 
 MANIFEST_NAME = "manifest.json"
 
-BackupKind = Literal["automatic", "requested", "safety"]
-"""After writes; by someone's wish; before a restore, a build or the like."""
+BackupKind = Literal["automatic", "requested", "scheduled", "safety"]
+"""After writes; by someone's wish; by the clock; before a restore, a build or the like."""
 
 _FORMAT = 2
 """2 brought the manifest's own checksum."""

@@ -96,6 +96,8 @@ class IndexOptions:
     max_backups: int = 10
     """Automatic backups kept; 0 makes none."""
     max_requested_backups: int = 100
+    max_scheduled_backups: int = 48
+    """Those with the prefix `scheduled`: a day of half hours. They push out no other."""
     max_safety_backups: int = 10
     """Those made before a restore, a build or the like."""
     backup_pause_s: float = 0.5
@@ -136,6 +138,7 @@ class MemoryIndex:
                 keep={
                     "automatic": options.max_backups,
                     "requested": options.max_requested_backups,
+                    "scheduled": options.max_scheduled_backups,
                     "safety": options.max_safety_backups,
                 },
                 deltas_share=options.deltas_share,
@@ -445,7 +448,7 @@ class MemoryIndex:
 
     def backup(self, prefix: str) -> BackupSummary:
         """Back up the store as it is now; writes go on meanwhile."""
-        return self._back_up(prefix, "requested")
+        return self._back_up(prefix, "scheduled" if prefix == "scheduled" else "requested")
 
     def _back_up(self, prefix: str, kind: BackupKind) -> BackupSummary:
         with self._backup_lock:

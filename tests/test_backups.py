@@ -132,3 +132,13 @@ def test_a_failed_automatic_backup_is_tried_again() -> None:
     assert succeeded.wait(timeout=30)
     auto.close()
     assert len(attempts) == 2
+
+
+def test_scheduled_backups_push_out_only_each_other(tmp_path: Path) -> None:
+    index = open_with_deltas(tmp_path, max_scheduled_backups=2)
+    kept = [index.backup("manual").name]
+    for n in range(4):
+        add(index, f"text {n}")
+        kept.append(index.backup("scheduled").name)
+    assert sorted(b.name for b in index.backups()) == sorted([kept[0], *kept[-2:]])
+    index.close()

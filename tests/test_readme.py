@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import httpx
 import pytest
@@ -38,6 +39,14 @@ NOT_RUN = {
     "make check": "runs before the tests",
     "make bench": "takes minutes",
     "make lock": "resolves dependencies from the network",
+    "scripts/install-cron.sh install": "changes the crontab; test_install_cron has one of its own",
+    "scripts/install-cron.sh status": "the same",
+    "scripts/install-cron.sh uninstall": "the same",
+    "scripts/install-cron.sh install --systemd": "the same",
+    "sudo apt-get install rclone": "installs a package",
+    "export GDRIVE_ACCOUNT=you@gmail.com": "wants an account; test_remote has a folder instead",
+    "scripts/backup-gdrive.sh --setup": "the same",
+    "scripts/backup-gdrive.sh --force": "the same",
     ".venv/bin/python -m scripts.reembed": "wants the service stopped; run by a test of its own",
 }
 """Commands that the tests do not run as they stand, and why."""
@@ -50,6 +59,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         # The reader's checkout: here are the virtual environment and the data.
         (service.workspace_dir / ".venv").symlink_to(sys.prefix)
         (service.workspace_dir / "data").symlink_to(service.data_dir)
+        (service.workspace_dir / "scripts").symlink_to(ROOT / "scripts")
         yield service
 
 
@@ -86,7 +96,14 @@ class Reader:
         """Ours without settings: a command must never find the developer's own memories."""
         settings = {name.upper() for name in Settings.model_fields}
         kept = {name: value for name, value in os.environ.items() if name not in settings}
-        return {**kept, "HOME": str(self._service.workspace_dir), "NO_PROXY": "*", "no_proxy": "*"}
+        return {
+            **kept,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # rclone is there
+            "HOME": str(self._service.workspace_dir),
+            "FAISS_URL": self._service.base_url,
+            "NO_PROXY": "*",
+            "no_proxy": "*",
+        }
 
     def _here(self, commands: str) -> str:
         for shown, real in self._names.items():
@@ -140,6 +157,14 @@ def test_every_tool_is_documented_with_its_arguments() -> None:
 def test_every_setting_is_documented() -> None:
     names = [name.upper() for name in Settings.model_fields]
     assert sorted(first_cells(TEXT, "Settings")) == sorted(names)
+
+
+def test_every_setting_of_the_scripts_is_documented_and_explained() -> None:
+    documented = first_cells(TEXT, "Scheduled snapshots")
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "scripts").glob("*.sh"))
+    assert set(documented) == set(re.findall(r'"\$\{([A-Z_]+):=', source))
+    for name in documented:
+        assert re.search(rf"^  {name} ", source, re.M), f"--help lacks {name}"
 
 
 def test_defaults_are_those_documented() -> None:
