@@ -26,11 +26,15 @@ from engine.verification import problems_of
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 console = Console(highlight=False, soft_wrap=True)
 
+CHECK = functools.partial(problems_of, exact_below=20_000)
+"""What a backup is put through."""
+
 DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
 
 
 @contextmanager
-def _locked(data_dir: Path | None) -> Iterator[tuple[Path, Backups]]:
+def locked(data_dir: Path | None) -> Iterator[tuple[Path, Backups]]:
+    """A data directory that no service uses, and its backups; says so and ends if one does."""
     try:
         directory = data_dir or load_settings().data_dir
         if not directory.is_dir():
@@ -46,7 +50,7 @@ def _locked(data_dir: Path | None) -> Iterator[tuple[Path, Backups]]:
 @app.command()
 def backups(data_dir: DataDir = None) -> None:
     """List the backups, newest first."""
-    with _locked(data_dir) as (_, found):
+    with locked(data_dir) as (_, found):
         for summary in found.summaries():
             console.print(f"{summary.name}  {summary.total_memories} memories")
 
@@ -57,11 +61,10 @@ def verify(
     data_dir: DataDir = None,
 ) -> None:
     """Check that backups can be restored: hashes, integrity, counts, and a search."""
-    check = functools.partial(problems_of, exact_below=20_000)
     n_bad = 0
-    with _locked(data_dir) as (_, found):
+    with locked(data_dir) as (_, found):
         for each in [name] if name else [summary.name for summary in found.summaries()]:
-            problems = found.verify(each, check).problems
+            problems = found.verify(each, CHECK).problems
             n_bad += bool(problems)
             console.print(f"{each}: {'; '.join(problems) or 'ok'}")
     raise typer.Exit(1 if n_bad else 0)
@@ -72,7 +75,7 @@ def restore(
     name: Annotated[str, typer.Argument(help="As `backups` lists it.")], data_dir: DataDir = None
 ) -> None:
     """Put a backup in the store's place; the database before is kept."""
-    with _locked(data_dir) as (directory, found):
+    with locked(data_dir) as (directory, found):
         aside = restore_offline(directory, found, name)
     console.print(f"Restored {name}." + (f" What was there is in {aside}." if aside else ""))
 
@@ -80,7 +83,7 @@ def restore(
 @app.command()
 def rebuild(data_dir: DataDir = None) -> None:
     """Forget the cached indexes, so that the next start builds them from the store."""
-    with _locked(data_dir) as (directory, _):
+    with locked(data_dir) as (directory, _):
         forget_indexes(directory)
     console.print("The next start reads every memory again.")
 
@@ -88,7 +91,7 @@ def rebuild(data_dir: DataDir = None) -> None:
 @app.command()
 def doctor(data_dir: DataDir = None) -> None:
     """Say what is wrong with a data directory and which command mends it."""
-    with _locked(data_dir) as (directory, found):
+    with locked(data_dir) as (directory, found):
         findings = list(examine(directory, found))
     for finding in findings:
         console.print(f"[bold red]{finding.problem}[/]\n  {finding.remedy}")
