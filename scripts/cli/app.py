@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from scripts.cli import (
-    backup_commands,
-    exporting,
-    file_commands,
-    import_command,
-    memory_commands,
-    offline,
-)
 from scripts.cli.errors import CliError
 from scripts.cli.terminal import complain
 
@@ -28,9 +21,42 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no service answers,
 4 nothing found, 130 interrupted.
 """
 
+COMMANDS = {
+    "serve": "offline:serve",
+    "status": "memory_commands:status",
+    "add": "memory_commands:add",
+    "search": "memory_commands:search",
+    "list": "memory_commands:list_memories",
+    "delete": "memory_commands:delete",
+    "import": "import_command:import_memories",
+    "export": "exporting:export",
+    "build": "file_commands:build",
+    "watch": "file_commands:watch",
+    "backup": "backup_commands:backup",
+    "restore": "backup_commands:restore",
+    "verify": "backup_commands:verify",
+    "doctor": "offline:doctor",
+}
+"""Module and function of each, in the order of the help."""
+
 
 class _Group(TyperGroup):
-    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 (typer's own context, which it does not export)
+    """Makes a command when it is asked for: making all of them takes longer than a search."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 (typer exports no context type)
+        """Names of the commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 (the same)
+        """The command of a name; None when there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, function = COMMANDS[cmd_name].split(":")
+        one = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        one.command(cmd_name)(getattr(importlib.import_module(f"scripts.cli.{module}"), function))
+        return typer.main.get_command(one)
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 (the same)
         """Run a command; what it raises becomes a sentence and an exit code."""
         try:
             return super().invoke(ctx)
@@ -41,20 +67,10 @@ class _Group(TyperGroup):
 
 app = typer.Typer(cls=_Group, help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
 
-app.command()(offline.serve)
-app.command()(memory_commands.status)
-app.command()(memory_commands.add)
-app.command()(memory_commands.search)
-app.command("list")(memory_commands.list_memories)
-app.command()(memory_commands.delete)
-app.command("import")(import_command.import_memories)
-app.command()(exporting.export)
-app.command()(file_commands.build)
-app.command()(file_commands.watch)
-app.command()(backup_commands.backup)
-app.command()(backup_commands.restore)
-app.command()(backup_commands.verify)
-app.command()(offline.doctor)
+
+@app.callback()
+def _group() -> None:
+    pass
 
 
 def main() -> None:
