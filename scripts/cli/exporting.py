@@ -26,7 +26,7 @@ from scripts.cli.options import (
     service_at,
 )
 from scripts.cli.progress import Progress, progress
-from scripts.cli.terminal import note, print_json
+from scripts.cli.terminal import counted, note, print_json
 
 _TOLD_EVERY = 500
 
@@ -69,7 +69,7 @@ def export(
     if as_json:
         print_json({"success": True, "count": n_memories, "path": str(output)})
     elif output is not None:
-        note(f"{n_memories:,} memories in {output}")
+        note(f"{counted(n_memories, 'memory')} in {output}")
 
 
 def _copy(answer: http.client.HTTPResponse, file: IO[bytes], shown: Progress, url: str) -> int:

@@ -10,7 +10,7 @@ import typer
 from scripts.cli.errors import UsageError
 from scripts.cli.options import DEFAULT_URL, AsJson, Url, Yes, service_at
 from scripts.cli.service import Json, Service
-from scripts.cli.terminal import confirm, note, one_line, print_json, say
+from scripts.cli.terminal import confirm, counted, note, one_line, print_json, say
 
 
 def build(
@@ -105,7 +105,8 @@ def _source(path: str, workspace: Path | None) -> str:
 def report_build(answer: Json) -> None:
     """Say what a build changed."""
     say(
-        f"{answer['files_processed']:,} files: {answer['memories_added']:,} passages added, "
+        f"{counted(answer['files_processed'], 'file')}: "
+        f"{counted(answer['memories_added'], 'passage')} added, "
         f"{answer.get('memories_removed', 0):,} removed, {answer.get('unchanged', 0):,} unchanged"
     )
     for skipped in answer.get("skipped", []):

@@ -18,7 +18,7 @@ from scripts.cli.readers.records import Options
 from scripts.cli.reading import Reading
 from scripts.cli.sending import Sender, parts_of
 from scripts.cli.service import Service
-from scripts.cli.terminal import note, one_line, print_json, say
+from scripts.cli.terminal import counted, note, one_line, print_json, say
 
 _SHOWN_IN_DRY_RUN = 20
 
@@ -89,7 +89,7 @@ def import_memories(
         deduplicate = not (is_empty and all(is_export(file) for file in files))
     journal = Journal(path, deduplicate=deduplicate)
     if journal.n_before:
-        note(f"Continuing after {journal.n_before:,} memories that are in already.")
+        note(f"Continuing after {counted(journal.n_before, 'memory')} that are in already.")
     complete = False
     try:
         tally = _send_all(service, reading, journal)
@@ -153,7 +153,7 @@ def _show(reading: Reading) -> None:
         elif n_memories <= _SHOWN_IN_DRY_RUN:
             say(f"{one_line(memory.line['source'])} — {one_line(memory.line['text'])}")
     if not reading.as_json:
-        note(f"{n_memories:,} memories would be sent.")
+        note(f"{counted(n_memories, 'memory')} would be sent.")
     if reading.n_unreadable:
         raise CliError(f"{reading.n_unreadable:,} could not be read; see above.")
 

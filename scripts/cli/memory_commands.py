@@ -22,7 +22,7 @@ from scripts.cli.options import (
     service_at,
 )
 from scripts.cli.service import Json, Service
-from scripts.cli.terminal import confirm, day, heading, note, one_line, print_json, say
+from scripts.cli.terminal import confirm, counted, day, heading, note, one_line, print_json, say
 
 _PAGE = 100
 _DELETED_AT_ONCE = 1000
@@ -150,7 +150,7 @@ def list_memories(
             else:
                 say(f"[{memory['id']}] {one_line(memory['source'])} — {one_line(memory['text'])}")
     if not as_json:
-        note(f"{n_shown:,} of {page['total']:,} memories" if n_shown else "No memories.")
+        note(f"{n_shown:,} of {counted(page['total'], 'memory')}" if n_shown else "No memories.")
 
 
 def pages(service: Service, *, limit: int | None = None, **where: object) -> Iterator[Json]:
@@ -188,17 +188,17 @@ def delete(
     if as_json:
         print_json(answer)
     else:
-        say(f"Deleted {_count(answer['deleted_count'])}")
+        say(f"Deleted {counted(answer['deleted_count'], 'memory')}")
     if missing := answer.get("missing"):
         listed = ", ".join(map(str, missing[:20])) + (" …" if len(missing) > 20 else "")
-        raise CliError(f"{_count(len(missing))} did not exist: {listed}")
+        raise CliError(f"{counted(len(missing), 'memory')} did not exist: {listed}")
 
 
 def _delete_source(service: Service, source: str, *, yes: bool) -> Json:
     total = service.get("/memories", source=source, limit=1)["total"]
     if not total:
         raise NothingFoundError(f"No memory has a source that contains {source!r}.")
-    confirm(f"Delete {_count(total)} whose source contains {source!r}?", yes=yes)
+    confirm(f"Delete {counted(total, 'memory')} whose source contains {source!r}?", yes=yes)
     return service.post("/memory/delete-by-source", {"source_pattern": source})
 
 
@@ -211,7 +211,7 @@ def _delete_ids(service: Service, ids: list[int], *, yes: bool) -> Json:
                 raise
             return {"success": True, "deleted_count": 0, "missing": ids}
         return {"success": True, "deleted_count": 1, "missing": []}
-    confirm(f"Delete {_count(len(ids))}?", yes=yes)
+    confirm(f"Delete {counted(len(ids), 'memory')}?", yes=yes)
     return delete_all(service, ids)
 
 
@@ -225,10 +225,6 @@ def delete_all(service: Service, ids: list[int]) -> Json:
         deleted += answer["deleted_count"]
         missing += answer["missing"]
     return {"success": True, "deleted_count": deleted, "missing": missing}
-
-
-def _count(n: int) -> str:
-    return "1 memory" if n == 1 else f"{n:,} memories"
 
 
 def _json_object(text: str | None) -> dict[str, Any] | None:

@@ -55,8 +55,12 @@ class Service:
             UsageError: `url` is no HTTP address.
         """
         self._base = url.strip().rstrip("/")
-        parts = urlsplit(self._base)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(self._base)
+            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # brackets or a port that make no sense
+            valid = False
+        if not valid:
             raise UsageError(f"{url!r} is no address; expected one like http://localhost:8900")
         if parts.username or parts.password:
             raise UsageError("the address must hold no name or password; use FAISS_API_KEY")
@@ -151,7 +155,10 @@ class Service:
                 time.sleep(min(max(pause_s, asked_s), remaining_s))
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             except (OSError, http.client.HTTPException) as exc:
-                self._unreachable(exc)
+                # An answer that was lost can be asked for again: every write carries its key.
+                if not _is_lost(exc) or time.monotonic() >= deadline:
+                    self._unreachable(exc)
+                time.sleep(pause_s)
 
     def _unreachable(self, exc: Exception) -> NoReturn:
         cause = exc.reason if isinstance(exc, urllib.error.URLError) else exc
@@ -163,6 +170,11 @@ class Service:
         raise UnreachableError(
             f"The service at {self.url} does not answer ({reason}). {advice}"
         ) from exc
+
+
+def _is_lost(exc: Exception) -> bool:
+    cause = exc.reason if isinstance(exc, urllib.error.URLError) else exc
+    return isinstance(cause, ConnectionResetError | BrokenPipeError)
 
 
 def _query(params: Json) -> str:

@@ -83,6 +83,13 @@ def confirm(question: str, *, yes: bool) -> None:
         raise CliError("Nothing was changed.")
 
 
+def counted(n: int, noun: str) -> str:
+    """A number of things, in English."""
+    if n == 1:
+        return f"1 {noun}"
+    return f"{n:,} {noun[:-1]}ies" if noun.endswith("y") else f"{n:,} {noun}s"
+
+
 def day(timestamp: str) -> str:
     """A time of the service in this machine's zone, to the minute."""
     return datetime.fromisoformat(timestamp).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -23,7 +23,7 @@ from scripts.cli.readers.records import Memory, Options, Unreadable
 from scripts.cli.readers.text_files import read_text
 from scripts.cli.sending import Sender, parts_of
 from scripts.cli.service import Service
-from scripts.cli.terminal import note, print_json, say
+from scripts.cli.terminal import counted, note, print_json, say
 
 _CHUNK_SOURCE = re.compile(r"(?s)(.*):chunk_\d+")
 _FILES_AT_ONCE = 200
@@ -265,4 +265,6 @@ def _tell(name: str, *, sent: int, removed: int, as_json: bool) -> None:
     if as_json:
         print_json({"type": "file", "file": name, "sent": sent, "removed": removed})
     else:
-        say(f"{name}: {sent} passages sent, {removed} removed")
+        done = [f"{counted(sent, 'passage')} sent"] if sent else []
+        done += [f"{counted(removed, 'passage')} removed"] if removed else []
+        say(f"{name}: {', '.join(done)}")
