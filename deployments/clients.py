@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from engine.exports import ExportFacts
+from engine.imports import ImportAttempt, ImportOutcome
 from engine.records import (
     AddOutcome,
     BackupCheck,
@@ -68,6 +70,26 @@ class IndexClient(Protocol):
         self, memories: Sequence[NewMemory], embeddings: FloatMatrix, *, request_id: str
     ) -> list[AddOutcome]:
         """Add all or none. Durable and visible to searches when this returns."""
+
+    async def ingest(
+        self,
+        memories: Sequence[NewMemory],
+        embeddings: FloatMatrix,
+        *,
+        request_id: str,
+        after: str | None,
+        attempt: ImportAttempt | None,
+    ) -> list[ImportOutcome]:
+        """Apply lines of an import in order; `after` is the request before it in the stream."""
+
+    async def begin_export(self, where: MemoryFilter, *, with_embeddings: bool) -> ExportFacts:
+        """Open an export as of now."""
+
+    async def read_export(self, export_id: str, n: int) -> bytes:
+        """The next memories of an export as NDJSON, at most n; empty at its end."""
+
+    async def end_export(self, export_id: str) -> None:
+        """Close an export before its end."""
 
     async def upsert(
         self, memory: NewMemory, embedding: FloatVector, *, request_id: str

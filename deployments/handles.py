@@ -19,6 +19,8 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 
 from engine.errors import EngineError, NotReadyError, OverloadedError
+from engine.exports import ExportFacts
+from engine.imports import ImportAttempt, ImportOutcome
 from engine.records import (
     AddOutcome,
     BackupCheck,
@@ -143,6 +145,36 @@ class ServeIndexClient:
         return await self._calls.answer(
             lambda: self._handle.add.remote(memories, embeddings, request_id=request_id)
         )
+
+    async def ingest(
+        self,
+        memories: Sequence[NewMemory],
+        embeddings: FloatMatrix,
+        *,
+        request_id: str,
+        after: str | None,
+        attempt: ImportAttempt | None,
+    ) -> list[ImportOutcome]:
+        """Apply lines of an import in order."""
+        return await self._calls.answer(
+            lambda: self._handle.ingest.remote(
+                memories, embeddings, request_id=request_id, after=after, attempt=attempt
+            )
+        )
+
+    async def begin_export(self, where: MemoryFilter, *, with_embeddings: bool) -> ExportFacts:
+        """Open an export as of now."""
+        return await self._calls.answer(
+            lambda: self._handle.begin_export.remote(where, with_embeddings=with_embeddings)
+        )
+
+    async def read_export(self, export_id: str, n: int) -> bytes:
+        """The next memories of an export as NDJSON, at most n; empty at its end."""
+        return await self._calls.answer(lambda: self._handle.read_export.remote(export_id, n))
+
+    async def end_export(self, export_id: str) -> None:
+        """Close an export before its end."""
+        await self._calls.answer(lambda: self._handle.end_export.remote(export_id))
 
     async def upsert(
         self, memory: NewMemory, embedding: FloatVector, *, request_id: str

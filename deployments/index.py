@@ -10,9 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from deployments import rendering
 from deployments.logs import configure_logging
 from deployments.settings import Settings
 from engine.errors import OverloadedError
+from engine.exports import ExportFacts
+from engine.imports import ImportAttempt, ImportOutcome
 from engine.memory_index import IndexOptions, MemoryIndex
 from engine.records import (
     AddOutcome,
@@ -137,6 +140,40 @@ class IndexReplica:
         return await asyncio.wrap_future(
             self._index.add(memories, embeddings, request_id=request_id)
         )
+
+    async def ingest(
+        self,
+        memories: Sequence[NewMemory],
+        embeddings: FloatMatrix,
+        *,
+        request_id: str,
+        after: str | None,
+        attempt: ImportAttempt | None,
+    ) -> list[ImportOutcome]:
+        """Apply lines of an import in order."""
+        return await asyncio.wrap_future(
+            self._index.ingest(
+                memories, embeddings, request_id=request_id, after=after, attempt=attempt
+            )
+        )
+
+    async def begin_export(self, where: MemoryFilter, *, with_embeddings: bool) -> ExportFacts:
+        """Open an export as of now."""
+        return await self._run_slow(
+            functools.partial(self._index.begin_export, where, with_embeddings=with_embeddings)
+        )
+
+    async def read_export(self, export_id: str, n: int) -> bytes:
+        """The next memories of an export as NDJSON."""
+
+        def read() -> bytes:
+            return b"".join(map(rendering.exported, self._index.read_export(export_id, n)))
+
+        return await self._run_slow(read)
+
+    async def end_export(self, export_id: str) -> None:
+        """Close an export before its end."""
+        await self._run_slow(functools.partial(self._index.end_export, export_id))
 
     async def upsert(
         self, memory: NewMemory, embedding: FloatVector, *, request_id: str

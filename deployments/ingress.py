@@ -11,6 +11,7 @@ from deployments import (
     routes_operations,
     routes_search,
     routes_sync,
+    routes_transfer,
 )
 from deployments.clients import EmbedderClient, IndexClient
 from deployments.docs_page import install_docs_pages
@@ -20,7 +21,7 @@ from deployments.ingress_settings import IngressSettings
 from deployments.metrics import IngressMetrics
 from deployments.openapi import TITLE, install_openapi
 from deployments.request_log import RequestLog
-from deployments.services import Services
+from deployments.services import ImportGate, Services
 
 
 def create_app(settings: IngressSettings, embedder: EmbedderClient, index: IndexClient) -> FastAPI:
@@ -38,7 +39,11 @@ def create_app(settings: IngressSettings, embedder: EmbedderClient, index: Index
         version=settings.version, model_name=settings.model_name, replica=settings.replica
     )
     app.state.services = Services(
-        settings=settings, embedder=embedder, index=index, metrics=metrics
+        settings=settings,
+        embedder=embedder,
+        index=index,
+        metrics=metrics,
+        imports=ImportGate(settings.import_embed_concurrency),
     )
     for routes in (
         routes_search,
@@ -47,6 +52,7 @@ def create_app(settings: IngressSettings, embedder: EmbedderClient, index: Index
         routes_builds,
         routes_backups,
         routes_sync,
+        routes_transfer,
     ):
         app.include_router(routes.router)
     install_docs_pages(app)

@@ -33,3 +33,7 @@ class IngressSettings:
     """Texts handed to the embedding pool in one call by bulk work."""
     embed_concurrency: int = 4
     """Slices of one request that may be with the embedding pool at the same time."""
+    max_import_streams: int = 8
+    """Imports that may run at the same time; each holds some megabytes."""
+    import_embed_concurrency: int = 3
+    """Chunks of all imports together that may be with the embedding pool at the same time."""

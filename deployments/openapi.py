@@ -22,6 +22,7 @@ _PROBLEMS = {
     404: "Not found",
     409: "The backup is broken",
     413: "The body is too large",
+    415: "The Content-Encoding cannot be read",
     429: "Overloaded; try again",
     503: "Not ready yet; try again",
     507: "The disk is full; nothing was changed",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
+from pydantic_core import to_json
+
 from engine.records import BackupSummary, DedupeReport, Memory, SearchHit
+from engine.snapshot import ExportedMemory
 
 Json = dict[str, Any]
 
@@ -29,6 +33,14 @@ def memory(record: Memory) -> Json:
         "updated_at": record.updated_at,
         "key": record.key,
     }
+
+
+def exported(found: ExportedMemory) -> bytes:
+    """A line of an export: MEM, and its embedding when that was asked for."""
+    shown = memory(found.memory)
+    if found.vector is not None:
+        shown["embedding"] = base64.b64encode(found.vector).decode()
+    return to_json(shown) + b"\n"
 
 
 def hit(found: SearchHit) -> Json:

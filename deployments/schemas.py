@@ -110,12 +110,14 @@ def microseconds(instant: datetime | None) -> int | None:
     return (instant - _EPOCH) // timedelta(microseconds=1)
 
 
-class _Input(BaseModel):
+class Input(BaseModel):
+    """A body, or a line of one."""
+
     # "NaN" in quotes would pass for a number.
     model_config = ConfigDict(allow_inf_nan=False)
 
 
-class SearchRequest(_Input):
+class SearchRequest(Input):
     """A search."""
 
     query: Annotated[str, _text(10_000, "What to look for, in plain words."), Visible]
@@ -140,13 +142,13 @@ class SearchRequest(_Input):
         )
 
 
-class BatchSearchRequest(_Input):
+class BatchSearchRequest(Input):
     """Several searches at once."""
 
     queries: list[SearchRequest] = Field(min_length=1, max_length=100)
 
 
-class AddRequest(_Input):
+class AddRequest(Input):
     """A memory to add."""
 
     text: MemoryText
@@ -155,7 +157,7 @@ class AddRequest(_Input):
     deduplicate: LaxBool = Field(True, description="Skip it when a very similar memory exists.")
 
 
-class AddBatchItem(_Input):
+class AddBatchItem(Input):
     """One memory of a batch."""
 
     text: MemoryText
@@ -164,7 +166,7 @@ class AddBatchItem(_Input):
     deduplicate: LaxBool | None = Field(None, description="Wins over the batch's own.")
 
 
-class AddBatchRequest(_Input):
+class AddBatchRequest(Input):
     """Memories to add, all or none."""
 
     memories: list[AddBatchItem] = Field(min_length=1, max_length=500)
@@ -173,7 +175,7 @@ class AddBatchRequest(_Input):
     )
 
 
-class UpsertRequest(_Input):
+class UpsertRequest(Input):
     """A memory to add, or to put in the place of the one with this source and key."""
 
     text: MemoryText
@@ -182,7 +184,7 @@ class UpsertRequest(_Input):
     metadata: Metadata | None = None
 
 
-class PatchRequest(_Input):
+class PatchRequest(Input):
     """The fields of a memory to change; an absent or null one stays."""
 
     text: MemoryText | None = None
@@ -190,7 +192,7 @@ class PatchRequest(_Input):
     metadata: Metadata | None = None
 
 
-class DeleteBySourceRequest(_Input):
+class DeleteBySourceRequest(Input):
     """Which memories to delete by source."""
 
     source_pattern: str = Field(
@@ -198,27 +200,27 @@ class DeleteBySourceRequest(_Input):
     )
 
 
-class DeleteBatchRequest(_Input):
+class DeleteBatchRequest(Input):
     """Which memories to delete by id."""
 
     ids: list[MemoryNumber] = Field(min_length=1, max_length=1000)
 
 
-class IsNovelRequest(_Input):
+class IsNovelRequest(Input):
     """A text to compare with what is stored."""
 
     text: MemoryText
     threshold: UnitFloat = Field(0.88, description="Novel below this similarity.")
 
 
-class DeduplicateRequest(_Input):
+class DeduplicateRequest(Input):
     """What counts as a duplicate, and whether to remove them."""
 
     threshold: UpperHalfFloat = Field(0.90, description="Least cosine of duplicates.")
     dry_run: LaxBool = Field(True, description="Only report.")
 
 
-class BuildRequest(_Input):
+class BuildRequest(Input):
     """Which workspace files to read."""
 
     sources: list[Annotated[str, AfterValidator(_no_nul), Field(max_length=4096)]] | None = Field(
@@ -229,13 +231,13 @@ class BuildRequest(_Input):
     replace_all: LaxBool = Field(False, description="Remove every other memory too.")
 
 
-class BackupNameRequest(_Input):
+class BackupNameRequest(Input):
     """Which backup."""
 
     backup_name: str = Field(min_length=1, max_length=200)
 
 
-class ListQuery(_Input):
+class ListQuery(Input):
     """Which memories to list."""
 
     offset: int = Field(0, ge=0, le=MAX_ID)
@@ -251,6 +253,39 @@ class ListQuery(_Input):
         description="`next_cursor` of the page before; wins over offset.",
         json_schema_extra={"pattern": r"^[0-9]{1,15}$"},  # another one is a 400 of the index
     )
+
+    def where(self) -> MemoryFilter:
+        """The filter part of the query."""
+        return MemoryFilter(
+            source=self.source or None,
+            source_prefix=self.source_prefix or None,
+            since_us=microseconds(self.since),
+            until_us=microseconds(self.until),
+        )
+
+
+class ImportQuery(Input):
+    """How a stream is imported."""
+
+    on_error: Literal["continue", "stop"] = Field(
+        "continue", description="Whether a line with an error stops the import."
+    )
+    deduplicate: bool = Field(True, description="Skip what is very similar to a stored memory.")
+    report: Literal["all", "errors"] = Field(
+        "all",
+        description="errors: leave out the answers of lines that have none. For clients that "
+        "cannot read while they send.",
+    )
+
+
+class ExportQuery(Input):
+    """Which memories to export."""
+
+    source: SourceFilter = None
+    source_prefix: SourcePrefix = None
+    since: Instant | None = None
+    until: Instant | None = None
+    embeddings: bool = Field(False, description="With the embedding of each: base64, float32.")
 
     def where(self) -> MemoryFilter:
         """The filter part of the query."""

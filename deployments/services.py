@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -24,6 +25,24 @@ class LastCount:
     value: int | None = None
 
 
+class ImportGate:
+    """What the imports of one ingress share: how many run, and their places at the pool."""
+
+    def __init__(self, embed_concurrency: int) -> None:
+        self.n_streams = 0
+        self.embedding = asyncio.Semaphore(embed_concurrency)
+        """First come, first served: no import starves another."""
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count one import."""
+        self.n_streams += 1
+        try:
+            yield
+        finally:
+            self.n_streams -= 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """Everything a route needs, made once by `create_app`."""
@@ -32,6 +51,7 @@ class Services:
     embedder: EmbedderClient
     index: IndexClient
     metrics: IngressMetrics
+    imports: ImportGate
     last_count: LastCount = field(default_factory=LastCount)
 
     async def embed_query(self, text: str, trace: RequestTrace) -> FloatVector:

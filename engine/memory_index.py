@@ -24,6 +24,8 @@ from engine.data_lock import DataLock
 from engine.duplicates import DuplicateGroups, similar_pairs
 from engine.durable_files import sweep_leftovers
 from engine.errors import MemoryNotFoundError, StorageError
+from engine.exports import ExportFacts, Exports
+from engine.imports import ImportAttempt, ImportOutcome, ingest
 from engine.index_cache import CACHE_NAME, load_index
 from engine.legacy_import import import_legacy
 from engine.memory_rows import iso_time
@@ -52,6 +54,7 @@ from engine.records import (
     UpsertOutcome,
 )
 from engine.restore import restore_into
+from engine.snapshot import ExportedMemory, Snapshot
 from engine.store import DATABASE_NAME, Store
 from engine.verification import problems_of
 from engine.workspace import Workspace
@@ -63,6 +66,7 @@ _SHOWN_PAIRS = 20
 _BACKUP_RETRY_S = 30.0
 
 _ADDED = TypeAdapter(list[AddOutcome])
+_INGESTED = TypeAdapter(list[ImportOutcome])
 _UPSERTED = TypeAdapter(UpsertOutcome)
 _MEMORY = TypeAdapter(Memory)
 _DELETED = TypeAdapter(DeleteOutcome)
@@ -144,6 +148,7 @@ class MemoryIndex:
         except BaseException:
             self._lock.release()
             raise
+        self._exports = Exports()
         self._auto_backup = self._start_auto_backup()
         self._state = LiveState(store, index, n_uncached=n_uncached)
         self._writer = Writer(
@@ -170,6 +175,7 @@ class MemoryIndex:
         self._writer.close()
         if self._auto_backup is not None:
             self._auto_backup.close()
+        self._exports.close()
         self._state.store.close()
         self._lock.release()
 
@@ -268,6 +274,24 @@ class MemoryIndex:
             ids = self._state.store.ids_where(where).tolist()
             return list(self._state.store.get_many(ids).values())
 
+    # Exports: read in pieces, as of one LSN
+
+    def begin_export(self, where: MemoryFilter, *, with_embeddings: bool) -> ExportFacts:
+        """Open an export of the memories that pass a filter. Raises `OverloadedError`."""
+        with self._state.lock.shared():
+            return self._exports.begin(
+                lambda: Snapshot(self._state.store, where, with_embeddings=with_embeddings)
+            )
+
+    def read_export(self, export_id: str, n: int) -> list[ExportedMemory]:
+        """The next memories of an export, by id; none at its end. Raises `NotReadyError`."""
+        with self._state.lock.shared():
+            return self._exports.read(export_id, n)
+
+    def end_export(self, export_id: str) -> None:
+        """Close an export before its end."""
+        self._exports.end(export_id)
+
     # Writes
 
     def add(
@@ -281,6 +305,35 @@ class MemoryIndex:
             dedup_threshold=self._options.dedup_threshold,
         )
         return self._writer.submit(run, _ADDED, request_id=request_id, weight=len(memories))
+
+    def ingest(
+        self,
+        memories: Sequence[NewMemory],
+        embeddings: FloatMatrix,
+        *,
+        request_id: str,
+        after: str | None = None,
+        attempt: ImportAttempt | None = None,
+    ) -> Future[list[ImportOutcome]]:
+        """Apply lines of a streamed import in order; see `engine.imports`.
+
+        Args:
+            memories: one with a key is put in the place of the one with its source and key.
+            embeddings: shape (len(memories), dim).
+            request_id: of this write.
+            after: of the write before it in the same stream, which will not be sent again.
+            attempt: what makes a named import exactly-once line by line.
+        """
+        run = functools.partial(
+            ingest,
+            memories=memories,
+            embeddings=embeddings,
+            dedup_threshold=self._options.dedup_threshold,
+            attempt=attempt,
+        )
+        return self._writer.submit(
+            run, _INGESTED, request_id=request_id, replaces=after, weight=len(memories)
+        )
 
     def upsert(
         self, memory: NewMemory, embedding: FloatVector, *, request_id: str

@@ -50,6 +50,10 @@ class NewMemory:
     metadata: dict[str, Any] = field(default_factory=dict)
     key: str | None = None
     deduplicate: bool = True
+    created_us: int | None = None
+    """Microseconds since the epoch; None is the time of the write."""
+    updated_us: int | None = None
+    """Likewise; None is `created_us`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

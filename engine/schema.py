@@ -71,6 +71,31 @@ CREATE TABLE requests (
 ) STRICT;
 """
 
+_IMPORT_TABLES = """
+-- Streamed imports that a caller named by a key, and each line of them that was applied.
+CREATE TABLE IF NOT EXISTS imports (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE,
+    used_us INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS import_lines (
+    import INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    copy INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    PRIMARY KEY (import, digest, copy)
+) STRICT, WITHOUT ROWID;
+
+-- Which memories may hold a text: a hint, to be compared with the text itself.
+CREATE TABLE IF NOT EXISTS text_digests (
+    digest BLOB NOT NULL,
+    id INTEGER NOT NULL,
+    PRIMARY KEY (digest, id)
+) STRICT, WITHOUT ROWID;
+"""
+"""Tables that a restored or an older database may lack: what they hold can be done without."""
+
 _CACHE_KIB = 16 * 1024
 
 
@@ -98,6 +123,11 @@ def create_tables(connection: sqlite3.Connection) -> None:
         f"BEGIN IMMEDIATE; {_TABLES}"
         f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}; COMMIT;"
     )
+
+
+def ensure_import_tables(connection: sqlite3.Connection) -> None:
+    """Add the tables that imports use, if they are not there."""
+    connection.executescript(f"BEGIN IMMEDIATE; {_IMPORT_TABLES} COMMIT;")
 
 
 def check_format(connection: sqlite3.Connection, path: Path) -> None:

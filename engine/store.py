@@ -38,7 +38,13 @@ from engine.records import (
     MemoryPage,
     ModelIdentity,
 )
-from engine.schema import check_format, connect, create_tables, translating_sqlite_errors
+from engine.schema import (
+    check_format,
+    connect,
+    create_tables,
+    ensure_import_tables,
+    translating_sqlite_errors,
+)
 from engine.transaction import Transaction
 
 DATABASE_NAME = "memories.db"
@@ -88,6 +94,7 @@ class Store:
                     create_tables(self._writer)
                     self._describe_new(identity)
                 check_format(self._writer, path)
+                ensure_import_tables(self._writer)
                 self._meta: dict[str, str] = dict(
                     self._writer.execute("SELECT name, value FROM meta")
                 )
@@ -163,12 +170,23 @@ class Store:
     def _reader(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = connect(self.path, mode="rw")
-            connection.execute("PRAGMA query_only = ON")
-            self._local.connection = connection
-            with self._readers_lock:
-                self._readers.append(connection)
+            connection = self._local.connection = self.open_reader()
         return connection
+
+    def open_reader(self) -> sqlite3.Connection:
+        """A read-only connection of the caller's own; it is closed with the store at the latest."""
+        connection = connect(self.path, mode="rw")
+        connection.execute("PRAGMA query_only = ON")
+        with self._readers_lock:
+            self._readers.append(connection)
+        return connection
+
+    def close_reader(self, connection: sqlite3.Connection) -> None:
+        """Close what `open_reader` returned. Idempotent."""
+        with self._readers_lock:
+            if connection in self._readers:
+                self._readers.remove(connection)
+        connection.close()
 
     def _read(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
         with translating_sqlite_errors(self.path):

@@ -60,7 +60,8 @@ class Transaction:
         lsn: int,
         memory_id: MemoryId | None = None,
     ) -> MemoryId:
-        """Add a memory; without `memory_id` under a fresh id."""
+        """Add a memory, under a fresh id unless given one; dated `time_us` if not dated."""
+        created_us = time_us if memory.created_us is None else memory.created_us
         cursor = self._connection.execute(
             "INSERT INTO memories (id, text, source, key, created_us, updated_us, metadata, lsn) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -69,8 +70,8 @@ class Transaction:
                 memory.text,
                 memory.source,
                 memory.key,
-                time_us,
-                time_us,
+                created_us,
+                created_us if memory.updated_us is None else memory.updated_us,
                 json.dumps(memory.metadata, ensure_ascii=False),
                 lsn,
             ),
@@ -83,18 +84,33 @@ class Transaction:
         return new_id
 
     def replace(
-        self, memory: Memory, vector: FloatVector | None, *, time_us: int, lsn: int
+        self,
+        memory: Memory,
+        vector: FloatVector | None,
+        *,
+        time_us: int,
+        lsn: int,
+        created_us: int | None = None,
     ) -> None:
-        """Overwrite text, source and metadata of an existing memory; `vector` if it changed."""
+        """Overwrite text, source and metadata of an existing memory; `vector` if it changed.
+
+        Args:
+            memory: as it shall be; its times are not looked at.
+            vector: of the new text; None leaves it.
+            time_us: time of this change.
+            lsn: of this change.
+            created_us: a new time of creation; None leaves it.
+        """
         self._delete_metadata_values(memory.id)
         self._connection.execute(
-            "UPDATE memories SET text = ?, source = ?, metadata = ?, updated_us = ?, lsn = ? "
-            "WHERE id = ?",
+            "UPDATE memories SET text = ?, source = ?, metadata = ?, updated_us = ?, "
+            "created_us = coalesce(?, created_us), lsn = ? WHERE id = ?",
             (
                 memory.text,
                 memory.source,
                 json.dumps(memory.metadata, ensure_ascii=False),
                 time_us,
+                created_us,
                 lsn,
                 memory.id,
             ),
@@ -138,8 +154,24 @@ class Transaction:
         ).fetchone()
         return row[0] if row else None
 
-    def remember_outcome(self, request_id: str, outcome: str) -> None:
-        """Keep a write's outcome beside it, and forget those of long ago."""
+    def remember_outcome(
+        self, request_id: str, outcome: str, *, replaces: str | None = None
+    ) -> None:
+        """Keep a write's outcome beside it, and forget those of long ago.
+
+        Args:
+            request_id: of the write.
+            outcome: as JSON.
+            replaces: id of an earlier write whose outcome nobody will ask for again; it is
+                forgotten instead of one of long ago.
+        """
+        if replaces is not None:
+            replaced = self._connection.execute(
+                "UPDATE requests SET request_id = ?, outcome = ? WHERE request_id = ?",
+                (request_id, outcome, replaces),
+            )
+            if replaced.rowcount:
+                return
         cursor = self._connection.execute(
             "INSERT INTO requests (request_id, outcome) VALUES (?, ?)", (request_id, outcome)
         )
@@ -162,3 +194,54 @@ class Transaction:
             "SELECT id FROM memories WHERE source = ? AND key = ?", (source, key)
         ).fetchone()
         return row[0] if row else None
+
+    # Imports that are sent again
+
+    def use_import(self, key: str, *, time_us: int) -> int:
+        """The number of the import with this key, noting that it is in use."""
+        (number,) = self._connection.execute(
+            "INSERT INTO imports (key, used_us) VALUES (?, ?) "
+            "ON CONFLICT (key) DO UPDATE SET used_us = excluded.used_us RETURNING number",
+            (key, time_us),
+        ).fetchone()
+        return int(number)
+
+    def take_import_line(self, number: int, digest: bytes, *, attempt: int) -> str | None:
+        """The outcome of a line that an earlier attempt applied; each is given out once."""
+        row = self._connection.execute(
+            "SELECT copy, outcome FROM import_lines "
+            "WHERE import = ? AND digest = ? AND attempt <> ? ORDER BY copy LIMIT 1",
+            (number, digest, attempt),
+        ).fetchone()
+        if row is None:
+            return None
+        copy, outcome = row
+        self._connection.execute(
+            "UPDATE import_lines SET attempt = ? WHERE import = ? AND digest = ? AND copy = ?",
+            (attempt, number, digest, copy),
+        )
+        return str(outcome)
+
+    def add_import_line(self, number: int, digest: bytes, *, attempt: int, outcome: str) -> None:
+        """Remember a line that was applied."""
+        self._connection.execute(
+            "INSERT INTO import_lines (import, digest, copy, attempt, outcome) "
+            "SELECT ?1, ?2, coalesce(max(copy) + 1, 0), ?3, ?4 FROM import_lines "
+            "WHERE import = ?1 AND digest = ?2",
+            (number, digest, attempt, outcome),
+        )
+
+    def forget_imports(self, *, before_us: int, max_lines: int) -> None:
+        """Forget an import not used since `before_us`, a part of its lines at a time."""
+        row = self._connection.execute(
+            "SELECT number FROM imports WHERE used_us < ? LIMIT 1", (before_us,)
+        ).fetchone()
+        if row is None:
+            return
+        forgotten = self._connection.execute(
+            "DELETE FROM import_lines WHERE (import, digest, copy) IN "
+            "(SELECT import, digest, copy FROM import_lines WHERE import = ? LIMIT ?)",
+            (row[0], max_lines),
+        )
+        if forgotten.rowcount < max_lines:
+            self._connection.execute("DELETE FROM imports WHERE number = ?", row)

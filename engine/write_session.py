@@ -97,10 +97,28 @@ class WriteSession:
         self._added[memory_id] = (memory, vector)
         return memory_id
 
-    def replace(self, old: Memory, new: Memory, vector: FloatVector | None) -> Memory:
-        """Overwrite a memory; `vector` is given when the text changed. Returns it as stored."""
+    def replace(
+        self,
+        old: Memory,
+        new: Memory,
+        vector: FloatVector | None,
+        *,
+        created_us: int | None = None,
+        updated_us: int | None = None,
+    ) -> Memory:
+        """Overwrite a memory; `vector` is given when the text changed. Returns it as stored.
+
+        Its time of creation stays unless `created_us` is given; it was updated now unless
+        `updated_us` is.
+        """
         self.n_changes += 1
-        self.transaction.replace(new, vector, time_us=self.time_us, lsn=self.lsn)
+        self.transaction.replace(
+            new,
+            vector,
+            time_us=self.time_us if updated_us is None else updated_us,
+            lsn=self.lsn,
+            created_us=created_us,
+        )
         if (old.text, old.source) != (new.text, new.source):
             current = self._vector_of(old.id) if vector is None else vector
             self._remove_from_index(old)

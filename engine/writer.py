@@ -82,6 +82,7 @@ class Writer:
         outcome_type: TypeAdapter[T],
         *,
         request_id: str,
+        replaces: str | None = None,
         weight: int = 1,
     ) -> Future[T]:
         """Queue a write; durable and visible when the future is done.
@@ -90,6 +91,8 @@ class Writer:
             run: changes the session; an error undoes this job alone.
             outcome_type: how its outcome is remembered.
             request_id: sent again, the remembered outcome is returned and nothing is written.
+            replaces: id of an earlier write that will not be sent again; see
+                `Transaction.remember_outcome`.
             weight: memories it writes.
 
         Raises:
@@ -102,7 +105,7 @@ class Writer:
                 return outcome_type.validate_json(remembered)
             outcome = run(session)
             session.transaction.remember_outcome(
-                request_id, outcome_type.dump_json(outcome).decode()
+                request_id, outcome_type.dump_json(outcome).decode(), replaces=replaces
             )
             return outcome
 

@@ -43,6 +43,9 @@ _PRIVACY_RULES = (
 )
 # A request whose replica died may be sent again if it reads, or if it is a write of memories:
 # those carry an id under which the index applies them once.
+# Serve reads a body ahead of the application, all of it, unless told not to look for the client's
+# going away; the application does that itself while it reads an import.
+_STREAM_RULES = "    http-request set-header X-Request-Disconnect-Disabled ?1 if { path /import }\n"
 _RETRY_RULES = (
     "    http-request set-header X-Faiss-Memory-Write-Id %[uuid()]\n"
     "    acl safe_to_repeat path /search /search/batch\n"
@@ -72,7 +75,7 @@ def _harden_section(section: str, error_file: str) -> str:
         # A fresh HAProxy knows no replica yet: every route would be unknown.
         section = re.sub(r"(?m)^(\s*http-request) return .*$", r"\1 deny deny_status 503", section)
     if section.startswith("frontend http_frontend"):
-        rules = _PRIVACY_RULES + _RETRY_RULES
+        rules = _PRIVACY_RULES + _STREAM_RULES + _RETRY_RULES
         section = re.sub(r"(?m)^\s*bind .*\n", lambda bind: bind[0] + rules, section, count=1)
     return section
 

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from deployments import rendering
 from engine.errors import (
     BackupNotFoundError,
     InvalidInputError,
     MemoryNotFoundError,
     PathNotAllowedError,
 )
+from engine.exports import ExportFacts
+from engine.imports import ImportAttempt, ImportOutcome, ImportStatus
 from engine.records import (
     AddOutcome,
     BackupCheck,
@@ -43,6 +46,7 @@ from engine.records import (
     SkippedFile,
     UpsertOutcome,
 )
+from engine.snapshot import ExportedMemory
 
 DIM = 16
 _START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -84,6 +88,8 @@ class FakeIndex:
         self.memories: dict[MemoryId, Memory] = {}
         self.vectors: dict[MemoryId, FloatVector] = {}
         self.outcomes: dict[str, Any] = {}
+        self.ingests: list[tuple[list[NewMemory], FloatMatrix, ImportAttempt | None]] = []
+        self.exports: dict[str, list[ExportedMemory]] = {}
         self.saved: dict[str, dict[MemoryId, Memory]] = {}
         self.files: dict[str, list[str]] = {}
         self.fails: BaseException | None = None
@@ -182,6 +188,59 @@ class FakeIndex:
                 outcomes.append(AddOutcome(id=self._put(new, row)))
         self.outcomes[request_id] = outcomes
         return outcomes
+
+    async def ingest(
+        self,
+        memories: Sequence[NewMemory],
+        embeddings: FloatMatrix,
+        *,
+        request_id: str,
+        after: str | None,
+        attempt: ImportAttempt | None,
+    ) -> list[ImportOutcome]:
+        self._check()
+        self.ingests.append((list(memories), embeddings, attempt))
+        outcomes: list[ImportOutcome] = []
+        for new, row in zip(memories, embeddings, strict=True):
+            if new.key is not None:
+                upserted = await self.upsert(new, row, request_id=request_id)
+                status: ImportStatus = "added" if upserted.created else "updated"
+                outcomes.append(ImportOutcome(status=status, id=upserted.id))
+                continue
+            near = await self.nearest(row)
+            if new.deduplicate and near is not None and near.similarity >= 0.9:
+                outcomes.append(
+                    ImportOutcome(
+                        status="duplicate",
+                        id=None,
+                        duplicate_of=near.memory.id,
+                        similarity=near.similarity,
+                    )
+                )
+            else:
+                outcomes.append(ImportOutcome(status="added", id=self._put(new, row)))
+        return outcomes
+
+    async def begin_export(self, where: MemoryFilter, *, with_embeddings: bool) -> ExportFacts:
+        self._check()
+        found = sorted(self._passing(where), key=lambda m: m.id)
+        export_id = f"export {len(self.exports)}"
+        self.exports[export_id] = [
+            ExportedMemory(
+                memory=memory,
+                vector=self.vectors[memory.id].tobytes() if with_embeddings else None,
+            )
+            for memory in found
+        ]
+        return ExportFacts(export_id=export_id, lsn=self._next_id, total=len(found))
+
+    async def read_export(self, export_id: str, n: int) -> bytes:
+        self._check()
+        page, self.exports[export_id] = self.exports[export_id][:n], self.exports[export_id][n:]
+        return b"".join(map(rendering.exported, page))
+
+    async def end_export(self, export_id: str) -> None:
+        self.exports.pop(export_id, None)
 
     async def upsert(
         self, memory: NewMemory, embedding: FloatVector, *, request_id: str

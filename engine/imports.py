@@ -1,0 +1,191 @@
+"""Lines of a streamed import, applied in order: added, skipped as duplicates, or put in place.
+
+An import that its caller named by a key is exactly-once line by line: each applied line is
+remembered by its digest, beside what it wrote. Sent again, from the start or from anywhere, it
+gets its first outcome. Equal lines are told apart by counting: the n-th one of an attempt is the
+n-th one remembered.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from engine.memory_rows import iso_time
+from engine.records import FloatMatrix, FloatVector, MemoryId, NewMemory
+from engine.write_session import WriteSession
+
+ImportStatus = Literal["added", "duplicate", "updated", "unchanged"]
+
+_REMEMBERED_S = 7 * 24 * 3600
+_FORGOTTEN_AT_ONCE = 5_000
+"""Lines of an old import that one write forgets: it must not wait long for that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOutcome:
+    """What became of one line."""
+
+    status: ImportStatus
+    id: MemoryId | None
+    """The memory that holds it now; None for a duplicate."""
+    duplicate_of: MemoryId | None = None
+    similarity: float | None = None
+    """Cosine with the memory it duplicates."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportAttempt:
+    """Which lines of which named import are being sent, for the how manyth time."""
+
+    key: str
+    attempt: int
+    """A number of its own for each time that the import is sent, below 2^63."""
+    digests: Sequence[bytes]
+    """One per line."""
+
+
+def ingest(
+    session: WriteSession,
+    memories: Sequence[NewMemory],
+    embeddings: FloatMatrix,
+    *,
+    dedup_threshold: float,
+    attempt: ImportAttempt | None,
+) -> list[ImportOutcome]:
+    """Apply lines in order.
+
+    Args:
+        session: the open group.
+        memories: one with a key takes the place of the one with the same source and key.
+        embeddings: shape (len(memories), dim).
+        dedup_threshold: cosine from which a memory without a key is a duplicate.
+        attempt: what makes it exactly-once; None for an import without a key.
+    """
+    ledger = None if attempt is None else _Ledger(session, attempt)
+    lines = _Lines(session, memories, embeddings, dedup_threshold)
+    outcomes = []
+    for at in range(len(memories)):
+        outcome = None if ledger is None else ledger.first_outcome(at)
+        if outcome is None:
+            outcome = lines.apply(at)
+            if ledger is not None:
+                ledger.remember(at, outcome)
+        outcomes.append(outcome)
+    return outcomes
+
+
+class _Lines:
+    """The lines of one write and what they have added so far."""
+
+    def __init__(
+        self,
+        session: WriteSession,
+        memories: Sequence[NewMemory],
+        embeddings: FloatMatrix,
+        dedup_threshold: float,
+    ) -> None:
+        self._session = session
+        self._memories = memories
+        self._embeddings = embeddings
+        self._dedup_threshold = dedup_threshold
+        # The stored ones are asked once for all; what this write adds is compared one by one.
+        asked = [i for i, m in enumerate(memories) if m.deduplicate and m.key is None]
+        self._stored: dict[int, tuple[int, float]] = {}
+        if asked:
+            ids, similarities = session.nearest(embeddings[asked])
+            self._stored = dict(zip(asked, zip(ids, similarities, strict=True), strict=True))
+        self._own_ids: list[MemoryId] = []
+        self._own_vectors = np.empty_like(embeddings)
+        self._replaced: set[int] = set()
+
+    def apply(self, at: int) -> ImportOutcome:
+        """Write one line."""
+        memory, vector = self._memories[at], self._embeddings[at]
+        if memory.key is not None:
+            return self._upsert(memory, vector)
+        if memory.deduplicate:
+            nearest_id, similarity = self._nearest(at, vector)
+            if similarity >= self._dedup_threshold:
+                return ImportOutcome(
+                    status="duplicate",
+                    id=None,
+                    duplicate_of=MemoryId(nearest_id),
+                    similarity=similarity,
+                )
+        return self._insert(memory, vector)
+
+    def _nearest(self, at: int, vector: FloatVector) -> tuple[int, float]:
+        nearest_id, similarity = self._stored[at]
+        if nearest_id in self._replaced:
+            [nearest_id], [similarity] = self._session.nearest(vector[None])
+        if self._own_ids:
+            cosines = self._own_vectors[: len(self._own_ids)] @ vector
+            best = int(cosines.argmax())
+            own_id = self._own_ids[best]
+            if cosines[best] > similarity and own_id not in self._replaced:
+                return own_id, float(cosines[best])
+        return nearest_id, similarity
+
+    def _insert(self, memory: NewMemory, vector: FloatVector) -> ImportOutcome:
+        new_id = self._session.insert(memory, vector)
+        self._own_vectors[len(self._own_ids)] = vector
+        self._own_ids.append(new_id)
+        return ImportOutcome(status="added", id=new_id)
+
+    def _upsert(self, memory: NewMemory, vector: FloatVector) -> ImportOutcome:
+        known = self._session.transaction.id_of_key(memory.source, memory.key or "")
+        if known is None:
+            return self._insert(memory, vector)
+        old = self._session.get(known)
+        new = dataclasses.replace(old, text=memory.text, metadata=memory.metadata)
+        given = [
+            (memory.created_us, old.timestamp),
+            (memory.updated_us, old.updated_at),
+        ]
+        if new == old and all(us is None or iso_time(us) == time for us, time in given):
+            return ImportOutcome(status="unchanged", id=known)
+        text_changed = new.text != old.text
+        self._session.replace(
+            old,
+            new,
+            vector if text_changed else None,
+            created_us=memory.created_us,
+            updated_us=memory.updated_us,
+        )
+        if text_changed:
+            self._replaced.add(known)
+        return ImportOutcome(status="updated", id=known)
+
+
+class _Ledger:
+    """The remembered lines of one import."""
+
+    def __init__(self, session: WriteSession, attempt: ImportAttempt) -> None:
+        self._transaction = session.transaction
+        self._attempt = attempt
+        self._import = self._transaction.use_import(attempt.key, time_us=session.time_us)
+        self._transaction.forget_imports(
+            before_us=session.time_us - _REMEMBERED_S * 1_000_000, max_lines=_FORGOTTEN_AT_ONCE
+        )
+
+    def first_outcome(self, at: int) -> ImportOutcome | None:
+        """What became of a line when it was sent before; None for a new one."""
+        found = self._transaction.take_import_line(
+            self._import, self._attempt.digests[at], attempt=self._attempt.attempt
+        )
+        return None if found is None else ImportOutcome(**json.loads(found))
+
+    def remember(self, at: int, outcome: ImportOutcome) -> None:
+        """Keep a line's outcome beside what it wrote."""
+        self._transaction.add_import_line(
+            self._import,
+            self._attempt.digests[at],
+            attempt=self._attempt.attempt,
+            outcome=json.dumps(dataclasses.asdict(outcome)),
+        )

@@ -1,0 +1,70 @@
+"""Reading much of a store as of one moment, in pieces, while writes go on.
+
+A snapshot is a read transaction on a connection of its own (https://sqlite.org/isolation.html).
+It blocks no writer, but the WAL cannot be emptied past it, so it must not stay open for ever.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from engine.errors import NotReadyError
+from engine.memory_rows import COLUMNS, condition_of, memory_of
+from engine.records import Memory, MemoryFilter
+from engine.schema import translating_sqlite_errors
+from engine.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedMemory:
+    """One memory of a snapshot."""
+
+    memory: Memory
+    vector: bytes | None
+    """Little-endian float32; None when embeddings were not asked for."""
+
+
+class Snapshot:
+    """The memories that pass a filter, by id, as of one LSN. For one thread at a time."""
+
+    def __init__(self, store: Store, where: MemoryFilter, *, with_embeddings: bool) -> None:
+        """Begin; writes after this are not seen."""
+        self._store = store
+        self._with_embeddings = with_embeddings
+        self._connection = store.open_reader()
+        with translating_sqlite_errors(store.path):
+            self._connection.execute("BEGIN")
+            condition, parameters = condition_of(where)
+            (lsn,) = self._connection.execute(
+                "SELECT value FROM meta WHERE name = 'lsn'"
+            ).fetchone()
+            self.lsn = int(lsn)
+            (self.total,) = self._connection.execute(
+                f"SELECT count(*) FROM memories WHERE {condition}", parameters
+            ).fetchone()
+            columns, tables = COLUMNS, "memories"
+            if with_embeddings:
+                columns, tables = f"{COLUMNS}, vector", "memories JOIN embeddings USING (id)"
+            self._rows = self._connection.execute(
+                f"SELECT {columns} FROM {tables} WHERE {condition} ORDER BY id", parameters
+            )
+
+    def read(self, n: int) -> list[ExportedMemory]:
+        """The next memories, at most n; none at the end.
+
+        Raises:
+            NotReadyError: the store was replaced or closed meanwhile.
+        """
+        try:
+            with translating_sqlite_errors(self._store.path):
+                rows = self._rows.fetchmany(n)
+        except sqlite3.ProgrammingError as exc:  # the connection was closed with the store
+            raise NotReadyError("the store was replaced meanwhile; export again") from exc
+        if not self._with_embeddings:
+            return [ExportedMemory(memory=memory_of(row), vector=None) for row in rows]
+        return [ExportedMemory(memory=memory_of(row[:-1]), vector=row[-1]) for row in rows]
+
+    def close(self) -> None:
+        """End the transaction. Idempotent."""
+        self._store.close_reader(self._connection)
