@@ -64,6 +64,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
 
 def _ingress_settings(settings: Settings, identity: ModelIdentity) -> IngressSettings:
     return IngressSettings(
+        workspace_dir=str(settings.workspace_dir),
         version=version("faiss-memory"),
         model_name=identity.name,
         dim=identity.dim,

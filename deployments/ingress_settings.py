@@ -23,6 +23,8 @@ class IngressSettings:
     max_body_bytes: int = 32 * 1024 * 1024
     streamed_paths: frozenset[str] = frozenset({"/import"})
     """Paths whose body is read as a stream, exempt from `max_body_bytes`."""
+    workspace_dir: str = ""
+    """What builds read, for clients that want to know whether a file is in there."""
     replica: str = "0"
     """Label of this ingress replica's metrics."""
     health_timeout_s: float = 2.0

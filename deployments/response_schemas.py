@@ -231,6 +231,7 @@ class StatsAnswer(BaseModel):
     index_rows: int
     index_terms: int
     pending_writes: int
+    workspace_dir: str = Field(description="Whose files /index/build may read.")
 
 
 class HealthAnswer(BaseModel):

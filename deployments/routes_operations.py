@@ -119,6 +119,7 @@ async def stats(request: Request) -> Response:
             "index_rows": state.n_rows,
             "index_terms": state.n_terms,
             "pending_writes": state.pending_writes,
+            "workspace_dir": services.settings.workspace_dir,
         }
     )
 

@@ -28,11 +28,15 @@ from scripts.progress import progress_bar
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 console = Console(highlight=False, soft_wrap=True)
 
+CHECK = functools.partial(problems_of, exact_below=20_000)
+"""What a backup is put through."""
+
 DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
 
 
 @contextmanager
-def _locked(data_dir: Path | None) -> Iterator[tuple[Path, Backups]]:
+def locked(data_dir: Path | None) -> Iterator[tuple[Path, Backups]]:
+    """A data directory that no service uses, and its backups; says so and ends if one does."""
     try:
         directory = data_dir or load_settings().data_dir
         if not directory.is_dir():
@@ -48,7 +52,7 @@ def _locked(data_dir: Path | None) -> Iterator[tuple[Path, Backups]]:
 @app.command()
 def backups(data_dir: DataDir = None) -> None:
     """List the backups, newest first."""
-    with _locked(data_dir) as (_, found):
+    with locked(data_dir) as (_, found):
         for summary in found.summaries():
             console.print(f"{summary.name}  {summary.total_memories} memories")
 
@@ -59,11 +63,10 @@ def verify(
     data_dir: DataDir = None,
 ) -> None:
     """Check that backups can be restored: hashes, integrity, counts, and a search."""
-    check = functools.partial(problems_of, exact_below=20_000)
     n_bad = 0
-    with _locked(data_dir) as (_, found):
+    with locked(data_dir) as (_, found):
         for each in [name] if name else [summary.name for summary in found.summaries()]:
-            problems = found.verify(each, check).problems
+            problems = found.verify(each, CHECK).problems
             n_bad += bool(problems)
             console.print(f"{each}: {'; '.join(problems) or 'ok'}")
     raise typer.Exit(1 if n_bad else 0)
@@ -74,7 +77,7 @@ def restore(
     name: Annotated[str, typer.Argument(help="As `backups` lists it.")], data_dir: DataDir = None
 ) -> None:
     """Put a backup in the store's place; the database before is kept."""
-    with _locked(data_dir) as (directory, found):
+    with locked(data_dir) as (directory, found):
         aside = restore_offline(directory, found, name)
     console.print(f"Restored {name}." + (f" What was there is in {aside}." if aside else ""))
 
@@ -82,7 +85,7 @@ def restore(
 @app.command()
 def accept(data_dir: DataDir = None) -> None:
     """Go on with what the store holds, though writes after it were acknowledged and are lost."""
-    with _locked(data_dir) as (directory, _):
+    with locked(data_dir) as (directory, _):
         n_memories = accept_loss(directory)
     console.print(f"The next start goes on with {n_memories} memories.")
 
@@ -90,7 +93,7 @@ def accept(data_dir: DataDir = None) -> None:
 @app.command()
 def rebuild(data_dir: DataDir = None) -> None:
     """Build the cached posting lists anew from the store."""
-    with _locked(data_dir) as (directory, _), progress_bar(Console(stderr=True)) as progress:
+    with locked(data_dir) as (directory, _), progress_bar(Console(stderr=True)) as progress:
         task = progress.add_task("Reading", total=None)
         for done, total in rebuild_indexes(directory):
             progress.update(task, completed=done, total=total)
@@ -100,7 +103,7 @@ def rebuild(data_dir: DataDir = None) -> None:
 @app.command()
 def doctor(data_dir: DataDir = None) -> None:
     """Say what is wrong with a data directory and which command mends it."""
-    with _locked(data_dir) as (directory, found):
+    with locked(data_dir) as (directory, found):
         findings = list(examine(directory, found))
     for finding in findings:
         console.print(f"[bold red]{finding.problem}[/]\n  {finding.remedy}")

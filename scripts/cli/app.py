@@ -1,0 +1,85 @@
+"""The commands of `faiss-memory`, and how each of them ends."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from scripts.cli.errors import CliError
+from scripts.cli.terminal import complain
+
+_HELP = """
+Keep and find memories: a client of the FAISS Memory service, and its launcher.
+
+FAISS_URL says where the service is (http://localhost:8900), FAISS_API_KEY is its key.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no service answers,
+4 nothing found, 130 interrupted.
+"""
+
+COMMANDS = {
+    "serve": "offline:serve",
+    "status": "memory_commands:status",
+    "add": "memory_commands:add",
+    "search": "memory_commands:search",
+    "list": "memory_commands:list_memories",
+    "delete": "memory_commands:delete",
+    "import": "import_command:import_memories",
+    "export": "exporting:export",
+    "build": "file_commands:build",
+    "watch": "file_commands:watch",
+    "backup": "backup_commands:backup",
+    "restore": "backup_commands:restore",
+    "verify": "backup_commands:verify",
+    "doctor": "offline:doctor",
+}
+"""Module and function of each, in the order of the help."""
+
+
+class _Group(TyperGroup):
+    """Makes a command when it is asked for: making all of them takes longer than a search."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 (typer exports no context type)
+        """Names of the commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 (the same)
+        """The command of a name; None when there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, function = COMMANDS[cmd_name].split(":")
+        one = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        one.command(cmd_name)(getattr(importlib.import_module(f"scripts.cli.{module}"), function))
+        return typer.main.get_command(one)
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 (the same)
+        """Run a command; what it raises becomes a sentence and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except CliError as exc:
+            complain(exc)
+            raise typer.Exit(exc.exit_code) from None
+
+
+app = typer.Typer(cls=_Group, help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        # A memory may hold what the terminal's encoding cannot say.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    app(prog_name="faiss-memory")
+
+
+if __name__ == "__main__":
+    main()

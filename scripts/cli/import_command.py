@@ -1,0 +1,162 @@
+"""`faiss-memory import`: files of many kinds become memories."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scripts.cli.errors import CliError, NothingFoundError
+from scripts.cli.journal import Journal, Tally, journal_path
+from scripts.cli.options import DEFAULT_URL, AsJson, Url, service_at
+from scripts.cli.progress import progress
+from scripts.cli.readers import SUFFIXES, Format, is_export
+from scripts.cli.readers.inputs import find_inputs
+from scripts.cli.readers.records import Options
+from scripts.cli.reading import Reading
+from scripts.cli.sending import Sender, parts_of
+from scripts.cli.service import Service
+from scripts.cli.terminal import counted, note, one_line, print_json, say
+
+_SHOWN_IN_DRY_RUN = 20
+
+
+def import_memories(
+    paths: Annotated[list[str], typer.Argument(help="Files, directories, globs; - is stdin.")],
+    format: Annotated[Format, typer.Option("--format", "-f", help="What they are.")] = Format.AUTO,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", "-s", metavar="PREFIX", help="Put before every source."),
+    ] = None,
+    deduplicate: Annotated[
+        bool | None,
+        typer.Option(
+            help="Skip what is stored already. By default only memories without an id of their "
+            "own are compared, and an export going into an empty store not at all.",
+            show_default=False,
+        ),
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="CSV: the column of the text.")] = None,
+    source_column: Annotated[str | None, typer.Option(help="CSV: that of the source.")] = None,
+    key_column: Annotated[str | None, typer.Option(help="CSV: that of a row's own id.")] = None,
+    stop_on_error: Annotated[
+        bool, typer.Option("--stop-on-error", help="End at the first bad memory.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Continue this command where it was interrupted.")
+    ] = True,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Import files: Markdown and text, JSON Lines, CSV, exports of other memories.
+
+    Interrupted, the same command continues and adds nothing twice. Exits with 1 when a memory
+    could not be read or was refused; the others are in.
+    """
+    files = find_inputs(paths, SUFFIXES[format])
+    if not files:
+        raise NothingFoundError(f"No {_named(format)} files there.")
+    options = Options(
+        source=source,
+        text_column=text_column,
+        source_column=source_column,
+        key_column=key_column,
+    )
+    reading = Reading(
+        files=files,
+        format=format,
+        options=options,
+        deduplicate=deduplicate,
+        stop_on_error=stop_on_error,
+        as_json=as_json,
+    )
+    if dry_run:
+        _show(reading)
+        return
+    service = service_at(url)
+    is_empty = service.get("/stats")["total_memories"] == 0
+    named = [path if path == "-" else str(Path(path).expanduser().absolute()) for path in paths]
+    columns = [text_column, source_column, key_column]
+    path = journal_path([service.url, named, format.value, source, deduplicate, columns])
+    if not resume:
+        path.unlink(missing_ok=True)
+    if deduplicate is None:
+        deduplicate = not (is_empty and all(is_export(file) for file in files))
+    journal = Journal(path, deduplicate=deduplicate)
+    if journal.n_before:
+        note(f"Continuing after {counted(journal.n_before, 'memory')} that are in already.")
+    complete = False
+    try:
+        tally = _send_all(service, reading, journal)
+        complete = True
+    finally:
+        journal.close(complete=complete)
+        if not complete:
+            note("Not finished. The same command continues from here.")
+    _report(tally, reading)
+
+
+def _send_all(service: Service, reading: Reading, journal: Journal) -> Tally:
+    total = Tally()
+    with progress("Importing", quiet=reading.as_json) as shown:
+
+        def tell(tally: Tally, share_of_part: float) -> None:
+            # What was read but not yet acknowledged is not done.
+            share = share_before + (reading.share_read() - share_before) * share_of_part
+            shown.update(n=total.lines + tally.lines, done=share)
+
+        sender = Sender(
+            service,
+            deduplicate=journal.deduplicate,
+            stop_on_error=reading.stop_on_error,
+            on_error=reading.complain,
+            on_progress=tell,
+        )
+        share_before = 0.0
+        for number, part in enumerate(parts_of(reading.memories())):
+            key = journal.key(number, part.content)
+            tally = journal.outcome(key)
+            if tally is None:
+                tally = sender.send(part, key).tally
+                journal.note(key, tally)
+            total.add(tally)
+            share_before = reading.share_read()
+            shown.update(n=total.lines, done=share_before)
+    return total
+
+
+def _report(tally: Tally, reading: Reading) -> None:
+    n_failed = tally.errors + reading.n_unreadable
+    if reading.as_json:
+        counts = {**asdict(tally), "errors": n_failed}
+        print_json({"type": "summary", **counts, "ok": n_failed == 0})
+    else:
+        parts = [f"{tally.added:,} added"]
+        parts += [f"{tally.updated:,} updated"] if tally.updated else []
+        parts += [f"{tally.duplicates:,} known already"] if tally.duplicates else []
+        say(", ".join(parts))
+    if n_failed:
+        raise CliError(f"{n_failed:,} could not be imported; see above.")
+
+
+def _show(reading: Reading) -> None:
+    n_memories = 0
+    for memory in reading.memories():
+        n_memories += 1
+        if reading.as_json:
+            print_json(memory.line)
+        elif n_memories <= _SHOWN_IN_DRY_RUN:
+            say(f"{one_line(memory.line['source'])} — {one_line(memory.line['text'])}")
+    if not reading.as_json:
+        note(f"{counted(n_memories, 'memory')} would be sent.")
+    if reading.n_unreadable:
+        raise CliError(f"{reading.n_unreadable:,} could not be read; see above.")
+
+
+def _named(format: Format) -> str:
+    return "text" if format is Format.AUTO else format.value

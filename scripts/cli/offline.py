@@ -1,0 +1,72 @@
+"""What works without a running service: the launcher, and the scripts for a stopped one.
+
+The only module here that reaches the engine, Ray and the service's settings, and only when one of
+its commands runs: everything else starts in the time of a search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scripts.cli.options import AsJson
+from scripts.cli.service import Json
+from scripts.cli.terminal import print_json
+
+Config = Annotated[
+    Path | None, typer.Option(help="What to run and how. Default: the serve_config.yaml beside us.")
+]
+DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
+
+
+def serve(config: Config = None) -> None:
+    """Run the service until Ctrl-C, as `make serve` does. Settings come from the environment."""
+    from scripts import serve as launcher
+
+    launcher.main(config or launcher.DEFAULT_CONFIG)
+
+
+def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Say what is wrong with a stopped service's data directory, and what mends it.
+
+    Exits with 1 when something is.
+    """
+    from engine.offline import examine
+    from scripts import store
+
+    if not as_json:
+        store.doctor(data_dir)
+    with store.locked(data_dir) as (directory, backups):
+        findings = [asdict(finding) for finding in examine(directory, backups)]
+    print_json({"ok": not findings, "data_dir": str(directory), "findings": findings})
+    raise typer.Exit(1 if findings else 0)
+
+
+def restore_offline(name: str, *, as_json: bool) -> None:
+    """Put a backup in the store's place while no service runs."""
+    import engine.offline
+    from scripts import store
+
+    if not as_json:
+        return store.restore(name)
+    with store.locked(None) as (directory, backups):
+        aside = engine.offline.restore_offline(directory, backups, name)
+    return print_json(
+        {"success": True, "restored_from": name, "replaced": str(aside) if aside else None}
+    )
+
+
+def check_offline(names: list[str]) -> list[Json]:
+    """What `POST /backup/verify` answers for each backup, or for all, while no service runs."""
+    from scripts import store
+
+    with store.locked(None) as (_, backups):
+        chosen = names or [summary.name for summary in backups.summaries()]
+        checks = [backups.verify(name, store.CHECK) for name in chosen]
+    return [
+        {"backup_name": check.name, "ok": not check.problems, "problems": check.problems}
+        for check in checks
+    ]

@@ -1,0 +1,107 @@
+"""Chroma: a collection's `get()` as JSON, or the database file that a persistent client keeps.
+
+JSON: `{"ids": […], "documents": […], "metadatas": […], "embeddings": […]}`, columns of one length.
+SQLite (`chroma.sqlite3`): documents and metadata of every collection, read without changing it.
+Embeddings are not taken over: they come from whatever model the collection was made with.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any, TypeAlias
+
+from scripts.cli.errors import CliError, UsageError
+from scripts.cli.readers.documents import load_document
+from scripts.cli.readers.inputs import InputFile
+from scripts.cli.readers.records import Memory, Options, Record, Unreadable
+
+_DEFAULT_PREFIX = "chroma/"
+_DOCUMENT = "chroma:document"
+_ROWS = """
+    SELECT c.name, e.id, e.embedding_id, m.key, m.string_value, m.int_value, m.float_value,
+           {bool_value}
+    FROM embeddings e
+    JOIN segments s ON s.id = e.segment_id
+    JOIN collections c ON c.id = s.collection
+    LEFT JOIN embedding_metadata m ON m.id = e.id
+    ORDER BY e.id
+"""
+
+
+def read_chroma(file: InputFile, options: Options) -> Iterator[Record]:
+    """A memory per document, its id as key; the source is `chroma/<collection or file>`."""
+    prefix = _DEFAULT_PREFIX if options.source is None else options.source
+    is_database = file.peek(16).startswith(b"SQLite format 3\0")
+    items = _rows(file) if is_database else _columns(file)
+    for collection, chroma_id, text, metadata in items:
+        origin = f"{file.name}, {chroma_id}"
+        if not isinstance(text, str) or not text.strip():
+            yield Unreadable(origin=origin, reason="it has no document, only an embedding")
+            continue
+        line: dict[str, Any] = {
+            "text": text,
+            "source": f"{prefix}{collection}",
+            "key": chroma_id,
+            "deduplicate": False,
+        }
+        if metadata:
+            line["metadata"] = metadata
+        yield Memory(line=line, origin=origin)
+
+
+Item: TypeAlias = tuple[str, str, object, dict[str, Any]]
+"""Collection, id, document, metadata."""
+
+
+def _columns(file: InputFile) -> Iterator[Item]:
+    with file.opened() as stream:
+        document = load_document(stream, file)
+    try:
+        ids, texts = document["ids"], document["documents"]
+        metadatas = document.get("metadatas") or [None] * len(ids)
+        columns = list(zip(ids, texts, metadatas, strict=True))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise CliError(
+            f"{file.name} is no collection of Chroma: expected ids, documents and metadatas "
+            "of one length, as collection.get() gives them"
+        ) from None
+    name = file.relative.removesuffix(".json")
+    for chroma_id, text, metadata in columns:
+        yield name, str(chroma_id), text, metadata if isinstance(metadata, dict) else {}
+
+
+def _rows(file: InputFile) -> Iterator[Item]:
+    if file.path is None:
+        raise UsageError("a database cannot be read from stdin; name its file")
+    uri = f"{file.path.resolve().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as database:
+            has_bool = any(
+                column[1] == "bool_value"
+                for column in database.execute("PRAGMA table_info(embedding_metadata)")
+            )
+            query = _ROWS.format(bool_value="m.bool_value" if has_bool else "NULL")
+            yield from _grouped(database.execute(query))
+    except sqlite3.Error as exc:
+        raise CliError(f"{file.name} cannot be read as a database of Chroma: {exc}") from exc
+
+
+def _grouped(rows: Iterator[Any]) -> Iterator[Item]:
+    """Rows of one key each, put together by memory."""
+    current: tuple[str, int, str] | None = None
+    text: object = None
+    metadata: dict[str, Any] = {}
+    for collection, number, chroma_id, key, string, integer, real, boolean in rows:
+        if current != (collection, number, chroma_id):
+            if current is not None:
+                yield current[0], current[2], text, metadata
+            current, text, metadata = (collection, number, chroma_id), None, {}
+        if key == _DOCUMENT:
+            text = string
+        elif key is not None:
+            values = (string, integer, real, None if boolean is None else bool(boolean))
+            metadata[key] = next((value for value in values if value is not None), None)
+    if current is not None:
+        yield current[0], current[2], text, metadata

@@ -1,0 +1,209 @@
+"""Which files a command line names, and reading them with a count of what was read."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from scripts.cli.errors import CliError, UsageError
+
+MAX_LINE_BYTES = 8 * 1024 * 1024
+"""Of JSON Lines; a longer one is skipped, so that no file can fill the memory."""
+
+_INSTALLED_DIRS = frozenset({"node_modules", "__pycache__", "site-packages"})
+_VENV_MARK = "pyvenv.cfg"
+
+
+class _Counted(io.RawIOBase):
+    """A raw stream that tells how many bytes were read from it."""
+
+    def __init__(self, raw: io.RawIOBase, file: InputFile) -> None:
+        self._raw = raw
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int | None:  # type: ignore[override]
+        n = self._raw.readinto(buffer)
+        self._file.n_read += n or 0
+        return n
+
+    def close(self) -> None:
+        if not self._file.is_stdin:
+            self._raw.close()
+        super().close()
+
+
+@dataclass(slots=True, kw_only=True)
+class InputFile:
+    """A file to read; `-` is stdin."""
+
+    path: Path | None
+    """None is stdin."""
+    root: str = ""
+    """What stands before `relative` in a source, `/` included, unless the user says otherwise."""
+    relative: str = "stdin"
+    """Posix path in the directory that was named, or the file's own name."""
+    size: int = 0
+    """Bytes; 0 when unknown."""
+    n_read: int = 0
+    """Bytes read so far."""
+    _begun: IO[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def is_stdin(self) -> bool:
+        """Whether it is not a file at all."""
+        return self.path is None
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return "stdin" if self.path is None else str(self.path)
+
+    @property
+    def suffix(self) -> str:
+        """The last one, in lower case, `.gz` not counted."""
+        name = self.relative.lower()
+        return Path(name.removesuffix(".gz")).suffix
+
+    def source(self, prefix: str | None) -> str:
+        """The file as a source: `prefix`, or the directory it was found in, and its path there."""
+        return (self.root if prefix is None else prefix) + self.relative
+
+    @contextmanager
+    def opened(self) -> Iterator[IO[bytes]]:
+        """Its bytes, unpacked.
+
+        Raises:
+            CliError: it cannot be read.
+        """
+        try:
+            stream = self._stream()
+            try:
+                yield stream
+            finally:
+                if not self.is_stdin:
+                    stream.close()
+        except (OSError, EOFError) as exc:
+            raise CliError(f"{self.name} cannot be read: {exc}") from exc
+
+    def peek(self, n_bytes: int = 65536) -> bytes:
+        """Its first bytes; they are read again afterwards."""
+        with self.opened() as stream:
+            return cast(io.BufferedReader, stream).peek(n_bytes)[:n_bytes]
+
+    def _stream(self) -> IO[bytes]:
+        if self._begun is not None:
+            return self._begun
+        self.n_read = 0
+        raw = sys.stdin.buffer if self.path is None else self.path.open("rb", buffering=0)
+        counted: io.RawIOBase = _Counted(cast(io.RawIOBase, raw), self)
+        stream: IO[bytes] = io.BufferedReader(counted, buffer_size=1 << 16)
+        if self.relative.lower().endswith(".gz"):
+            stream = io.BufferedReader(
+                cast(io.RawIOBase, gzip.GzipFile(fileobj=cast(BinaryIO, stream)))
+            )
+        if self.is_stdin:
+            self._begun = stream  # what was peeked at must not be lost
+        return stream
+
+
+def lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
+    """Lines with their numbers from 1, blank ones left out; None for one that is too long."""
+    number = 0
+    while line := stream.readline(MAX_LINE_BYTES):
+        number += 1
+        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+            while (rest := stream.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+                pass
+            yield number, None
+        elif line.strip():
+            yield number, line
+
+
+def find_inputs(paths: Sequence[str], suffixes: frozenset[str]) -> list[InputFile]:
+    """The files that paths name: files, directories (recursively), globs and `-`.
+
+    Below a directory only files with one of `suffixes` are taken, and hidden and installed
+    directories (`.git`, `node_modules`, virtual environments) are left out.
+
+    Raises:
+        UsageError: a path names nothing.
+    """
+    found: dict[Path, InputFile] = {}
+    stdin: list[InputFile] = []
+    for path in paths:
+        if path == "-":
+            stdin = [InputFile(path=None)]
+            continue
+        for one in _expanded(path):
+            for file in _below(one, suffixes) if one.is_dir() else [_alone(one)]:
+                assert file.path is not None
+                found.setdefault(file.path.resolve(), file)
+    return [*found.values(), *stdin]
+
+
+def _expanded(path: str) -> list[Path]:
+    literal = Path(path).expanduser()
+    if literal.exists():
+        return [literal]
+    names = glob.glob(str(literal), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute one)
+    matching = [Path(name) for name in sorted(names)]
+    if not matching:
+        raise UsageError(f"{path} names no file or directory")
+    return matching
+
+
+def _alone(path: Path) -> InputFile:
+    return InputFile(path=path, relative=_name(path.name), size=_size(path))
+
+
+def _below(top: Path, suffixes: frozenset[str]) -> Iterator[InputFile]:
+    root = root_of(top)
+    for directory, dirs, names in os.walk(top):
+        here = Path(directory)
+        dirs[:] = sorted(name for name in dirs if is_entered(here / name))
+        for name in sorted(names):
+            path = here / name
+            if Path(name.lower().removesuffix(".gz")).suffix in suffixes and path.is_file():
+                relative = _name(path.relative_to(top).as_posix())
+                yield InputFile(path=path, root=root, relative=relative, size=_size(path))
+
+
+def root_of(directory: Path) -> str:
+    """What sources of a directory's files begin with: its path from here, or else its name."""
+    real = directory.resolve()
+    here = Path.cwd().resolve()
+    named = real.relative_to(here).as_posix() if real.is_relative_to(here) else real.name
+    return "" if named in (".", "") else f"{_name(named)}/"
+
+
+def is_entered(directory: Path) -> bool:
+    """Whether files below a directory are meant when the one above it is named."""
+    return not (
+        directory.name.startswith(".")
+        or directory.name in _INSTALLED_DIRS
+        or directory.is_symlink()
+        or os.path.lexists(directory / _VENV_MARK)
+    )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _name(name: str) -> str:
+    # A name that is no UTF-8 must not reach JSON as lone surrogates.
+    return os.fsencode(name).decode("utf-8", "replace")

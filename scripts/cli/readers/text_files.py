@@ -1,0 +1,61 @@
+"""Markdown, reStructuredText and plain text, cut into passages as `/index/build` cuts them."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from scripts.cli.readers.inputs import InputFile
+from scripts.cli.readers.records import Memory, Options, Record, Unreadable
+
+MAX_FILE_BYTES = 20 * 1024 * 1024
+_MAX_PIECES = 256
+_CHARS_PER_PIECE = 3
+_PASSAGE_KEY = "passage"
+
+
+def read_text(file: InputFile, options: Options) -> Iterator[Record]:
+    """The passages of a text file; the source is `<file>:chunk_<n>`.
+
+    Each has a key, so that reading the file again puts passages in the place of the old ones.
+    """
+    with file.opened() as stream:
+        content = stream.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        reason = f"larger than {MAX_FILE_BYTES // 2**20} MB"
+        yield Unreadable(origin=file.name, reason=reason)
+        return
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        yield Unreadable(origin=file.name, reason="not UTF-8 text")
+        return
+    if "\0" in text:
+        yield Unreadable(origin=file.name, reason="holds NUL characters, so it is no text")
+        return
+    for source, passage in passages(file.source(options.source), text):
+        line = {"text": passage, "source": source, "key": _PASSAGE_KEY, "deduplicate": False}
+        yield Memory(line=line, origin=f"{file.name} ({source.rpartition(':')[2]})")
+
+
+def passages(name: str, text: str) -> list[tuple[str, str]]:
+    """Source and text of each passage of a file called `name`."""
+    from engine.chunking import chunk_file
+
+    chunks = chunk_file(name, text, count_pieces=_counter(), max_pieces=_MAX_PIECES)
+    return [(chunk.source, chunk.text) for chunk in chunks]
+
+
+@functools.cache
+def _counter() -> Callable[[str], int]:
+    """Counts what the model sees; without the model's files, an estimate on the safe side."""
+    from engine.errors import ModelNotFoundError
+    from engine.model_files import default_model_dir
+    from engine.tokeniser import Tokeniser
+
+    try:
+        return Tokeniser(default_model_dir(os.environ, Path.home())).count_pieces
+    except ModelNotFoundError:
+        return lambda text: 2 + -(-len(text) // _CHARS_PER_PIECE)

@@ -1,0 +1,58 @@
+"""Reading all the files of an import, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from scripts.cli.errors import CliError
+from scripts.cli.readers import Format, read
+from scripts.cli.readers.inputs import InputFile
+from scripts.cli.readers.records import Memory, Options
+from scripts.cli.terminal import note, print_json
+
+
+@dataclass(slots=True, kw_only=True)
+class Reading:
+    """The files, and what became of them."""
+
+    files: Sequence[InputFile]
+    format: Format
+    options: Options
+    deduplicate: bool | None
+    """What the user said about all memories; None: each as its reader thinks best."""
+    stop_on_error: bool
+    as_json: bool
+    n_unreadable: int = 0
+
+    def memories(self) -> Iterator[Memory]:
+        """Every memory; tells of what cannot be read when it gets there.
+
+        Raises:
+            CliError: something cannot be read, and the user wants to stop then.
+        """
+        for file in self.files:
+            for record in read(file, self.format, self.options):
+                if isinstance(record, Memory):
+                    if self.deduplicate is not None:
+                        record.line.pop("deduplicate", None)
+                    yield record
+                    continue
+                self.n_unreadable += 1
+                if self.stop_on_error:
+                    raise CliError(f"{record.origin}: {record.reason}")
+                self.complain(record.origin, record.reason)
+
+    def complain(self, origin: str, reason: str) -> None:
+        """Tell of a memory that is not in."""
+        if self.as_json:
+            print_json({"type": "error", "origin": origin, "error": reason})
+        else:
+            note(f"{origin}: {reason}")
+
+    def share_read(self) -> float:
+        """How much of the files was read, 0 to 1; 0 when nobody knows how much there is."""
+        total = sum(file.size for file in self.files)
+        if not total or any(file.is_stdin for file in self.files):
+            return 0.0
+        return min(sum(file.n_read for file in self.files) / total, 1.0)

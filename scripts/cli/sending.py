@@ -1,0 +1,149 @@
+"""Sending memories to `POST /import`, in parts that can be repeated.
+
+A part is a request of its own with its own idempotency key. So an answer is read when its request
+is sent (HTTP/1.1 clients do not read while they send), a broken connection costs one part, and an
+interrupted import continues after the last one that was acknowledged. Parts go one after another:
+memories keep the order of their files, and a key that comes twice ends with its last value.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from scripts.cli.errors import CliError, UnreachableError
+from scripts.cli.journal import Tally
+from scripts.cli.readers.records import Memory
+from scripts.cli.service import Service
+
+MAX_PART_LINES = 2000
+MAX_PART_BYTES = 4 * 1024 * 1024
+_PATIENCE_S = 60.0
+"""How long a part is sent again after its connection broke: by then a service is back."""
+_PAUSE_S = 1.0
+_COUNTED = {"added": "added", "duplicate": "duplicates", "updated": "updated", "error": "errors"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Consecutive memories."""
+
+    content: bytes
+    """As NDJSON."""
+    origins: list[str]
+    """Where each was read."""
+
+
+def parts_of(memories: Iterable[Memory]) -> Iterator[Part]:
+    """Memories in parts; the same memories always give the same parts."""
+    content, origins = bytearray(), list[str]()
+    for memory in memories:
+        line = json.dumps(memory.line, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        if origins and len(content) + len(line) >= MAX_PART_BYTES:
+            yield Part(content=bytes(content), origins=origins)
+            content, origins = bytearray(), []
+        content += line + b"\n"
+        origins.append(memory.origin)
+        if len(origins) == MAX_PART_LINES:
+            yield Part(content=bytes(content), origins=origins)
+            content, origins = bytearray(), []
+    if origins:
+        yield Part(content=bytes(content), origins=origins)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a part."""
+
+    tally: Tally = field(default_factory=Tally)
+    ids: list[int | None] = field(default_factory=list)
+    """Of each memory; None where there is none."""
+
+
+class Sender:
+    """Sends the parts of one import."""
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        deduplicate: bool,
+        stop_on_error: bool,
+        on_error: Callable[[str, str], None],
+        on_progress: Callable[[Tally, float], None] = lambda tally, share: None,
+    ) -> None:
+        """Send nothing yet.
+
+        Args:
+            service: where to.
+            deduplicate: for memories that do not say themselves.
+            stop_on_error: whether the first memory that is refused ends the import.
+            on_error: told where a memory was read and why it was refused.
+            on_progress: told what became of the part so far, and which share of it that is.
+        """
+        self._service = service
+        self._params = {
+            "on_error": "stop" if stop_on_error else "continue",
+            "deduplicate": deduplicate,
+        }
+        self._on_error = on_error
+        self._on_progress = on_progress
+
+    def send(self, part: Part, key: str) -> Outcome:
+        """Send a part, again if the connection breaks. Durable when this returns.
+
+        Raises:
+            CliError: the service refused the part, or stopped at a memory as it was told to.
+            UnreachableError: the service does not come back.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return self._send(part, key)
+            except UnreachableError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_PAUSE_S)
+
+    def _send(self, part: Part, key: str) -> Outcome:
+        headers = {"Content-Type": "application/x-ndjson", "Idempotency-Key": key}
+        sent, errors = Outcome(), []
+        tally = sent.tally
+        summary: dict[str, Any] | None = None
+        with self._service.call(
+            "POST", "/import", content=part.content, headers=headers, params=self._params
+        ) as answer:
+            for event in _events(answer):
+                if event.get("type") == "item":
+                    tally.lines += 1
+                    sent.ids.append(event.get("id"))
+                    name = _COUNTED[event["status"]]
+                    setattr(tally, name, getattr(tally, name) + 1)
+                    if name == "errors":
+                        where = part.origins[event["line"] - 1]
+                        errors.append((where, str(event.get("error") or "refused")))
+                    self._on_progress(tally, tally.lines / len(part.origins))
+                elif event.get("type") == "summary":
+                    summary = event
+        # An answer without its last line broke off: nobody knows what became of the rest.
+        if summary is None:
+            raise UnreachableError(f"The service at {self._service.url} broke off its answer.")
+        for where, why in errors:
+            self._on_error(where, why)
+        if not summary.get("ok", True) and tally.lines < len(part.origins):
+            raise CliError(f"The import stopped: {summary.get('message') or 'at an error'}")
+        return sent
+
+
+def _events(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """The lines of an answer; what breaks off in the middle simply ends."""
+    try:
+        for line in answer:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
+    except (OSError, http.client.HTTPException, ValueError):
+        return

@@ -1,0 +1,331 @@
+"""What becomes of each kind of file: memories with text, source, key and metadata, or a reason."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.chunking import chunk_file
+from engine.model_files import default_model_dir
+from engine.tokeniser import Tokeniser
+from scripts.cli.errors import CliError, UsageError
+from scripts.cli.readers import SUFFIXES, Format, read
+from scripts.cli.readers.inputs import MAX_LINE_BYTES, find_inputs
+from scripts.cli.readers.records import Memory, Options, Unreadable
+
+
+def records(
+    *paths: Path | str, format: Format = Format.AUTO, **options: str
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The lines to import, and the reasons of what could not be read."""
+    good: list[dict[str, Any]] = []
+    bad: list[str] = []
+    for file in find_inputs([str(path) for path in paths], SUFFIXES[format]):
+        for record in read(file, format, Options(**options)):
+            if isinstance(record, Memory):
+                good.append(record.line)
+            else:
+                assert isinstance(record, Unreadable)
+                bad.append(f"{record.origin}: {record.reason}")
+    return good, bad
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_a_text_tree_gives_the_passages_that_a_build_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "# Title\n\n" + "A sentence that says something. " * 200
+    (tmp_path / "notes" / "deep").mkdir(parents=True)
+    (tmp_path / "notes" / "deep" / "long.md").write_text(text)
+    (tmp_path / "notes" / ".git").mkdir()
+    (tmp_path / "notes" / ".git" / "x.md").write_text("hidden")
+    (tmp_path / "notes" / "photo.png").write_bytes(b"\x89PNG")
+    monkeypatch.chdir(tmp_path)
+
+    found, problems = records("notes")
+
+    count = Tokeniser(default_model_dir({}, Path.home())).count_pieces
+    expected = chunk_file("notes/deep/long.md", text, count_pieces=count)
+    assert [(m["source"], m["text"]) for m in found] == [(c.source, c.text) for c in expected]
+    assert len(found) > 5
+    assert problems == []
+    [first, *_], _ = records("notes", source="mine/")
+    assert first["source"] == "mine/deep/long.md:chunk_0"
+
+
+def test_what_is_no_text_is_named_and_not_sent(tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "nul.txt").write_bytes(b"a\0b")
+    (tmp_path / "good.txt").write_text("good")
+    found, problems = records(tmp_path)
+    assert [m["text"] for m in found] == ["good"]
+    assert [problem.rpartition("/")[2] for problem in problems] == [
+        "latin.txt: not UTF-8 text",
+        "nul.txt: holds NUL characters, so it is no text",
+    ]
+
+
+def test_globs_and_files_named_twice_are_read_once(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "c.log"):
+        (tmp_path / name).write_text(name)
+    found, _ = records(tmp_path / "*.txt", tmp_path / "a.txt", tmp_path)
+    assert [m["text"] for m in found] == ["a.txt", "b.txt"]
+    with pytest.raises(UsageError, match="names no file"):
+        records(tmp_path / "*.md")
+
+
+def test_lines_keep_what_import_knows_and_put_the_rest_into_metadata(tmp_path: Path) -> None:
+    vector = base64.b64encode(b"\0" * 1536).decode()
+    path = write(
+        tmp_path / "turns.jsonl",
+        {"text": "one", "source": "mine", "speaker": "ann", "metadata": {"n": 1}, "id": 9},
+        {"text": "two", "key": "k", "timestamp": "2026-01-01T00:00:00Z", "embedding": vector},
+        {"_id": "d7", "title": "t", "text": "three"},
+    )
+    found, problems = records(path)
+    assert problems == []
+    assert found == [
+        {"text": "one", "source": "mine", "metadata": {"speaker": "ann", "n": 1}},
+        {
+            "text": "two",
+            "source": "turns.jsonl:2",
+            "key": "k",
+            "timestamp": "2026-01-01T00:00:00Z",
+            "embedding": vector,
+        },
+        {"text": "three", "source": "turns.jsonl/d7", "metadata": {"title": "t"}},
+    ]
+    assert [m["source"] for m in records(path, source="p/")[0]] == [
+        "p/mine",
+        "p/turns.jsonl:2",
+        "p/turns.jsonl/d7",
+    ]
+
+
+def test_bad_lines_are_named_with_their_number_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    long = b'{"text": "' + b"x" * MAX_LINE_BYTES + b'"}\n'
+    path.write_bytes(
+        b'{"text": "a"}\n\n{"text"\n[1]\n{"text": " "}\n{"text": "\xff"}\n'
+        + long
+        + b'{"text": "c", "metadata": 7}\n{"text": "z"}'
+    )
+    found, problems = records(path)
+    assert [m["text"] for m in found] == ["a", "z"]
+    assert [problem.split(", ", 1)[1].split(":")[0] for problem in problems] == [
+        f"line {n}" for n in (3, 4, 5, 6, 7, 8)
+    ]
+
+
+def test_an_export_that_breaks_off_or_lacks_a_line_is_noticed(tmp_path: Path) -> None:
+    header = {"type": "header", "format": 1, "total": 2}
+    one, two = {"text": "one", "source": "s", "id": 1}, {"text": "two", "source": "s", "id": 2}
+    whole = write(tmp_path / "whole.jsonl", header, one, two, {"type": "footer", "count": 2})
+    short = write(tmp_path / "short.jsonl", header, one)
+    holed = write(tmp_path / "holed.jsonl", header, one, {"type": "footer", "count": 2})
+    assert records(whole) == ([{"text": t, "source": "s"} for t in ("one", "two")], [])
+    assert "breaks off" in records(short)[1][0]
+    assert "had 2 memories, here are 1" in records(holed)[1][0]
+
+
+def test_packed_files_are_unpacked_and_a_broken_archive_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"text": "packed"}\n' * 1000))
+    found, _ = records(path)
+    assert len(found) == 1000
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(CliError, match="cannot be read"):
+        records(path)
+
+
+def test_a_table_s_columns_become_text_source_key_and_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text(
+        '﻿id,Text,who,empty\n1,"likes ""tea"", and\nmilk",ann,\n2,plays the cello,ben,\n3,,cat,\n'
+    )
+    found, problems = records(path, source_column="who", key_column="id")
+    assert found == [
+        {"text": 'likes "tea", and\nmilk', "source": "ann", "key": "1"},
+        {"text": "plays the cello", "source": "ben", "key": "2"},
+    ]
+    assert problems == [f"{path}, line 5: nothing in column 'Text'"]
+    [first, _], _ = records(path)
+    assert first["source"] == "people.csv:3"
+    assert first["metadata"] == {"id": "1", "who": "ann"}
+    with pytest.raises(UsageError, match="no column 'nope'"):
+        records(path, text_column="nope")
+
+
+def test_a_table_without_a_text_column_says_which_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_text("a\tb\n1\t2\n")
+    with pytest.raises(UsageError, match="--text-column: a, b"):
+        records(path)
+    assert records(path, text_column="b")[0][0]["text"] == "2"
+
+
+GRAPH: list[dict[str, Any]] = [
+    {
+        "type": "entity",
+        "name": "Ann",
+        "entityType": "person",
+        "observations": ["Speaks Spanish", "Graduated in 2019"],
+    },
+    {"type": "entity", "name": "Acme", "entityType": "firm", "observations": []},
+    {"type": "relation", "from": "Ann", "to": "Acme", "relationType": "works_at"},
+]
+
+
+@pytest.mark.parametrize("shape", ["memory.jsonl", "memory.json", "graph.json"])
+def test_the_mcp_memory_server_s_file_gives_its_facts(tmp_path: Path, shape: str) -> None:
+    path = tmp_path / shape
+    if shape == "graph.json":  # what its tool read_graph answers
+        untyped = [{k: v for k, v in item.items() if k != "type"} for item in GRAPH]
+        graph = {"entities": untyped[:2], "relations": untyped[2:]}
+        path.write_text(json.dumps(graph, indent=2))
+    else:
+        path.write_text("\n".join(map(json.dumps, GRAPH)))
+    found, problems = records(path)
+    assert problems == []
+    assert [(m["source"], m["text"], m["metadata"]) for m in found] == [
+        ("mcp-memory/Ann", "Ann: Speaks Spanish", {"entity_type": "person"}),
+        ("mcp-memory/Ann", "Ann: Graduated in 2019", {"entity_type": "person"}),
+        ("mcp-memory/Acme", "Acme (firm)", {"entity_type": "firm"}),
+        ("mcp-memory/Ann", "Ann works_at Acme", {"relation": "works_at", "to": "Acme"}),
+    ]
+    assert len({(m["source"], m["key"]) for m in found}) == 4
+    assert records(path)[0] == found
+
+
+def test_broken_lines_of_a_graph_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "memory.jsonl", GRAPH[0], {"type": "entity", "name": "X"}, {"type": 3})
+    found, problems = records(path)
+    assert len(found) == 2
+    assert [p.split(": ")[0].rpartition("/")[2] for p in problems] == [
+        "memory.jsonl, line 2",
+        "memory.jsonl, line 3",
+    ]
+
+
+MEM0 = {
+    "id": "3c90c3cc-0d44-4b50-8888-8dd25736052a",
+    "memory": "Dev works at TechCorp",
+    "user_id": "dev",
+    "agent_id": None,
+    "hash": "x",
+    "metadata": {"type": "professional"},
+    "created_at": "2023-11-07T05:31:56Z",
+    "updated_at": "2023-11-08T05:31:56.123456-07:00",
+}
+
+
+@pytest.mark.parametrize("shape", ["results", "list", "lines"])
+def test_mem0_s_memories_keep_id_owner_times_and_metadata(tmp_path: Path, shape: str) -> None:
+    path = tmp_path / ("mem0.jsonl" if shape == "lines" else "mem0.json")
+    document: object = {"results": [MEM0], "count": 1} if shape == "results" else [MEM0]
+    path.write_text(json.dumps(MEM0 if shape == "lines" else document))
+    found, problems = records(path)
+    assert problems == []
+    assert found == [
+        {
+            "text": "Dev works at TechCorp",
+            "source": "mem0/dev",
+            "key": MEM0["id"],
+            "timestamp": "2023-11-07T05:31:56+00:00",
+            "updated_at": "2023-11-08T05:31:56.123456-07:00",
+            "metadata": {"user_id": "dev", "type": "professional"},
+            "deduplicate": False,
+        }
+    ]
+
+
+COLLECTION = {
+    "ids": ["id1", "id2", "id3"],
+    "documents": ["a pineapple", "oranges", None],
+    "metadatas": [{"page": 10, "good": True, "weight": 1.5, "kind": "fruit"}, None, None],
+    "embeddings": None,
+    "included": ["metadatas", "documents"],
+}
+FRUIT = [
+    {
+        "text": "a pineapple",
+        "source": "chroma/fruit",
+        "key": "id1",
+        "deduplicate": False,
+        "metadata": {"page": 10, "good": True, "weight": 1.5, "kind": "fruit"},
+    },
+    {"text": "oranges", "source": "chroma/fruit", "key": "id2", "deduplicate": False},
+]
+
+
+def test_a_collection_of_chroma_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "fruit.json"
+    for indent in (None, 2):
+        path.write_text(json.dumps(COLLECTION, indent=indent))
+        found, problems = records(path)
+        assert found == FRUIT
+        assert problems == [f"{path}, id3: it has no document, only an embedding"]
+    path.write_text(json.dumps({**COLLECTION, "ids": ["id1"]}))
+    with pytest.raises(CliError, match="no collection of Chroma"):
+        records(path)
+
+
+def test_a_database_of_chroma_is_read_and_not_changed(tmp_path: Path) -> None:
+    path = tmp_path / "chroma.sqlite3"
+    with sqlite3.connect(path) as database:  # the tables as Chroma's migrations make them
+        database.executescript(
+            """
+            CREATE TABLE collections (id TEXT PRIMARY KEY, name TEXT NOT NULL);
+            CREATE TABLE segments (id TEXT PRIMARY KEY, type TEXT, scope TEXT, collection TEXT);
+            CREATE TABLE embeddings (id INTEGER PRIMARY KEY, segment_id TEXT NOT NULL,
+                embedding_id TEXT NOT NULL, seq_id BLOB NOT NULL, created_at TIMESTAMP);
+            CREATE TABLE embedding_metadata (id INTEGER, key TEXT NOT NULL, string_value TEXT,
+                int_value INTEGER, float_value REAL, bool_value INTEGER, PRIMARY KEY (id, key));
+            INSERT INTO collections VALUES ('c', 'fruit');
+            INSERT INTO segments VALUES ('v', 'vector', 'VECTOR', 'c'), ('m', 'x', 'METADATA', 'c');
+            INSERT INTO embeddings VALUES (1, 'm', 'id1', x'01', 0), (2, 'm', 'id2', x'02', 0),
+                (3, 'm', 'id3', x'03', 0);
+            INSERT INTO embedding_metadata VALUES
+                (1, 'page', NULL, 10, NULL, NULL), (1, 'good', NULL, NULL, NULL, 1),
+                (1, 'weight', NULL, NULL, 1.5, NULL), (1, 'kind', 'fruit', NULL, NULL, NULL),
+                (1, 'chroma:document', 'a pineapple', NULL, NULL, NULL),
+                (2, 'chroma:document', 'oranges', NULL, NULL, NULL);
+            """
+        )
+    database.close()
+    before = path.read_bytes()
+    found, problems = records(path)
+    assert found == FRUIT
+    assert len(problems) == 1
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_stdin_is_told_by_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def given(content: bytes) -> list[dict[str, Any]]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        return records("-")[0]
+
+    assert given(b'{"text": "a", "source": "s"}\n')[0]["source"] == "s"
+    assert given(b"Just words.\n")[0]["source"] == "stdin:chunk_0"
+    assert given(json.dumps(GRAPH[2]).encode())[0]["source"] == "mcp-memory/Ann"
+
+
+def test_a_file_of_an_unknown_kind_is_asked_about(tmp_path: Path) -> None:
+    path = tmp_path / "notes.org"
+    path.write_text("* heading")
+    with pytest.raises(UsageError, match="--format"):
+        records(path)
+    assert records(path, format=Format.TEXT)[0][0]["text"] == "* heading"
