@@ -34,7 +34,7 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
     Exits with 1 when something is.
     """
-    from engine.offline import examine
+    from engine.examination import examine
     from scripts import store
 
     if not as_json:
