@@ -213,6 +213,14 @@ class SyncStatusAnswer(BaseModel):
     message: str
 
 
+class CountsOut(BaseModel):
+    """Memories that each part holds; the same once no write is under way."""
+
+    store: int
+    vectors: int
+    keywords: int
+
+
 class StatsAnswer(BaseModel):
     """The state of the store."""
 
@@ -231,6 +239,7 @@ class StatsAnswer(BaseModel):
     index_rows: int
     index_terms: int
     pending_writes: int
+    counts: CountsOut
 
 
 class HealthAnswer(BaseModel):

@@ -119,6 +119,11 @@ async def stats(request: Request) -> Response:
             "index_rows": state.n_rows,
             "index_terms": state.n_terms,
             "pending_writes": state.pending_writes,
+            "counts": {
+                "store": state.n_stored,
+                "vectors": state.n_vectors,
+                "keywords": state.n_documents,
+            },
         }
     )
 

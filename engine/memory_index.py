@@ -84,6 +84,10 @@ class IndexOptions:
     """Cosine from which an added memory is a duplicate."""
     exact_below: int = 20_000
     """Memories from which searches use RaBitQ codes."""
+    compact_from: int = 1_000
+    """Dead rows from which the indexes are compacted, if they are a quarter of all."""
+    cache_after: int = 2_000
+    """Changes after which the posting lists are cached anew, if they are a tenth of all."""
     lock_timeout_s: float = 30.0
     """How long to wait for another process to let go of the data directory."""
     max_pending_jobs: int = 1_024
@@ -152,6 +156,8 @@ class MemoryIndex:
             on_commit=self._notice_write,
             max_pending_jobs=options.max_pending_jobs,
             max_pending_memories=options.max_pending_memories,
+            compact_from=options.compact_from,
+            cache_after=options.cache_after,
         )
 
     def _start_auto_backup(self) -> AutoBackup | None:
@@ -202,6 +208,9 @@ class MemoryIndex:
                 n_rows=index.n_rows,
                 n_terms=index.keywords.n_terms,
                 pending_writes=self._writer.n_pending,
+                n_stored=store.count(),
+                n_vectors=index.n_vectors,
+                n_documents=index.keywords.n_documents,
             )
 
     def search(

@@ -153,6 +153,10 @@ class Store:
         row = self._reader().execute("SELECT value FROM meta WHERE name = 'changed_us'").fetchone()
         return int(row[0]) if row else None
 
+    def count(self) -> int:
+        """Memories in the database. Reads an index of them all: some ms for a million."""
+        return int(self._read("SELECT count(*) FROM memories")[0][0])
+
     def file_bytes(self) -> int:
         """Size on disk, the WAL included."""
         paths = (self.path, self.path.with_name(self.path.name + "-wal"))

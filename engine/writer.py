@@ -28,7 +28,6 @@ from engine.write_session import WriteSession
 
 T = TypeVar("T")
 
-_CACHE_AFTER_WRITES = 2_000
 _CACHE_AFTER_SHARE = 0.1
 
 _log = logging.getLogger(__name__)
@@ -59,8 +58,12 @@ class Writer:
         on_commit: Callable[[], None],
         max_pending_jobs: int,
         max_pending_memories: int,
+        compact_from: int,
+        cache_after: int,
     ) -> None:
         self._state = state
+        self._compact_from = compact_from
+        self._cache_after = cache_after
         self._on_commit = on_commit
         self._cache_path = data_dir / CACHE_NAME
         self._changes_since_cache = state.n_uncached
@@ -191,7 +194,7 @@ class Writer:
     # structures are built aside while searches go on with the old ones.
 
     def _maintain(self) -> None:
-        if self._state.index.needs_compaction():
+        if self._state.index.needs_compaction(from_dead_rows=self._compact_from):
             compacted = self._state.index.compacted()
             with self._state.lock.exclusive():
                 self._state.index = compacted
@@ -200,7 +203,7 @@ class Writer:
         if self._state.index.vectors.needs_switch():
             self._start(functools.partial(self._switch, self._state.index))
         elif self._changes_since_cache >= max(
-            _CACHE_AFTER_WRITES, _CACHE_AFTER_SHARE * len(self._state.index)
+            self._cache_after, _CACHE_AFTER_SHARE * len(self._state.index)
         ):
             self._changes_since_cache = 0
             self._start(functools.partial(write_cache, self._cache_path, self._postings()))
