@@ -280,23 +280,38 @@ class MemoryIndex:
     # Writes
 
     def add(
-        self, memories: Sequence[NewMemory], embeddings: FloatMatrix, *, request_id: str
+        self,
+        memories: Sequence[NewMemory],
+        embeddings: FloatMatrix,
+        *,
+        request_id: str,
+        deadline_s: float | None = None,
     ) -> Future[list[AddOutcome]]:
-        """Add all or none; `embeddings` has shape (len(memories), dim)."""
+        """Add all or none; `embeddings` has shape (len(memories), dim).
+
+        This and the writes below do nothing once `deadline_s` has passed: see `Writer.submit`.
+        """
         run = functools.partial(
             writes.add,
             memories=memories,
             embeddings=embeddings,
             dedup_threshold=self._options.dedup_threshold,
         )
-        return self._writer.submit(run, _ADDED, request_id=request_id, weight=len(memories))
+        return self._writer.submit(
+            run, _ADDED, request_id=request_id, deadline_s=deadline_s, weight=len(memories)
+        )
 
     def upsert(
-        self, memory: NewMemory, embedding: FloatVector, *, request_id: str
+        self,
+        memory: NewMemory,
+        embedding: FloatVector,
+        *,
+        request_id: str,
+        deadline_s: float | None = None,
     ) -> Future[UpsertOutcome]:
         """Replace the memory with this (source, key), or add it."""
         run = functools.partial(writes.upsert, memory=memory, embedding=embedding)
-        return self._writer.submit(run, _UPSERTED, request_id=request_id)
+        return self._writer.submit(run, _UPSERTED, request_id=request_id, deadline_s=deadline_s)
 
     def update(
         self,
@@ -305,22 +320,29 @@ class MemoryIndex:
         embedding: FloatVector | None,
         *,
         request_id: str,
+        deadline_s: float | None = None,
     ) -> Future[Memory]:
         """Change a memory; `embedding` goes with a new text."""
         run = functools.partial(
             writes.update, memory_id=memory_id, patch=patch, embedding=embedding
         )
-        return self._writer.submit(run, _MEMORY, request_id=request_id)
+        return self._writer.submit(run, _MEMORY, request_id=request_id, deadline_s=deadline_s)
 
-    def delete(self, ids: Sequence[MemoryId], *, request_id: str) -> Future[DeleteOutcome]:
+    def delete(
+        self, ids: Sequence[MemoryId], *, request_id: str, deadline_s: float | None = None
+    ) -> Future[DeleteOutcome]:
         """Delete those that exist."""
         run = functools.partial(writes.delete, ids=ids)
-        return self._writer.submit(run, _DELETED, request_id=request_id, weight=len(ids))
+        return self._writer.submit(
+            run, _DELETED, request_id=request_id, deadline_s=deadline_s, weight=len(ids)
+        )
 
-    def delete_by_source(self, pattern: str, *, request_id: str) -> Future[int]:
+    def delete_by_source(
+        self, pattern: str, *, request_id: str, deadline_s: float | None = None
+    ) -> Future[int]:
         """Delete every memory whose source contains `pattern`."""
         run = functools.partial(writes.delete_by_source, pattern=pattern)
-        return self._writer.submit(run, _COUNT, request_id=request_id)
+        return self._writer.submit(run, _COUNT, request_id=request_id, deadline_s=deadline_s)
 
     def deduplicate(self, threshold: float, *, dry_run: bool, request_id: str) -> DedupeReport:
         """Find groups of duplicates; unless `dry_run`, keep only the earliest of each.

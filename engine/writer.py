@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from engine.errors import EngineError, StorageError
+from engine.errors import DeadlinePassedError, EngineError, StorageError
 from engine.group_commit import GroupCommitter, WriteJob
 from engine.index_cache import CACHE_NAME, postings_of, write_cache
 from engine.rw_lock import ReadWriteLock
@@ -86,6 +87,7 @@ class Writer:
         *,
         request_id: str,
         weight: int = 1,
+        deadline_s: float | None = None,
     ) -> Future[T]:
         """Queue a write; durable and visible when the future is done.
 
@@ -94,6 +96,8 @@ class Writer:
             outcome_type: how its outcome is remembered.
             request_id: sent again, the remembered outcome is returned and nothing is written.
             weight: memories it writes.
+            deadline_s: on the monotonic clock, which all processes of a machine share. The
+                future fails with `DeadlinePassedError` when its turn comes later.
 
         Raises:
             OverloadedError, NotReadyError: nothing of it happens.
@@ -103,6 +107,8 @@ class Writer:
             remembered = session.transaction.outcome_of(request_id)
             if remembered is not None:
                 return outcome_type.validate_json(remembered)
+            if deadline_s is not None and time.monotonic() > deadline_s:
+                raise DeadlinePassedError("the service was busy too long; nothing was applied")
             outcome = run(session)
             session.transaction.remember_outcome(
                 request_id, outcome_type.dump_json(outcome).decode()
