@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import httpx
+import pytest
 import typer
 
 from tests.kill_client import PATIENCE_S, Client, Shared, searches_of
@@ -332,8 +333,8 @@ def main(
                 print(f"round {n_done}/{rounds}: {line}", file=sys.stderr, flush=True)
             loop.verify_all_backups()
             broken = None
-        except Violation as exc:
-            broken = str(exc)
+        except (Violation, pytest.fail.Exception, httpx.HTTPError) as exc:
+            broken = f"{type(exc).__name__}: {exc}"
             print(f"round {n_done}: {broken}", file=sys.stderr)
         summary = loop.summary()
     seconds = round(time.monotonic() - started_s)
