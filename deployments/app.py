@@ -51,6 +51,8 @@ def build_app(args: Mapping[str, Any]) -> Application:
             identity=identity,
             dedup_threshold=settings.dedup_threshold,
             exact_below=settings.exact_below,
+            compact_from=settings.compact_from,
+            cache_after=settings.cache_after,
             max_backups=settings.max_backups,
             max_pending_jobs=settings.max_queued_writes,
         ),

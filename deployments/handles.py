@@ -6,6 +6,7 @@ The only module that calls `.remote()`; see `deployments.clients` for what each 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
@@ -18,7 +19,13 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
-from engine.errors import EngineError, NotReadyError, OverloadedError
+from engine.errors import (
+    DeadlinePassedError,
+    EngineError,
+    NotReadyError,
+    OverloadedError,
+    UnknownOutcomeError,
+)
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome
 from engine.records import (
@@ -48,6 +55,8 @@ T = TypeVar("T")
 
 _REPLICA_GONE = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError)
 _RETRY_PAUSE_S = 0.1
+_LONGEST_GRACE_S = 10.0
+"""How much longer than its deadline a write is waited for: its commit may just be under way."""
 
 
 class _Calls:
@@ -60,7 +69,7 @@ class _Calls:
         self._timeout_s = timeout_s
 
     async def answer(self, send: Callable[[], Awaitable[T]], *, timeout_s: float = 0.0) -> T:
-        """Await what `send` sends; `timeout_s` is for long work, restarts included.
+        """Await the answer to a read; `timeout_s` is for long work, restarts included.
 
         Raises:
             EngineError: what the replica raised.
@@ -68,22 +77,73 @@ class _Calls:
             NotReadyError: no replica answered in time.
         """
         patience_s = timeout_s or self._timeout_s
-        deadline = time.monotonic() + patience_s
-        while True:
-            try:
-                return await asyncio.wait_for(_sent(send), max(deadline - time.monotonic(), 0.0))
-            except RayTaskError as exc:
-                if isinstance(exc.cause, EngineError):
-                    raise exc.cause from None
+        try:
+            return await _until_answered(lambda _: send(), patience_s=patience_s, grace_s=0.0)
+        except asyncio.TimeoutError:
+            raise NotReadyError(
+                f"no answer within {patience_s:g} s; the service may be starting"
+            ) from None
+
+    async def write(self, send: Callable[[float], Awaitable[T]], *, timeout_s: float = 0.0) -> T:
+        """Await the answer to a write; `send` is given its deadline, in seconds since the epoch.
+
+        The index applies nothing past the deadline and says so itself, so it is waited for a
+        little longer. Only when it still says nothing is the outcome unknown.
+
+        Raises:
+            EngineError: what the replica raised.
+            OverloadedError, NotReadyError: nothing was applied.
+            UnknownOutcomeError: no replica answered.
+        """
+        patience_s = timeout_s or self._timeout_s
+        try:
+            return await _until_answered(
+                send, patience_s=patience_s, grace_s=min(patience_s, _LONGEST_GRACE_S)
+            )
+        except asyncio.TimeoutError:
+            raise UnknownOutcomeError(
+                f"no answer within {patience_s:g} s: the request may or may not have been applied; "
+                "send it again with the same Idempotency-Key"
+            ) from None
+
+
+async def _until_answered(
+    send: Callable[[float], Awaitable[T]], *, patience_s: float, grace_s: float
+) -> T:
+    """Send until a replica answers. Raises `asyncio.TimeoutError`."""
+    deadline_s = time.monotonic() + patience_s
+    # The index may be on another machine, which has another monotonic clock.
+    send_until_s = time.time() + patience_s
+    lost = False
+    while True:
+        try:
+            return await _unwrapped(
+                functools.partial(send, send_until_s), until_s=deadline_s + grace_s
+            )
+        except _REPLICA_GONE:
+            lost = True
+        except DeadlinePassedError:
+            raise
+        except NotReadyError:  # shutting down; another one takes over
+            if not lost and time.monotonic() > deadline_s:
                 raise
-            except BackPressureError as exc:
-                raise OverloadedError("the service is busy; try again shortly") from exc
-            except asyncio.TimeoutError:
-                raise NotReadyError(
-                    f"no answer within {patience_s:g} s; the service may be starting"
-                ) from None
-            except _REPLICA_GONE:
-                await asyncio.sleep(_RETRY_PAUSE_S)
+        except OverloadedError:
+            # Says nothing of an earlier sending that died with its replica.
+            if not lost:
+                raise
+        await asyncio.sleep(_RETRY_PAUSE_S)
+
+
+async def _unwrapped(send: Callable[[], Awaitable[T]], *, until_s: float) -> T:
+    """Send once; errors as the replica raised them."""
+    try:
+        return await asyncio.wait_for(_sent(send), max(until_s - time.monotonic(), 0.0))
+    except RayTaskError as exc:
+        if isinstance(exc.cause, EngineError):
+            raise exc.cause from None
+        raise
+    except BackPressureError as exc:
+        raise OverloadedError("the service is busy; try again shortly") from exc
 
 
 async def _sent(send: Callable[[], Awaitable[T]]) -> T:
@@ -142,8 +202,10 @@ class ServeIndexClient:
         self, memories: Sequence[NewMemory], embeddings: FloatMatrix, *, request_id: str
     ) -> list[AddOutcome]:
         """Add all or none. Durable and visible to searches when this returns."""
-        return await self._calls.answer(
-            lambda: self._handle.add.remote(memories, embeddings, request_id=request_id)
+        return await self._calls.write(
+            lambda deadline_s: self._handle.add.remote(
+                memories, embeddings, request_id=request_id, deadline_s=deadline_s
+            )
         )
 
     async def ingest(
@@ -156,9 +218,14 @@ class ServeIndexClient:
         attempt: ImportAttempt | None,
     ) -> list[ImportOutcome]:
         """Apply lines of an import in order."""
-        return await self._calls.answer(
-            lambda: self._handle.ingest.remote(
-                memories, embeddings, request_id=request_id, after=after, attempt=attempt
+        return await self._calls.write(
+            lambda deadline_s: self._handle.ingest.remote(
+                memories,
+                embeddings,
+                request_id=request_id,
+                after=after,
+                attempt=attempt,
+                deadline_s=deadline_s,
             )
         )
 
@@ -180,8 +247,10 @@ class ServeIndexClient:
         self, memory: NewMemory, embedding: FloatVector, *, request_id: str
     ) -> UpsertOutcome:
         """Replace the memory with this (source, key), or add it."""
-        return await self._calls.answer(
-            lambda: self._handle.upsert.remote(memory, embedding, request_id=request_id)
+        return await self._calls.write(
+            lambda deadline_s: self._handle.upsert.remote(
+                memory, embedding, request_id=request_id, deadline_s=deadline_s
+            )
         )
 
     async def get(self, memory_id: MemoryId) -> Memory:
@@ -197,20 +266,26 @@ class ServeIndexClient:
         request_id: str,
     ) -> Memory:
         """Change a memory; `embedding` goes with a new text."""
-        return await self._calls.answer(
-            lambda: self._handle.update.remote(memory_id, patch, embedding, request_id=request_id)
+        return await self._calls.write(
+            lambda deadline_s: self._handle.update.remote(
+                memory_id, patch, embedding, request_id=request_id, deadline_s=deadline_s
+            )
         )
 
     async def delete(self, ids: Sequence[MemoryId], *, request_id: str) -> DeleteOutcome:
         """Delete those that exist; never raises `MemoryNotFoundError`."""
-        return await self._calls.answer(
-            lambda: self._handle.delete.remote(ids, request_id=request_id)
+        return await self._calls.write(
+            lambda deadline_s: self._handle.delete.remote(
+                ids, request_id=request_id, deadline_s=deadline_s
+            )
         )
 
     async def delete_by_source(self, pattern: str, *, request_id: str) -> int:
         """Delete every memory whose source contains `pattern`."""
-        return await self._calls.answer(
-            lambda: self._handle.delete_by_source.remote(pattern, request_id=request_id)
+        return await self._calls.write(
+            lambda deadline_s: self._handle.delete_by_source.remote(
+                pattern, request_id=request_id, deadline_s=deadline_s
+            )
         )
 
     async def list_memories(
@@ -233,8 +308,8 @@ class ServeIndexClient:
         self, threshold: float, *, dry_run: bool, request_id: str
     ) -> DedupeReport:
         """Find groups of duplicates; unless `dry_run`, keep only the earliest of each."""
-        return await self._calls.answer(
-            lambda: self._handle.deduplicate.remote(
+        return await self._calls.write(
+            lambda _: self._handle.deduplicate.remote(
                 threshold, dry_run=dry_run, request_id=request_id
             ),
             timeout_s=self._long_timeout_s,
@@ -251,8 +326,8 @@ class ServeIndexClient:
         self, plan: BuildPlan, embeddings: FloatMatrix, *, request_id: str
     ) -> BuildReport:
         """Apply a plan; `embeddings` has a row for each of `plan.to_embed`."""
-        return await self._calls.answer(
-            lambda: self._handle.apply_build.remote(plan, embeddings, request_id=request_id),
+        return await self._calls.write(
+            lambda _: self._handle.apply_build.remote(plan, embeddings, request_id=request_id),
             timeout_s=self._long_timeout_s,
         )
 
@@ -262,8 +337,8 @@ class ServeIndexClient:
 
     async def backup(self, prefix: str) -> BackupSummary:
         """Make a backup named `<prefix>_<UTC time>`. Durable when this returns."""
-        return await self._calls.answer(
-            lambda: self._handle.backup.remote(prefix), timeout_s=self._long_timeout_s
+        return await self._calls.write(
+            lambda _: self._handle.backup.remote(prefix), timeout_s=self._long_timeout_s
         )
 
     async def verify_backup(self, name: str) -> BackupCheck:
@@ -274,6 +349,6 @@ class ServeIndexClient:
 
     async def restore(self, name: str) -> int:
         """Restore a backup; returns how many memories there are now."""
-        return await self._calls.answer(
-            lambda: self._handle.restore.remote(name), timeout_s=self._long_timeout_s
+        return await self._calls.write(
+            lambda _: self._handle.restore.remote(name), timeout_s=self._long_timeout_s
         )

@@ -20,6 +20,7 @@ from engine.errors import (
     NotReadyError,
     OverloadedError,
     StoreFullError,
+    UnknownOutcomeError,
 )
 
 MAX_ECHO_CHARS = 200
@@ -39,6 +40,7 @@ ERROR_TABLE: dict[type[EngineError], HttpError] = {
     NotFoundError: HttpError(404),
     OverloadedError: HttpError(429, retry_after_s=1),
     NotReadyError: HttpError(503, retry_after_s=2),
+    UnknownOutcomeError: HttpError(504, retry_after_s=2),
     StoreFullError: HttpError(507, retry_after_s=60),
 }
 """Subclasses answer as their nearest listed base; what has none is an internal error."""

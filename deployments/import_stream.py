@@ -27,7 +27,7 @@ from deployments import rendering
 from deployments.import_lines import BadLine, GoodLine, LineParser, MarkLine, ParsedLine
 from deployments.line_reader import BodyError, LineReader
 from deployments.services import Services
-from engine.errors import EngineError, NotReadyError, OverloadedError
+from engine.errors import EngineError, NotReadyError, OverloadedError, UnknownOutcomeError
 from engine.imports import ImportAttempt, ImportOutcome
 from engine.records import FloatMatrix, ModelIdentity
 
@@ -267,7 +267,7 @@ class ImportStream:
         while True:
             try:
                 return await call()
-            except (OverloadedError, NotReadyError) as exc:
+            except (OverloadedError, NotReadyError, UnknownOutcomeError) as exc:
                 if time.monotonic() > deadline_s:
                     raise _Stopped(f"{exc}; {self._how_to_go_on()}") from exc
                 await asyncio.sleep(pause_s)

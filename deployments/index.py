@@ -134,11 +134,16 @@ class IndexReplica:
         )
 
     async def add(
-        self, memories: Sequence[NewMemory], embeddings: FloatMatrix, *, request_id: str
+        self,
+        memories: Sequence[NewMemory],
+        embeddings: FloatMatrix,
+        *,
+        request_id: str,
+        deadline_s: float,
     ) -> list[AddOutcome]:
         """Add all or none."""
         return await asyncio.wrap_future(
-            self._index.add(memories, embeddings, request_id=request_id)
+            self._index.add(memories, embeddings, request_id=request_id, deadline_s=deadline_s)
         )
 
     async def ingest(
@@ -149,11 +154,17 @@ class IndexReplica:
         request_id: str,
         after: str | None,
         attempt: ImportAttempt | None,
+        deadline_s: float,
     ) -> list[ImportOutcome]:
         """Apply lines of an import in order."""
         return await asyncio.wrap_future(
             self._index.ingest(
-                memories, embeddings, request_id=request_id, after=after, attempt=attempt
+                memories,
+                embeddings,
+                request_id=request_id,
+                after=after,
+                attempt=attempt,
+                deadline_s=deadline_s,
             )
         )
 
@@ -176,11 +187,11 @@ class IndexReplica:
         await self._run_slow(functools.partial(self._index.end_export, export_id))
 
     async def upsert(
-        self, memory: NewMemory, embedding: FloatVector, *, request_id: str
+        self, memory: NewMemory, embedding: FloatVector, *, request_id: str, deadline_s: float
     ) -> UpsertOutcome:
         """Replace the memory with this (source, key), or add it."""
         return await asyncio.wrap_future(
-            self._index.upsert(memory, embedding, request_id=request_id)
+            self._index.upsert(memory, embedding, request_id=request_id, deadline_s=deadline_s)
         )
 
     async def update(
@@ -190,20 +201,27 @@ class IndexReplica:
         embedding: FloatVector | None,
         *,
         request_id: str,
+        deadline_s: float,
     ) -> Memory:
         """Change a memory."""
         return await asyncio.wrap_future(
-            self._index.update(memory_id, patch, embedding, request_id=request_id)
+            self._index.update(
+                memory_id, patch, embedding, request_id=request_id, deadline_s=deadline_s
+            )
         )
 
-    async def delete(self, ids: Sequence[MemoryId], *, request_id: str) -> DeleteOutcome:
+    async def delete(
+        self, ids: Sequence[MemoryId], *, request_id: str, deadline_s: float
+    ) -> DeleteOutcome:
         """Delete those that exist."""
-        return await asyncio.wrap_future(self._index.delete(ids, request_id=request_id))
+        return await asyncio.wrap_future(
+            self._index.delete(ids, request_id=request_id, deadline_s=deadline_s)
+        )
 
-    async def delete_by_source(self, pattern: str, *, request_id: str) -> int:
+    async def delete_by_source(self, pattern: str, *, request_id: str, deadline_s: float) -> int:
         """Delete every memory whose source contains `pattern`."""
         return await asyncio.wrap_future(
-            self._index.delete_by_source(pattern, request_id=request_id)
+            self._index.delete_by_source(pattern, request_id=request_id, deadline_s=deadline_s)
         )
 
     async def deduplicate(

@@ -24,7 +24,8 @@ _PROBLEMS = {
     413: "The body is too large",
     415: "The Content-Encoding cannot be read",
     429: "Overloaded; try again",
-    503: "Not ready yet; try again",
+    503: "Not ready yet; nothing was changed, try again",
+    504: "No answer in time; a write may have been applied",
     507: "The disk is full; nothing was changed",
 }
 
@@ -35,9 +36,9 @@ def problems(*statuses: int) -> Responses:
     """The error answers of a route: the given ones and those every route may give."""
     documented: Responses = {
         status: {"model": Problem, "description": _PROBLEMS[status]}
-        for status in sorted({400, 401, 403, 413, 429, 503, *statuses})
+        for status in sorted({400, 401, 403, 413, 429, 503, 504, *statuses})
     }
-    for status in {429, 503, 507} & documented.keys():
+    for status in {429, 503, 504, 507} & documented.keys():
         documented[status]["headers"] = _RETRY_AFTER
     documented[422] = {"model": Invalid, "description": "The request is malformed"}
     documented[500] = {"model": InternalProblem, "description": "Internal error"}

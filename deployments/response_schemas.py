@@ -213,6 +213,14 @@ class SyncStatusAnswer(BaseModel):
     message: str
 
 
+class CountsOut(BaseModel):
+    """Memories that each part holds; the same once no write is under way."""
+
+    store: int
+    vectors: int
+    keywords: int
+
+
 class StatsAnswer(BaseModel):
     """The state of the store."""
 
@@ -232,6 +240,7 @@ class StatsAnswer(BaseModel):
     index_terms: int
     pending_writes: int
     workspace_dir: str = Field(description="Whose files /index/build may read.")
+    counts: CountsOut
 
 
 class HealthAnswer(BaseModel):

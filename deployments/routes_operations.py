@@ -120,6 +120,11 @@ async def stats(request: Request) -> Response:
             "index_terms": state.n_terms,
             "pending_writes": state.pending_writes,
             "workspace_dir": services.settings.workspace_dir,
+            "counts": {
+                "store": state.n_stored,
+                "vectors": state.n_vectors,
+                "keywords": state.n_documents,
+            },
         }
     )
 

@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     dedup_threshold: Cosine = 0.90
     exact_below: PositiveInt = 20_000
     """Rows from which the vector index is quantised and refined instead of exact."""
+    compact_from: PositiveInt = 1000
+    """Deleted or replaced rows from which the indexes are compacted."""
+    cache_after: PositiveInt = 2000
+    """Changes after which the keyword index is cached on disk."""
     max_backups: NonNegativeInt = 10
     """Automatic backups kept; 0 makes none."""
 

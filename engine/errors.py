@@ -9,6 +9,8 @@ EngineError
 │   └── BackupNotFoundError
 ├── OverloadedError              a bounded queue is full; try again
 ├── NotReadyError                starting, restoring or shutting down; try again
+│   └── DeadlinePassedError      a write came too late; it is not applied, now or later
+├── UnknownOutcomeError          no answer; the write may have been applied
 ├── EmbeddingError
 │   ├── ModelNotFoundError       the model files are missing or not the expected ones
 │   └── ModelMismatchError       the store's vectors come from another model
@@ -105,6 +107,18 @@ class NotReadyError(EngineError):
     """The part that would answer is starting, restoring or shutting down."""
 
     code = "not_ready"
+
+
+class DeadlinePassedError(NotReadyError):
+    """The caller no longer waits for the write. Nothing of it was applied, or will be."""
+
+    code = "deadline_passed"
+
+
+class UnknownOutcomeError(EngineError):
+    """A write was handed on, and no answer came: it may have been applied."""
+
+    code = "unknown_outcome"
 
 
 class EmbeddingError(EngineError):

@@ -89,6 +89,10 @@ class IndexOptions:
     """Cosine from which an added memory is a duplicate."""
     exact_below: int = 20_000
     """Memories from which searches use RaBitQ codes."""
+    compact_from: int = 1_000
+    """Dead rows from which the indexes are compacted, if they are a quarter of all."""
+    cache_after: int = 2_000
+    """Changes after which the posting lists are cached anew, if they are a tenth of all."""
     lock_timeout_s: float = 30.0
     """How long to wait for another process to let go of the data directory."""
     max_pending_jobs: int = 1_024
@@ -161,6 +165,8 @@ class MemoryIndex:
             on_commit=self._notice_write,
             max_pending_jobs=options.max_pending_jobs,
             max_pending_memories=options.max_pending_memories,
+            compact_from=options.compact_from,
+            cache_after=options.cache_after,
         )
 
     def _start_auto_backup(self) -> AutoBackup | None:
@@ -212,6 +218,9 @@ class MemoryIndex:
                 n_rows=index.n_rows,
                 n_terms=index.keywords.n_terms,
                 pending_writes=self._writer.n_pending,
+                n_stored=store.count(),
+                n_vectors=index.n_vectors,
+                n_documents=index.keywords.n_documents,
             )
 
     def search(
@@ -299,16 +308,26 @@ class MemoryIndex:
     # Writes
 
     def add(
-        self, memories: Sequence[NewMemory], embeddings: FloatMatrix, *, request_id: str
+        self,
+        memories: Sequence[NewMemory],
+        embeddings: FloatMatrix,
+        *,
+        request_id: str,
+        deadline_s: float | None = None,
     ) -> Future[list[AddOutcome]]:
-        """Add all or none; `embeddings` has shape (len(memories), dim)."""
+        """Add all or none; `embeddings` has shape (len(memories), dim).
+
+        This and the writes below do nothing once `deadline_s` has passed: see `Writer.submit`.
+        """
         run = functools.partial(
             writes.add,
             memories=memories,
             embeddings=embeddings,
             dedup_threshold=self._options.dedup_threshold,
         )
-        return self._writer.submit(run, _ADDED, request_id=request_id, weight=len(memories))
+        return self._writer.submit(
+            run, _ADDED, request_id=request_id, deadline_s=deadline_s, weight=len(memories)
+        )
 
     def ingest(
         self,
@@ -318,6 +337,7 @@ class MemoryIndex:
         request_id: str,
         after: str | None = None,
         attempt: ImportAttempt | None = None,
+        deadline_s: float | None = None,
     ) -> Future[list[ImportOutcome]]:
         """Apply lines of a streamed import in order; see `engine.imports`.
 
@@ -327,6 +347,7 @@ class MemoryIndex:
             request_id: of this write.
             after: of the write before it in the same stream, which will not be sent again.
             attempt: what makes a named import exactly-once line by line.
+            deadline_s: as for `add`.
         """
         run = functools.partial(
             ingest,
@@ -336,15 +357,25 @@ class MemoryIndex:
             attempt=attempt,
         )
         return self._writer.submit(
-            run, _INGESTED, request_id=request_id, replaces=after, weight=len(memories)
+            run,
+            _INGESTED,
+            request_id=request_id,
+            replaces=after,
+            deadline_s=deadline_s,
+            weight=len(memories),
         )
 
     def upsert(
-        self, memory: NewMemory, embedding: FloatVector, *, request_id: str
+        self,
+        memory: NewMemory,
+        embedding: FloatVector,
+        *,
+        request_id: str,
+        deadline_s: float | None = None,
     ) -> Future[UpsertOutcome]:
         """Replace the memory with this (source, key), or add it."""
         run = functools.partial(writes.upsert, memory=memory, embedding=embedding)
-        return self._writer.submit(run, _UPSERTED, request_id=request_id)
+        return self._writer.submit(run, _UPSERTED, request_id=request_id, deadline_s=deadline_s)
 
     def update(
         self,
@@ -353,22 +384,29 @@ class MemoryIndex:
         embedding: FloatVector | None,
         *,
         request_id: str,
+        deadline_s: float | None = None,
     ) -> Future[Memory]:
         """Change a memory; `embedding` goes with a new text."""
         run = functools.partial(
             writes.update, memory_id=memory_id, patch=patch, embedding=embedding
         )
-        return self._writer.submit(run, _MEMORY, request_id=request_id)
+        return self._writer.submit(run, _MEMORY, request_id=request_id, deadline_s=deadline_s)
 
-    def delete(self, ids: Sequence[MemoryId], *, request_id: str) -> Future[DeleteOutcome]:
+    def delete(
+        self, ids: Sequence[MemoryId], *, request_id: str, deadline_s: float | None = None
+    ) -> Future[DeleteOutcome]:
         """Delete those that exist."""
         run = functools.partial(writes.delete, ids=ids)
-        return self._writer.submit(run, _DELETED, request_id=request_id, weight=len(ids))
+        return self._writer.submit(
+            run, _DELETED, request_id=request_id, deadline_s=deadline_s, weight=len(ids)
+        )
 
-    def delete_by_source(self, pattern: str, *, request_id: str) -> Future[int]:
+    def delete_by_source(
+        self, pattern: str, *, request_id: str, deadline_s: float | None = None
+    ) -> Future[int]:
         """Delete every memory whose source contains `pattern`."""
         run = functools.partial(writes.delete_by_source, pattern=pattern)
-        return self._writer.submit(run, _COUNT, request_id=request_id)
+        return self._writer.submit(run, _COUNT, request_id=request_id, deadline_s=deadline_s)
 
     def deduplicate(self, threshold: float, *, dry_run: bool, request_id: str) -> DedupeReport:
         """Find groups of duplicates; unless `dry_run`, keep only the earliest of each.

@@ -287,3 +287,9 @@ class IndexStats:
     """Rows in the indexes, deleted ones that await compaction included."""
     n_terms: int
     pending_writes: int
+    n_stored: int
+    """Memories that SQLite counts."""
+    n_vectors: int
+    """Living rows of the vector index."""
+    n_documents: int
+    """Documents of the keyword index. The three counts agree once no write is under way."""

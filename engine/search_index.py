@@ -23,7 +23,6 @@ IdArray = npt.NDArray[np.int64]
 _LEAST_CANDIDATES = 60
 _CANDIDATES_A_HIT = 3
 _FIRST_CAPACITY_ROWS = 1024
-_COMPACT_FROM_DEAD_ROWS = 1_000
 _COMPACT_DEAD_SHARE = 0.25
 
 
@@ -96,6 +95,11 @@ class SearchIndex:
         return self._live[: self._n_rows]
 
     @property
+    def n_vectors(self) -> int:
+        """Rows of the vector index that a search may return."""
+        return self.vectors.n_rows - int(np.count_nonzero(~self.live))
+
+    @property
     def n_bytes(self) -> int:
         """Memory of vectors, codes and posting lists."""
         return self.vectors.n_bytes + self.keywords.n_bytes
@@ -128,10 +132,10 @@ class SearchIndex:
         self._ids = np.concatenate([self.ids, np.empty(capacity - self._n_rows, dtype=np.int64)])
         self._live = np.concatenate([self.live, np.zeros(capacity - self._n_rows, dtype=np.bool_)])
 
-    def needs_compaction(self) -> bool:
-        """Whether dead rows have come to weigh on memory and searches."""
+    def needs_compaction(self, *, from_dead_rows: int) -> bool:
+        """Whether dead rows, at least so many, have come to weigh on memory and searches."""
         n_dead = self._n_rows - len(self)
-        return n_dead >= max(_COMPACT_FROM_DEAD_ROWS, _COMPACT_DEAD_SHARE * self._n_rows)
+        return n_dead >= max(from_dead_rows, _COMPACT_DEAD_SHARE * self._n_rows)
 
     def compacted(self) -> SearchIndex:
         """The living rows as an index of their own; searches of this one may go on meanwhile."""

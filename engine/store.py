@@ -178,6 +178,10 @@ class Store:
         row = self._reader().execute("SELECT value FROM meta WHERE name = 'changed_us'").fetchone()
         return int(row[0]) if row else None
 
+    def count(self) -> int:
+        """Memories in the database. Reads an index of them all: some ms for a million."""
+        return int(self._read("SELECT count(*) FROM memories")[0][0])
+
     def file_bytes(self) -> int:
         """Size on disk, the WAL included."""
         paths = (self.path, self.path.with_name(self.path.name + "-wal"))
@@ -209,10 +213,6 @@ class Store:
     def _read(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
         with translating_sqlite_errors(self.path):
             return self._reader().execute(sql, parameters).fetchall()
-
-    def count(self) -> int:
-        """Memories stored."""
-        return int(self._read("SELECT count(*) FROM memories")[0][0])
 
     def get_many(self, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
         """The memories among `ids` that exist."""

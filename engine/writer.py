@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from engine.errors import EngineError, StorageError
+from engine.errors import DeadlinePassedError, EngineError, StorageError
 from engine.group_commit import GroupCommitter, WriteJob
 from engine.index_cache import CACHE_NAME, postings_of, write_cache
 from engine.rw_lock import ReadWriteLock
@@ -28,7 +29,6 @@ from engine.write_session import WriteSession
 
 T = TypeVar("T")
 
-_CACHE_AFTER_WRITES = 2_000
 _CACHE_AFTER_SHARE = 0.1
 
 _log = logging.getLogger(__name__)
@@ -59,8 +59,12 @@ class Writer:
         on_commit: Callable[[], None],
         max_pending_jobs: int,
         max_pending_memories: int,
+        compact_from: int,
+        cache_after: int,
     ) -> None:
         self._state = state
+        self._compact_from = compact_from
+        self._cache_after = cache_after
         self._on_commit = on_commit
         self._cache_path = data_dir / CACHE_NAME
         self._changes_since_cache = state.n_uncached
@@ -84,6 +88,7 @@ class Writer:
         request_id: str,
         replaces: str | None = None,
         weight: int = 1,
+        deadline_s: float | None = None,
     ) -> Future[T]:
         """Queue a write; durable and visible when the future is done.
 
@@ -94,6 +99,8 @@ class Writer:
             replaces: id of an earlier write that will not be sent again; see
                 `Transaction.remember_outcome`.
             weight: memories it writes.
+            deadline_s: since the epoch. The future fails with `DeadlinePassedError` when its
+                turn comes later.
 
         Raises:
             OverloadedError, NotReadyError: nothing of it happens.
@@ -103,6 +110,8 @@ class Writer:
             remembered = session.transaction.outcome_of(request_id)
             if remembered is not None:
                 return outcome_type.validate_json(remembered)
+            if deadline_s is not None and time.time() > deadline_s:
+                raise DeadlinePassedError("the service was busy too long; nothing was applied")
             outcome = run(session)
             session.transaction.remember_outcome(
                 request_id, outcome_type.dump_json(outcome).decode(), replaces=replaces
@@ -194,7 +203,7 @@ class Writer:
     # structures are built aside while searches go on with the old ones.
 
     def _maintain(self) -> None:
-        if self._state.index.needs_compaction():
+        if self._state.index.needs_compaction(from_dead_rows=self._compact_from):
             compacted = self._state.index.compacted()
             with self._state.lock.exclusive():
                 self._state.index = compacted
@@ -203,7 +212,7 @@ class Writer:
         if self._state.index.vectors.needs_switch():
             self._start(functools.partial(self._switch, self._state.index))
         elif self._changes_since_cache >= max(
-            _CACHE_AFTER_WRITES, _CACHE_AFTER_SHARE * len(self._state.index)
+            self._cache_after, _CACHE_AFTER_SHARE * len(self._state.index)
         ):
             self._changes_since_cache = 0
             self._start(functools.partial(write_cache, self._cache_path, self._postings()))

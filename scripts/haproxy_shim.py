@@ -20,15 +20,31 @@ import sys
 
 _PR_SET_PDEATHSIG = 1
 _DROPPED_SECTIONS = ("frontend prometheus", "listen stats")
-_UNAVAILABLE_BODY = '{"detail":"The service is restarting; try again shortly"}'
-UNAVAILABLE = (
-    "HTTP/1.1 503 Service Unavailable\r\n"
-    "Content-Type: application/json\r\n"
-    "Cache-Control: no-store\r\n"
-    "Retry-After: 2\r\n"
-    f"Content-Length: {len(_UNAVAILABLE_BODY)}\r\n"
-    "\r\n" + _UNAVAILABLE_BODY
-)
+
+
+def _error_page(status: str, detail: str) -> str:
+    body = f'{{"detail":"{detail}"}}'
+    return (
+        f"HTTP/1.1 {status}\r\n"
+        "Content-Type: application/json\r\n"
+        "Cache-Control: no-store\r\n"
+        "Retry-After: 2\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        "\r\n" + body
+    )
+
+
+ERROR_PAGES = {
+    "503.http": _error_page(
+        "503 Service Unavailable", "The service is restarting; try again shortly"
+    ),
+    "502.http": _error_page(
+        "502 Bad Gateway",
+        "The service restarted meanwhile: the request may or may not have been applied; "
+        "send it again with the same Idempotency-Key",
+    ),
+}
+"""503: it reached nobody, or only reads. 502: whoever got it is gone."""
 # Serve answers `/-/…` itself, to every page and host, and obeys headers of its own: with them a
 # caller gets a 408 for a write that is done, or a 500 where they are no UTF-8.
 _PRIVACY_RULES = (
@@ -43,34 +59,44 @@ _PRIVACY_RULES = (
     "    http-response set-header X-Request-ID %[res.hdr(X-Request-ID)]"
     " if { res.hdr_cnt(X-Request-ID) gt 1 }\n"
 )
-# A request whose replica died may be sent again if it reads, or if it is a write of memories:
-# those carry an id under which the index applies them once.
 # Serve reads a body ahead of the application, all of it, unless told not to look for the client's
 # going away; the application does that itself while it reads an import.
 _STREAM_RULES = "    http-request set-header X-Request-Disconnect-Disabled ?1 if { path /import }\n"
+# A request whose replica died may be sent again if it reads, or if it is a write of memories:
+# those carry an id under which the index applies them once.
 _RETRY_RULES = (
     "    http-request set-header X-Faiss-Memory-Write-Id %[uuid()]\n"
     "    acl safe_to_repeat path /search /search/batch\n"
     "    acl safe_to_repeat path_beg /memory/\n"
     "    acl safe_to_repeat method GET HEAD OPTIONS\n"
     "    http-request disable-l7-retry unless safe_to_repeat\n"
+    "    http-request set-var(txn.reads) bool(true) if METH_GET\n"
+    "    http-request set-var(txn.reads) bool(true) if { path /search /search/batch }\n"
+    "    http-after-response set-var-fmt(txn.retries) %rc\n"
+    "    http-after-response set-var(txn.answered) bool(true)"
+    " if { res.hdr_cnt(X-Request-ID) gt 0 }\n"
+    # A write that was sent again and then reached nobody may have been applied the first time.
+    '    http-after-response set-status 502 reason "Bad Gateway" if { status 503 }'
+    " !{ var(txn.answered) -m bool } !{ var(txn.reads) -m bool }"
+    " { var(txn.retries) -m int gt 0 }\n"
+    "    http-after-response set-status 503 if { status 502 } { var(txn.reads) -m bool }\n"
 )
 
 
-def harden(config: str, error_file: str, host: str = "127.0.0.1") -> str:
-    """Serve's configuration without what strangers could reach, and with a 503 of ours.
+def harden(config: str, pages: str, host: str = "127.0.0.1") -> str:
+    """Serve's configuration without what strangers could reach, and with `ERROR_PAGES`.
 
     Args:
-        config: text of `haproxy.cfg`.
-        error_file: path of a file that holds `UNAVAILABLE`.
+        config: as Serve wrote it.
+        pages: the directory of the error pages.
         host: IPv4 or IPv6 address, or name, that clients connect to.
     """
     sections = re.split(r"(?m)^(?=\S)", config)
     kept = [text for text in sections if not text.startswith(_DROPPED_SECTIONS)]
-    return "".join(_harden_section(text, error_file, host) for text in kept)
+    return "".join(_harden_section(text, pages, host) for text in kept)
 
 
-def _harden_section(section: str, error_file: str, host: str) -> str:
+def _harden_section(section: str, pages: str, host: str) -> str:
     section = re.sub(r"(?m)^(\s*stats socket \S+) mode 666", r"\1 mode 600", section)
     section = re.sub(r"(?m)^\s*log (?!global).*\n", "", section)
     # On a reused connection HAProxy closes without an answer when the replica has died; `never`
@@ -78,7 +104,8 @@ def _harden_section(section: str, error_file: str, host: str) -> str:
     section = re.sub(
         r"(?m)^(\s*)http-reuse always$", r"\1http-reuse never\n\1option http-server-close", section
     )
-    section = re.sub(r"(?m)^(\s*errorfile \d+) .*$", rf"\1 {error_file}", section)
+    section = re.sub(r"(?m)^(\s*errorfile 503) .*$", rf"\1 {pages}/503.http", section)
+    section = re.sub(r"(?m)^(\s*errorfile 50[24]) .*$", rf"\1 {pages}/502.http", section)
     if section.startswith("backend default_backend"):
         # A fresh HAProxy knows no replica yet: every route would be unknown.
         section = re.sub(r"(?m)^(\s*http-request) return .*$", r"\1 deny deny_status 503", section)
@@ -107,11 +134,12 @@ def main(argv: list[str]) -> None:
     host, binary, *arguments = argv
     if "-f" in arguments:
         path = arguments[arguments.index("-f") + 1]
-        error_file = os.path.join(os.path.dirname(path), "503.http")  # noqa: PTH118, PTH120
-        with open(error_file, "w", newline="") as file:  # noqa: PTH123
-            file.write(UNAVAILABLE)
+        pages = os.path.dirname(path)  # noqa: PTH120
+        for name, page in ERROR_PAGES.items():
+            with open(os.path.join(pages, name), "w", newline="") as file:  # noqa: PTH118, PTH123
+                file.write(page)
         with open(path) as file:  # noqa: PTH123
-            config = harden(file.read(), error_file, host)
+            config = harden(file.read(), pages, host)
         with open(path, "w") as file:  # noqa: PTH123
             file.write(config)
     _die_with_parent(parent)

@@ -10,6 +10,7 @@ from pathlib import Path
 import ray
 import yaml  # type: ignore[import-untyped]
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve._private.api import serve_start
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
@@ -22,11 +23,15 @@ def deploy(config: Path, *, host: str, port: int) -> None:
     """Apply a Serve configuration, the way `serve run` does; does not wait for the replicas."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     schema = ServeDeploySchema.model_validate(yaml.safe_load(config.read_text(encoding="utf-8")))
-    client = serve_start(
-        http_options={**schema.http_options.model_dump(), "host": host, "port": port},
-        proxy_location=schema.proxy_location,
-        global_logging_config=schema.logging_config,
-    )
+    try:
+        client = serve_start(
+            http_options={**schema.http_options.model_dump(), "host": host, "port": port},
+            proxy_location=schema.proxy_location,
+            global_logging_config=schema.logging_config,
+        )
+    except (RayActorError, TimeoutError):
+        # On a busy machine Serve gives up its first proxy and starts another by itself.
+        client = _get_global_client()
     client.deploy_apps(schema, _blocking=False)
 
 

@@ -146,6 +146,9 @@ class FakeIndex:
             n_rows=len(self.memories),
             n_terms=0,
             pending_writes=0,
+            n_stored=len(self.memories),
+            n_vectors=len(self.memories),
+            n_documents=len(self.memories),
         )
 
     async def search(

@@ -60,7 +60,7 @@ class Service:
         self.launch()
         for _ in range(START_PATIENCE_S * 5):
             # Not by asking the port: what a killed launcher left may still answer there.
-            if b"FAISS Memory answers at" in self.log_path.read_bytes()[already:]:
+            if b"FAISS Memory answers at http" in self.log_path.read_bytes()[already:]:
                 return
             if self.exited_within(0.2):
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from scripts.haproxy_shim import UNAVAILABLE, harden
+from scripts.haproxy_shim import ERROR_PAGES, harden
 from scripts.preflight import check_data_dir, check_port_free
 from scripts.runtime_dir import OWNER_VARIABLE, LauncherError, RuntimeDir, own_pids
 from tests.service import ROOT, Service, running_service
@@ -42,14 +43,15 @@ listen stats
 
 
 def test_the_shim_takes_away_what_strangers_could_reach() -> None:
-    config = harden(SERVE_CONFIG_OF_HAPROXY, "/run/x/503.http")
+    config = harden(SERVE_CONFIG_OF_HAPROXY, "/run/x")
     binds = [line.split()[1] for line in config.splitlines() if line.strip().startswith("bind")]
     assert binds == ["127.0.0.1:8900"]
     assert "mode 600 level admin" in config
     assert "514" not in config
-    assert config.count("/run/x/503.http") == 2
+    assert "errorfile 502 /run/x/502.http" in config
+    assert "errorfile 503 /run/x/503.http" in config
     assert "server one 127.0.0.1:30000 check" in config
-    assert harden(config, "/run/x/503.http").count("bind") == 1
+    assert harden(config, "/run/x").count("bind") == 1
 
 
 @pytest.mark.parametrize(
@@ -62,14 +64,16 @@ def test_the_shim_takes_away_what_strangers_could_reach() -> None:
     ],
 )
 def test_the_shim_opens_the_address_that_clients_are_given(host: str, bind: str) -> None:
-    assert bind in harden(SERVE_CONFIG_OF_HAPROXY, "/run/x/503.http", host)
+    assert bind in harden(SERVE_CONFIG_OF_HAPROXY, "/run/x", host)
 
 
-def test_the_shims_answer_is_a_whole_503_with_retry_after() -> None:
-    head, _, body = UNAVAILABLE.partition("\r\n\r\n")
-    assert head.startswith("HTTP/1.1 503 ")
+@pytest.mark.parametrize("status", ["502", "503"])
+def test_the_shims_answers_are_whole_and_say_when_to_try_again(status: str) -> None:
+    head, _, body = ERROR_PAGES[f"{status}.http"].partition("\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ")
     assert "Retry-After: 2" in head
     assert f"Content-Length: {len(body)}" in head
+    assert ("may or may not" in json.loads(body)["detail"]) == (status == "502")
 
 
 def test_a_port_that_is_taken_is_refused_with_the_name_of_its_holder() -> None:

@@ -89,7 +89,7 @@ class Writer:
             self.outcomes[200] += 1
             self.acknowledged[text] = answer.json()["id"]
             return True
-        retriable = answer.status_code in {429, 503} and "retry-after" in answer.headers
+        retriable = answer.status_code in {429, 502, 503} and "retry-after" in answer.headers
         self.outcomes[
             answer.status_code if retriable else f"{answer.status_code} {answer.text[:100]}"
         ] += 1
@@ -206,7 +206,7 @@ def test_every_acknowledged_write_is_there_once(fault: Fault) -> None:
 
 
 def test_clients_are_only_ever_told_to_try_again(fault: Fault) -> None:
-    assert fault.writers.outcomes.keys() <= {200, 429, 503, DROPPED}
+    assert fault.writers.outcomes.keys() <= {200, 429, 502, 503, DROPPED}
 
 
 def test_only_the_death_of_what_holds_the_connection_drops_it(fault: Fault) -> None:

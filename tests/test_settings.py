@@ -37,6 +37,8 @@ DOCUMENTED: list[tuple[str, str, Any, Any]] = [
     ("QUERY_CACHE_SIZE", "0", 0, 2048),
     ("DEDUP_THRESHOLD", "0.95", 0.95, 0.90),
     ("EXACT_BELOW", "10", 10, 20_000),
+    ("COMPACT_FROM", "50", 50, 1000),
+    ("CACHE_AFTER", "60", 60, 2000),
     ("MAX_BACKUPS", "3", 3, 10),
     ("MAX_QUEUED_TEXTS", "5", 5, 4096),
     ("MAX_QUEUED_QUERIES", "6", 6, 256),

@@ -1,0 +1,154 @@
+"""What a caller is told of its write: 503 only when nothing was applied, 504 when nobody knows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from ray.serve.exceptions import DeploymentUnavailableError
+
+from deployments.handles import _Calls
+from engine.errors import (
+    DeadlinePassedError,
+    NotReadyError,
+    OverloadedError,
+    UnknownOutcomeError,
+)
+from engine.records import NewMemory
+from tests.index_under_test import embeddings_of, open_index
+from tests.service import Service, running_service
+
+PATIENCE_S = 2.0
+
+
+def test_a_write_past_its_deadline_is_not_applied(tmp_path: Path) -> None:
+    memory = NewMemory(text="Too late.", source="test")
+    index = open_index(tmp_path)
+    late = index.add(
+        [memory],
+        embeddings_of([memory.text]),
+        request_id="one",
+        deadline_s=time.time() - 1,
+    )
+    with pytest.raises(DeadlinePassedError):
+        late.result()
+    assert index.count() == index.stats().n_stored == 0
+    index.close()
+
+
+def test_the_outcome_of_an_applied_write_is_told_also_past_the_deadline(tmp_path: Path) -> None:
+    memory = NewMemory(text="In time.", source="test")
+    index = open_index(tmp_path)
+    outcomes = [
+        index.add(
+            [memory],
+            embeddings_of([memory.text]),
+            request_id="one",
+            deadline_s=time.time() + left_s,
+        ).result()
+        for left_s in (60, -1)
+    ]
+    assert outcomes[0] == outcomes[1]
+    assert index.count() == 1
+    index.close()
+
+
+class Replica:
+    """Answers each sending with the next of its outcomes, and the last one for ever."""
+
+    def __init__(self, *outcomes: object) -> None:
+        self._outcomes = list(outcomes)
+
+    async def send(self, deadline_s: float) -> object:
+        assert deadline_s > 0
+        outcome = self._outcomes.pop(0) if len(self._outcomes) > 1 else self._outcomes[0]
+        if outcome == "silence":
+            await asyncio.sleep(600)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+GONE = DeploymentUnavailableError("Index")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "told"),
+    [
+        ([7], 7),
+        ([GONE, 7], 7),
+        ([NotReadyError("shutting down"), 7], 7),
+        ([GONE, OverloadedError("full"), 7], 7),
+        ([OverloadedError("full")], OverloadedError),
+        ([NotReadyError("shutting down")], NotReadyError),
+        ([DeadlinePassedError("late")], DeadlinePassedError),
+        ([GONE, DeadlinePassedError("late")], DeadlinePassedError),
+        (["silence"], UnknownOutcomeError),
+        ([GONE], UnknownOutcomeError),
+        ([GONE, OverloadedError("full")], UnknownOutcomeError),
+    ],
+)
+def test_only_a_refusal_that_is_certain_is_told_as_one(
+    outcomes: list[object], told: object
+) -> None:
+    calls = _Calls(timeout_s=0.3)
+    if isinstance(told, type):
+        with pytest.raises(told) as raised:
+            asyncio.run(calls.write(Replica(*outcomes).send))
+        assert type(raised.value) is told
+    else:
+        assert asyncio.run(calls.write(Replica(*outcomes).send)) == told
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    env = {"REQUEST_TIMEOUT_S": str(PATIENCE_S)}
+    with running_service(tmp_path_factory.mktemp("outcomes"), env=env) as service:
+        yield service
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("frozen_s", [1.25 * PATIENCE_S, None])
+def test_a_write_that_an_index_never_came_to_happens_only_when_it_is_sent_again(
+    service: Service, frozen_s: float | None
+) -> None:
+    body = {"text": f"Sent to a frozen index {frozen_s}.", "source": f"frozen/{frozen_s}"}
+    key = {"Idempotency-Key": f"frozen-{frozen_s}"}
+    [pid] = service.replica_pids("Index")
+    with (
+        httpx.Client(base_url=service.base_url, timeout=60, trust_env=False) as client,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        assert client.get("/health/ready").status_code == 200
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            sending = threads.submit(client.post, "/memory/add", json=body, headers=key)
+            if frozen_s is None:
+                sending.result()
+            else:
+                time.sleep(frozen_s)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        answer = sending.result()
+        assert answer.status_code in ({504} if frozen_s is None else {503, 504})
+        assert int(answer.headers["retry-after"]) > 0
+
+        def stored() -> int:
+            query = {"source_prefix": body["source"]}
+            total: int = client.get("/memories", params=query).json()["total"]
+            return total
+
+        # A write that comes after it has come to the index: what was sent before would be there.
+        client.post("/memory/add", json={"text": "A later one.", "source": "later"})
+        assert stored() == 0
+        again = [client.post("/memory/add", json=body, headers=key) for _ in range(2)]
+        assert [answer.status_code for answer in again] == [200, 200]
+        assert again[0].json() == again[1].json()
+        assert stored() == 1
