@@ -19,12 +19,13 @@ export RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1
 export MODEL_PRECISION="${MODEL_PRECISION:-fp32}"
 export OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=2
 role="${1:-}"
-set -- --block --node-ip-address="$NODE_IP" --object-store-memory=83886080
+set -- --block --include-log-monitor=false --node-ip-address="$NODE_IP" --object-store-memory=83886080
 
 case "$role" in
 head)
   # Nothing but Serve's controller and the proxy runs here.
-  ray start --head --port=6379 --num-cpus=0 --include-dashboard="${DASHBOARD:-false}" "$@" &
+  ray start --head --port=6379 --num-cpus=0 --no-monitor \
+    --include-dashboard="${DASHBOARD:-false}" "$@" &
   # Starting takes a while, and each attempt costs a second of processor time.
   until sleep 5 && serve run --non-blocking --address="$NODE_IP:6379" "${SERVE_CONFIG:-deploy/serve_cluster.yaml}"; do
     kill -0 $! 2>/dev/null || exit 1

@@ -22,7 +22,8 @@ import pytest
 from deployments.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-NODE_SCRIPT = ROOT / "deploy" / "node.sh"
+DEPLOY = ROOT / "deploy"
+NODE_SCRIPT = DEPLOY / "node.sh"
 PORT = 8000
 START_PATIENCE_S = 300
 
@@ -102,6 +103,14 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+
+    def wait_until_up(self) -> None:
+        """Until the node has joined the cluster; not yet until anything runs on it."""
+        poll(
+            f"{self.role} is up",
+            lambda: b"Ray runtime started" in self.log_path.read_bytes(),
+            patience_s=START_PATIENCE_S,
+        )
 
     def cut_power(self) -> None:
         """SIGKILL everything on the machine at once; its files stay."""
@@ -199,16 +208,15 @@ class Cluster:
 def running_cluster(
     roles: list[Role], *, env: Mapping[str, str] | None = None
 ) -> Iterator[Cluster]:
-    """A cluster of a head and these machines; removed at the end."""
+    """A cluster of these machines, the head first; removed at the end."""
     # Not pytest's directory: a Unix socket's path ends at 107 bytes.
     directory = Path("/tmp") / f"fmc{os.getpid()}"
     directory.mkdir(mode=0o700)
     cluster = Cluster(directory, env or {})
     try:
-        head = cluster.add("head")
-        poll("the head is up", lambda: "runtime started" in head.log(), patience_s=START_PATIENCE_S)
         for role in roles:
-            cluster.add(role)
+            # One after the other: raylet gives up when its agents take half a minute to start.
+            cluster.add(role).wait_until_up()
         yield cluster
     finally:
         cluster.remove()
