@@ -41,7 +41,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
     model_dir = settings.model_dir or default_model_dir(os.environ, Path.home())
     identity = _identity(settings, model_dir)
     embedder = serve.deployment(EmbedderReplica, name="Embedder").bind(
-        settings, model_dir, identity.precision
+        settings, model_dir, identity.precision, fingerprint=identity.fingerprint
     )
     index = serve.deployment(IndexReplica, name="Index").bind(
         settings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from deployments.embedding_lanes import EmbeddingLanes
 from deployments.logs import configure_logging
 from deployments.settings import Settings
 from engine.embedder import Embedder
-from engine.errors import EmbeddingError
+from engine.errors import EmbeddingError, ModelMismatchError
 from engine.model_files import Precision
 from engine.records import FloatMatrix, FloatVector
 
@@ -19,14 +20,33 @@ from engine.records import FloatMatrix, FloatVector
 class EmbedderReplica:
     """What the `Embedder` deployment runs. Its event loop never embeds."""
 
-    def __init__(self, settings: Settings, model_dir: Path, precision: Precision) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        model_dir: Path,
+        precision: Precision,
+        *,
+        fingerprint: str | None = None,
+    ) -> None:
         """Load the model.
+
+        Args:
+            settings: bounds, logs.
+            model_dir: the same path on every node.
+            precision: which graph to run.
+            fingerprint: of the weights that the other replicas embed with; None: any will do.
 
         Raises:
             ModelNotFoundError: it is not set up.
+            ModelMismatchError: this node has another model than the rest of the service.
         """
         configure_logging(settings, component="embedder")
         self._embedder = Embedder(model_dir, precision=precision)
+        if fingerprint not in (None, self._embedder.identity.fingerprint):
+            raise ModelMismatchError(
+                f"{model_dir} on {platform.node()} holds other weights than the node that the "
+                "application was built on: put the same model on every node"
+            )
         self._lanes = EmbeddingLanes(
             self._embedder,
             max_queued_queries=settings.max_queued_queries,

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from deployments.cores import usable_cores
 from engine.embedder import EmbeddingRun
 from engine.errors import EmbeddingError, EngineError, OverloadedError
 from engine.records import FloatMatrix
@@ -73,7 +74,7 @@ class EmbeddingLanes:
             embedder: safe to call from several threads.
             max_queued_queries: queries that may wait.
             max_queued_texts: other texts that may wait.
-            bulk_threads: as many as there are cores unless given.
+            bulk_threads: as many as there are cores for this process unless given.
         """
         self._embedder = embedder
         self._max_queued_queries = max_queued_queries
@@ -86,7 +87,7 @@ class EmbeddingLanes:
         self._counters = {"batches": 0, "texts": 0, "rejected": 0}
         self._closed = False
         self._changed = threading.Condition()
-        n_bulk = bulk_threads or os.cpu_count() or 1
+        n_bulk = bulk_threads or usable_cores()
         self._threads = [
             threading.Thread(target=self._serve, args=(self._query_work, 0), daemon=True),
             *(

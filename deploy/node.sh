@@ -1,0 +1,45 @@
+#!/bin/sh
+# Runs one node of a cluster until it ends; systemd or another supervisor starts it again.
+#
+#   deploy/node.sh head|index|embedder
+#
+# HEAD_IP      address of the head, which every node reaches
+# NODE_IP      address of this node, which every other node reaches
+# RAY_AUTH_TOKEN_PATH  a file with the cluster's token, the same on every node
+# API_KEY, DATA_DIR and other settings: the same on every node
+set -eu
+: "${HEAD_IP:?set it to the address of the head}" "${NODE_IP:?set it to the address of this node}"
+: "${API_KEY:?set it, since every node listens}" "${DATA_DIR:?set it to a directory of the index's node}"
+: "${RAY_AUTH_TOKEN_PATH:?set it to a file that holds the token of the cluster}"
+cd "$(dirname "$0")/.."
+PATH="$PWD/.venv/bin:$PATH"
+export PATH PYTHONPATH="$PWD" RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1
+# `auto` would ask the processor of whichever node builds the application.
+export MODEL_PRECISION="${MODEL_PRECISION:-fp32}"
+export OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=2
+role="${1:-}"
+set -- --block --include-log-monitor=false --node-ip-address="$NODE_IP" --object-store-memory=83886080
+
+case "$role" in
+head)
+  # Nothing but Serve's controller and the proxy runs here.
+  ray start --head --port=6379 --num-cpus=0 --no-monitor \
+    --include-dashboard="${DASHBOARD:-false}" "$@" &
+  # Starting takes a while, and each attempt costs a second of processor time.
+  until sleep 5 && serve run --non-blocking --address="$NODE_IP:6379" "${SERVE_CONFIG:-deploy/serve_cluster.yaml}"; do
+    kill -0 $! 2>/dev/null || exit 1
+  done
+  wait $!
+  ;;
+index)
+  exec ray start --address="$HEAD_IP:6379" --resources='{"faiss_memory_volume": 1}' "$@"
+  ;;
+embedder)
+  exec ray start --address="$HEAD_IP:6379" --resources='{"faiss_memory_embedder": 1}' "$@"
+  ;;
+*)
+  echo "usage: $0 head|index|embedder" >&2
+  exit 2
+  ;;
+esac

@@ -1,0 +1,108 @@
+"""The part of KubeRay's RayService (ray.io/v1, KubeRay 1.6) that `deploy/rayservice.yaml` may use.
+
+Written from the field reference of KubeRay: names, types and choices. Unknown fields are refused,
+as a strict API server does. Pod templates and services are Kubernetes' own; see `test_deploy`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_ANY_OBJECT = {"type": "object"}
+_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+_COUNT = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+_FLAG = {"type": "boolean"}
+_TEXT = {"type": "string"}
+
+
+def _object(required: list[str] | None = None, **properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required or [],
+        "additionalProperties": False,
+    }
+
+
+_CREDENTIAL = _object(value=_TEXT, valueFrom=_ANY_OBJECT)
+
+_GROUP = {
+    "rayStartParams": _TEXTS,
+    "resources": _TEXTS,
+    "labels": _TEXTS,
+    "template": _object(["spec"], metadata=_ANY_OBJECT, spec=_ANY_OBJECT),
+}
+
+_HEAD = _object(
+    ["template"],
+    **_GROUP,
+    serviceType={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
+    headService=_ANY_OBJECT,
+    enableIngress=_FLAG,
+)
+
+_WORKERS = _object(
+    ["groupName", "template"],
+    **_GROUP,
+    groupName={"type": "string", "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$"},
+    replicas=_COUNT,
+    minReplicas=_COUNT,
+    maxReplicas=_COUNT,
+    numOfHosts=_COUNT,
+    idleTimeoutSeconds=_COUNT,
+    suspend=_FLAG,
+    scaleStrategy=_ANY_OBJECT,
+)
+
+_AUTOSCALER = _object(
+    resources=_ANY_OBJECT,
+    image=_TEXT,
+    imagePullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
+    securityContext=_ANY_OBJECT,
+    idleTimeoutSeconds=_COUNT,
+    upscalingMode={"enum": ["Default", "Aggressive", "Conservative"]},
+    version={"enum": ["v1", "v2"]},
+    env={"type": "array"},
+    envFrom={"type": "array"},
+    volumeMounts={"type": "array"},
+)
+
+_CLUSTER = _object(
+    ["headGroupSpec"],
+    rayVersion=_TEXT,
+    authOptions=_object(mode={"enum": ["disabled", "token"]}, secretName=_TEXT),
+    gcsFaultToleranceOptions=_object(
+        redisAddress=_TEXT,
+        redisUsername=_CREDENTIAL,
+        redisPassword=_CREDENTIAL,
+        externalStorageNamespace=_TEXT,
+    ),
+    enableInTreeAutoscaling=_FLAG,
+    autoscalerOptions=_AUTOSCALER,
+    headServiceAnnotations=_TEXTS,
+    suspend=_FLAG,
+    managedBy=_TEXT,
+    headGroupSpec=_HEAD,
+    workerGroupSpecs={"type": "array", "items": _WORKERS},
+)
+
+RAY_SERVICE = _object(
+    ["apiVersion", "kind", "metadata", "spec"],
+    apiVersion={"const": "ray.io/v1"},
+    kind={"const": "RayService"},
+    metadata=_ANY_OBJECT,
+    spec=_object(
+        ["serveConfigV2", "rayClusterConfig"],
+        serveConfigV2=_TEXT,
+        rayClusterConfig=_CLUSTER,
+        upgradeStrategy=_object(
+            type={"enum": ["None", "NewCluster", "NewClusterWithIncrementalUpgrade"]},
+            clusterUpgradeOptions=_ANY_OBJECT,
+        ),
+        excludeHeadPodFromServeSvc=_FLAG,
+        serveService=_ANY_OBJECT,
+        rayClusterDeletionDelaySeconds=_COUNT,
+        suspend=_FLAG,
+    ),
+)
+"""JSON Schema of the manifest."""
