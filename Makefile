@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench lock clean
+.PHONY: help serve test check format bench lock clean image image-test
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,13 @@ lock: $(VENV)/.dev  ## resolve the dependencies anew into the lock files
 	  --generate-hashes --no-annotate --no-header --quiet -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade \
 	  --generate-hashes --no-annotate --no-header --quiet -o requirements-dev.lock
+
+image:  ## build the container image without Docker (root, buildah, debootstrap; minutes)
+	deploy/image/build.sh
+
+image-test: image $(VENV)/.dev  ## build the image, run it and see that it keeps its promises
+	$(BIN)/python -m pytest tests/test_image.py
+	SERVICE_IMAGE=faiss-memory $(BIN)/python -m pytest tests/test_service_memories.py
 
 clean:  ## remove what set-up made (never your memories in ./data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

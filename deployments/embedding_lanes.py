@@ -165,8 +165,11 @@ class EmbeddingLanes:
 
     def _serve(self, next_work: Callable[[], list[_PlannedRun]], niceness: int) -> None:
         if niceness and sys.platform == "linux":
-            # On Linux the "process" of a thread's id is that thread alone.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+            # On Linux the "process" of a thread's id is that thread alone. Only root may go below
+            # the niceness that the process has been given.
+            thread_id = threading.get_native_id()
+            own = os.getpriority(os.PRIO_PROCESS, thread_id)
+            os.setpriority(os.PRIO_PROCESS, thread_id, own + niceness)
         while not self._closed:
             for planned in next_work():
                 self._embed(planned)

@@ -35,6 +35,11 @@ def _split_commas(value: object) -> object:
     return value
 
 
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+AutoBuild = Literal["false", "true", "watch"]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 Seconds = Annotated[float, Field(gt=0)]
 Cosine = Annotated[float, Field(ge=0, le=1)]
@@ -49,6 +54,8 @@ class Settings(BaseSettings):
     data_dir: Path = Path("data")
     workspace_dir: Path = Path()
     """What `/index/build` may read."""
+    auto_build: Annotated[AutoBuild, BeforeValidator(_lower)] = "false"
+    """Build the workspace at each start; `watch`: again whenever a file there changes."""
 
     # Who may call.
     host: str = "127.0.0.1"

@@ -32,6 +32,8 @@ def ray_variables(runtime: RuntimeDir) -> dict[str, str]:
         "RAY_event_stats": "0",
         "RAY_enable_worker_prestart": "0",
         "RAY_prestart_worker_first_driver": "0",
+        # Ray's 15 would put every search behind whatever else the machine does.
+        "RAY_worker_niceness": "0",
         # A full disk or a busy machine is the service's to handle, not a reason to kill it.
         "RAY_memory_monitor_refresh_ms": "0",
         "RAY_local_fs_capacity_threshold": "1",

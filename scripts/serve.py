@@ -80,6 +80,8 @@ def _run(config: Path, settings: Settings, console: Console) -> None:
                 f"FAISS Memory answers at {url} (ready in {time.monotonic() - started_s:.1f} s). "
                 f"API: {url}/docs. Stop with Ctrl-C."
             )
+            if settings.auto_build != "false":
+                _start_auto_build(settings)
             _watch(node)
         finally:
             _ignore_signals()
@@ -112,10 +114,8 @@ def _start_service(config: Path, settings: Settings) -> None:
     behind_haproxy = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
     deploy(config, host="127.0.0.1" if behind_haproxy else settings.host, port=settings.port)
     deadline = time.monotonic() + settings.start_timeout_s
-    # Without a key the service answers only to the names it knows.
-    name = next((host for host in settings.allowed_hosts if host != "*"), "localhost")
-    with httpx.Client(trust_env=False, timeout=5, headers={"Host": name}) as client:
-        while not _answers(client, f"{_own_url(settings)}/health/ready"):
+    with _own_client(settings, timeout_s=5) as client:
+        while not _answers(client, "/health/ready"):
             if sentence := failure_of():
                 raise LauncherError(sentence)
             if time.monotonic() > deadline:
@@ -124,6 +124,25 @@ def _start_service(config: Path, settings: Settings) -> None:
                     "the log above and the files of Ray's session may say why"
                 )
             time.sleep(0.1)
+
+
+def _start_auto_build(settings: Settings) -> None:
+    # Only here: importing what watches files takes memory.
+    from scripts.auto_build import WorkspaceBuilder
+
+    client = _own_client(settings, timeout_s=settings.build_timeout_s)
+    builder = WorkspaceBuilder(client, settings.workspace_dir, data_dir=settings.data_dir)
+    builder.start(watching=settings.auto_build == "watch")
+
+
+def _own_client(settings: Settings, *, timeout_s: float) -> httpx.Client:
+    """A client that this service lets in."""
+    # Without a key the service answers only to the names it knows.
+    name = next((host for host in settings.allowed_hosts if host != "*"), "localhost")
+    headers = {"Host": name, "X-API-Key": settings.api_key.get_secret_value()}
+    return httpx.Client(
+        base_url=_own_url(settings), trust_env=False, timeout=timeout_s, headers=headers
+    )
 
 
 def _own_url(settings: Settings) -> str:

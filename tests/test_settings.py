@@ -23,6 +23,7 @@ SECRET = "correct horse battery staple"
 DOCUMENTED: list[tuple[str, str, Any, Any]] = [
     ("DATA_DIR", "/srv/memories", Path("/srv/memories"), Path.cwd() / "data"),
     ("WORKSPACE_DIR", "/srv/notes", Path("/srv/notes"), Path.cwd()),
+    ("AUTO_BUILD", "Watch", "watch", "false"),
     ("HOST", "::1", "::1", "127.0.0.1"),
     ("PORT", "8000", 8000, 8900),
     ("PUBLIC_URL", "https://memory.example.org", "https://memory.example.org", ""),
