@@ -19,6 +19,7 @@ from engine.errors import (
     NotFoundError,
     NotReadyError,
     OverloadedError,
+    RemoteError,
     StoreFullError,
 )
 
@@ -39,6 +40,7 @@ ERROR_TABLE: dict[type[EngineError], HttpError] = {
     NotFoundError: HttpError(404),
     OverloadedError: HttpError(429, retry_after_s=1),
     NotReadyError: HttpError(503, retry_after_s=2),
+    RemoteError: HttpError(502),
     StoreFullError: HttpError(507, retry_after_s=60),
 }
 """Subclasses answer as their nearest listed base; what has none is an internal error."""

@@ -23,6 +23,7 @@ _PROBLEMS = {
     409: "The backup is broken",
     413: "The body is too large",
     429: "Overloaded; try again",
+    502: "The cloud does not answer or refuses; nothing was uploaded or restored",
     503: "Not ready yet; try again",
     507: "The disk is full; nothing was changed",
 }
