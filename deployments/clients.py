@@ -11,6 +11,9 @@ from typing import Protocol
 
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome
+from engine.offsite.cloud_sync import SyncStatus
+from engine.offsite.download import Download
+from engine.offsite.snapshots import RemoteSnapshot
 from engine.records import (
     AddOutcome,
     BackupCheck,
@@ -150,3 +153,22 @@ class IndexClient(Protocol):
 
     async def restore(self, name: str) -> int:
         """Restore a backup; returns how many memories there are now."""
+
+    async def sync_status(self) -> SyncStatus:
+        """How the copy in the cloud stands; asks the bucket, but not for long."""
+
+    async def sync_snapshots(self) -> list[RemoteSnapshot]:
+        """The snapshots in the cloud, newest first. Raises `RemoteError`."""
+
+    async def sync_upload(self, prefix: str, *, overwrite: bool) -> str:
+        """Back up and upload; the backup's name, once it can be restored from the bucket.
+
+        Raises `RemoteError`; `RemoteConflictError` when another machine wrote since, unless
+        `overwrite`.
+        """
+
+    async def sync_download(self, name: str | None) -> Download:
+        """Make a snapshot, the newest without a name, a local backup."""
+
+    async def sync_restore(self, name: str) -> tuple[Download, int]:
+        """Download a snapshot and restore it; and how many memories there are now."""

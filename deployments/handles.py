@@ -28,6 +28,9 @@ from engine.errors import (
 )
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome
+from engine.offsite.cloud_sync import SyncStatus
+from engine.offsite.download import Download
+from engine.offsite.snapshots import RemoteSnapshot
 from engine.records import (
     AddOutcome,
     BackupCheck,
@@ -351,4 +354,33 @@ class ServeIndexClient:
         """Restore a backup; returns how many memories there are now."""
         return await self._calls.write(
             lambda _: self._handle.restore.remote(name), timeout_s=self._long_timeout_s
+        )
+
+    async def sync_status(self) -> SyncStatus:
+        """How the copy in the cloud stands."""
+        return await self._calls.answer(lambda: self._handle.sync_status.remote())
+
+    async def sync_snapshots(self) -> list[RemoteSnapshot]:
+        """The snapshots in the cloud, newest first."""
+        return await self._calls.answer(
+            lambda: self._handle.sync_snapshots.remote(), timeout_s=self._long_timeout_s
+        )
+
+    async def sync_upload(self, prefix: str, *, overwrite: bool) -> str:
+        """Back up and upload."""
+        return await self._calls.answer(
+            lambda: self._handle.sync_upload.remote(prefix, overwrite=overwrite),
+            timeout_s=self._long_timeout_s,
+        )
+
+    async def sync_download(self, name: str | None) -> Download:
+        """Make a snapshot a local backup."""
+        return await self._calls.answer(
+            lambda: self._handle.sync_download.remote(name), timeout_s=self._long_timeout_s
+        )
+
+    async def sync_restore(self, name: str) -> tuple[Download, int]:
+        """Download a snapshot and restore it."""
+        return await self._calls.answer(
+            lambda: self._handle.sync_restore.remote(name), timeout_s=self._long_timeout_s
         )

@@ -19,6 +19,7 @@ from engine.errors import (
     NotFoundError,
     NotReadyError,
     OverloadedError,
+    RemoteError,
     StoreFullError,
     UnknownOutcomeError,
 )
@@ -41,6 +42,7 @@ ERROR_TABLE: dict[type[EngineError], HttpError] = {
     OverloadedError: HttpError(429, retry_after_s=1),
     NotReadyError: HttpError(503, retry_after_s=2),
     UnknownOutcomeError: HttpError(504, retry_after_s=2),
+    RemoteError: HttpError(502),
     StoreFullError: HttpError(507, retry_after_s=60),
 }
 """Subclasses answer as their nearest listed base; what has none is an internal error."""

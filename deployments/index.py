@@ -12,11 +12,15 @@ from typing import TypeVar
 
 from deployments import rendering
 from deployments.logs import configure_logging
+from deployments.opening import OpenIndex
 from deployments.settings import Settings
 from engine.errors import OverloadedError
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome
 from engine.memory_index import IndexOptions, MemoryIndex
+from engine.offsite.cloud_sync import SyncStatus
+from engine.offsite.download import Download
+from engine.offsite.snapshots import RemoteSnapshot
 from engine.records import (
     AddOutcome,
     BackupCheck,
@@ -45,6 +49,8 @@ T = TypeVar("T")
 
 _READER_THREADS = 2
 _SLOW_THREADS = 2
+_CLOUD_THREADS = 2
+_STATUS_PATIENCE_S = 2.0
 _MAX_WAITING_READS = 512
 
 
@@ -63,20 +69,27 @@ class IndexReplica:
         """
         configure_logging(settings, component="index")
         os.umask(0o077)  # memories are their owner's alone
-        self._index = MemoryIndex(options, count_pieces=Tokeniser(model_dir).count_pieces)
+        self._opened = OpenIndex(settings, options, Tokeniser(model_dir).count_pieces)
         self._readers = ThreadPoolExecutor(_READER_THREADS, "reader")
         self._slow = ThreadPoolExecutor(_SLOW_THREADS, "slow")
+        self._cloud = ThreadPoolExecutor(_CLOUD_THREADS, "cloud")
+        self._listing: asyncio.Future[list[RemoteSnapshot]] | None = None
         self._n_reads = 0
 
     def __del__(self) -> None:
         """Close the store; Serve calls this when it stops the replica."""
-        index = getattr(self, "_index", None)
-        if index is not None:
-            index.close()
+        opened = getattr(self, "_opened", None)
+        if opened is not None:
+            opened.close()
+
+    @property
+    def _index(self) -> MemoryIndex:
+        """Raises `NotReadyError` while a new machine waits for its memories."""
+        return self._opened.index
 
     def check_health(self) -> None:
         """Raise when only a restart can make the answers right; Serve then starts a new one."""
-        self._index.check()
+        self._opened.check()
 
     async def _read(self, function: Callable[[], T]) -> T:
         if self._n_reads >= _MAX_WAITING_READS:
@@ -263,3 +276,47 @@ class IndexReplica:
     async def restore(self, name: str) -> int:
         """Restore a backup."""
         return await asyncio.wrap_future(self._index.restore(name))
+
+    # Cloud sync, in threads of its own: a bucket that does not answer holds nothing else up
+
+    async def _run_cloud(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._cloud, function)
+
+    async def sync_status(self) -> SyncStatus:
+        """How the copy in the cloud stands; asks the bucket, but not for long."""
+        sync = self._opened.sync
+        if self._listing is None or self._listing.done():
+            self._listing = asyncio.ensure_future(self._run_cloud(sync.snapshots))
+            self._listing.add_done_callback(_retrieve)
+        await asyncio.wait([self._listing], timeout=_STATUS_PATIENCE_S)
+        return await self._read(sync.status)
+
+    async def sync_snapshots(self) -> list[RemoteSnapshot]:
+        """The snapshots in the cloud, newest first."""
+        return await self._run_cloud(self._opened.sync.snapshots)
+
+    async def sync_upload(self, prefix: str, *, overwrite: bool) -> str:
+        """Back up and upload."""
+        sync = self._opened.sync
+        backup = await self.backup(prefix)
+        await asyncio.wrap_future(sync.upload(backup.name, overwrite=overwrite))
+        return backup.name
+
+    async def sync_download(self, name: str | None) -> Download:
+        """Make a snapshot a local backup."""
+        sync = self._opened.sync
+        return await self._run_cloud(functools.partial(sync.download, name))
+
+    async def sync_restore(self, name: str) -> tuple[Download, int]:
+        """Download a snapshot and restore it."""
+        sync = self._opened.sync
+        got = await self._run_cloud(functools.partial(sync.download, name))
+        total = await self.restore(got.backup.name)
+        await self._run_cloud(functools.partial(sync.note_restored, got.snapshot))
+        return got, total
+
+
+def _retrieve(listing: asyncio.Future[list[RemoteSnapshot]]) -> None:
+    """A listing that failed after nobody waited any more is no news: uploads say why."""
+    if not listing.cancelled():
+        listing.exception()

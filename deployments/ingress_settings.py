@@ -21,6 +21,8 @@ class IngressSettings:
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
     """Host names (without port) the service answers to while there is no key; `*` is any."""
     max_body_bytes: int = 32 * 1024 * 1024
+    cloud_sync_prefix: str | None = None
+    """What keys in the bucket start with; None: cloud sync is off."""
     streamed_paths: frozenset[str] = frozenset({"/import"})
     """Paths whose body is read as a stream, exempt from `max_body_bytes`."""
     workspace_dir: str = ""

@@ -24,6 +24,7 @@ _PROBLEMS = {
     413: "The body is too large",
     415: "The Content-Encoding cannot be read",
     429: "Overloaded; try again",
+    502: "The cloud does not answer or refuses; nothing was uploaded or restored",
     503: "Not ready yet; nothing was changed, try again",
     504: "No answer in time; a write may have been applied",
     507: "The disk is full; nothing was changed",

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import asdict
 from typing import Any
 
 from pydantic_core import to_json
 
+from engine.memory_rows import iso_time
+from engine.offsite.cloud_sync import SyncStatus
+from engine.offsite.download import Download
+from engine.offsite.snapshots import RemoteSnapshot
 from engine.records import BackupSummary, DedupeReport, Memory, SearchHit
 from engine.snapshot import ExportedMemory
 
@@ -96,4 +101,31 @@ def backup(summary: BackupSummary) -> Json:
         "total_memories": summary.total_memories,
         "size_bytes": summary.size_bytes,
         "verified_at": summary.verified_at,
+    }
+
+
+def sync_status(status: SyncStatus) -> Json:
+    """How the copy in the cloud stands."""
+    return {"enabled": True, **asdict(status)}
+
+
+def snapshot(found: RemoteSnapshot, prefix: str) -> Json:
+    """One snapshot of the list."""
+    prefix = prefix.strip("/")
+    return {
+        "name": found.name,
+        "s3_prefix": f"{prefix}/{found.directory}" if prefix else found.directory,
+        "uploaded_at": iso_time(int(found.modified_s * 1e6)),
+    }
+
+
+def download(got: Download) -> Json:
+    """What a download brought."""
+    return {
+        "success": True,
+        "backup_name": got.snapshot.name,
+        "files_downloaded": got.n_fetched,
+        "local_path": got.backup.path,
+        "timestamp": iso_time(int(got.backup.created_s * 1e6)),
+        "message": "Backup downloaded from cloud",
     }

@@ -207,9 +207,67 @@ class RestoreAnswer(BaseModel):
 
 
 class SyncStatusAnswer(BaseModel):
-    """Whether cloud sync is on."""
+    """Whether cloud sync is on, and how it stands."""
 
     enabled: bool
+    message: str | None = Field(None, description="Only when it is off.")
+    location: str | None = None
+    latest_remote: str | None = None
+    latest_local: str | None = None
+    remote_count: int | None = Field(None, description="null until the cloud has answered.")
+    local_count: int | None = None
+    last_upload_at: str | None = None
+    last_error: str | None = Field(None, description="Why the last upload failed.")
+    pending: str | None = Field(None, description="The backup that is not uploaded yet.")
+
+
+class SyncUploadAnswer(BaseModel):
+    """What is in the cloud now."""
+
+    success: bool
+    backup_name: str
+    message: str
+
+
+class SnapshotAnswer(BaseModel):
+    """One snapshot in the cloud."""
+
+    name: str
+    s3_prefix: str
+    uploaded_at: str
+
+
+class SnapshotsAnswer(BaseModel):
+    """Every snapshot, newest first."""
+
+    snapshots: list[SnapshotAnswer]
+    count: int
+
+
+class SyncDownloadAnswer(BaseModel):
+    """What was downloaded."""
+
+    success: bool
+    backup_name: str
+    files_downloaded: int
+    local_path: str
+    timestamp: str
+    message: str
+
+
+class RestoredSnapshot(BaseModel):
+    """What the memories are now."""
+
+    restored_from: str
+    total_memories: int
+
+
+class SyncRestoreAnswer(BaseModel):
+    """What was downloaded and restored."""
+
+    success: bool
+    downloaded: SyncDownloadAnswer
+    restored: RestoredSnapshot
     message: str
 
 

@@ -120,9 +120,28 @@ class Settings(BaseSettings):
     cloud_sync_access_key: SecretStr = SecretStr("")
     cloud_sync_secret_key: SecretStr = SecretStr("")
     cloud_sync_secret_key_file: Path | None = None
+    cloud_sync_passphrase: SecretStr = SecretStr("")
+    """Encrypts everything before it leaves the machine; empty: nothing is encrypted."""
+    cloud_sync_passphrase_file: Path | None = None
+    """A file that holds the passphrase, or a random key."""
+    cloud_sync_allow_empty_start: bool = False
+    """An empty data directory may start empty while the bucket cannot be reached."""
+    cloud_sync_keep: Annotated[int, Field(ge=2)] = 20
+    """Newest snapshots that stay in the bucket."""
+    cloud_sync_keep_days: NonNegativeInt = 30
+    """Days of which the last snapshot stays too."""
+    cloud_sync_interval_s: Annotated[float, Field(ge=0)] = 10.0
+    """Between two automatic uploads at least."""
+    cloud_sync_timeout_s: Seconds = 20.0
+    """How long the bucket may take to connect, and to send or take anything."""
 
     @field_validator(
-        "data_dir", "workspace_dir", "model_dir", "log_pipe", "cloud_sync_secret_key_file"
+        "data_dir",
+        "workspace_dir",
+        "model_dir",
+        "log_pipe",
+        "cloud_sync_secret_key_file",
+        "cloud_sync_passphrase_file",
     )
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
@@ -152,6 +171,8 @@ class Settings(BaseSettings):
                 "set both CLOUD_SYNC_ACCESS_KEY and CLOUD_SYNC_SECRET_KEY (or "
                 "CLOUD_SYNC_SECRET_KEY_FILE), or neither to use boto3's own chain"
             )
+        if not self.max_backups:
+            raise ValueError("CLOUD_SYNC_ENABLED=true uploads automatic backups: MAX_BACKUPS is 0")
         return self
 
     @property

@@ -13,7 +13,9 @@ import logging
 import os
 import re
 import shutil
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,6 +31,7 @@ from engine.backup_files import (
     write_delta,
 )
 from engine.durable_files import (
+    fsync_file,
     remove_directory,
     rename_directory,
     replacing,
@@ -51,6 +54,7 @@ BackupKind = Literal["automatic", "requested", "scheduled", "safety"]
 _FORMAT = 2
 """2 brought the manifest's own checksum."""
 _VERIFIED_NAME = "verified"
+_FILE_NAME = re.compile(r"\w+\.db", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,50}_\d{8}_\d{6}(_\d+)?")
 _NOT_IN_PREFIX = re.compile(r"[^A-Za-z0-9_-]")
 _log = logging.getLogger(__name__)
@@ -93,6 +97,8 @@ class Backups:
         self._merge_below_bytes = merge_below_bytes
         self._trusted: set[BackupFile] = set()
         """Files whose hash this process has checked or written."""
+        self._pins: Counter[str] = Counter()
+        self._pin_lock = threading.Lock()
         with translating_os_errors(directory):
             directory.mkdir(exist_ok=True, mode=0o700)
             sweep_leftovers(directory)
@@ -112,15 +118,75 @@ class Backups:
                 partial.mkdir(mode=0o700)
             files, facts = self._write_files(database, partial)
             manifest = Manifest(kind=kind, created_s=time.time(), facts=facts, files=files)
-            with replacing(partial / MANIFEST_NAME) as file:
-                file.write(_written(manifest))
-            rename_directory(partial, self._directory / name)
+            self._finish(partial, name, manifest)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         self._trusted.update(files)
         self._retain(kind)
         return self.get(name)
+
+    def _finish(self, partial: Path, name: str, manifest: Manifest) -> None:
+        with replacing(partial / MANIFEST_NAME) as file:
+            file.write(json.dumps(manifest_fields(manifest), indent=1).encode())
+        rename_directory(partial, self._directory / name)
+
+    def accept(
+        self, name: str, manifest: Manifest, fetch: Callable[[BackupFile, Path], None]
+    ) -> BackupSummary:
+        """Make a backup of what comes from elsewhere. Durable when this returns.
+
+        Files that are here already are not fetched, also those that an interrupted call left.
+
+        Args:
+            name: as it was called there; another is taken when it means another backup here.
+            manifest: what it holds.
+            fetch: writes one file; its hash is checked here.
+
+        Raises:
+            BackupError: a file that was fetched is not the one in the manifest.
+        """
+        free, n = name, 1
+        while (self._directory / free).exists():
+            if _read_manifest(self._directory / free) == manifest and not self.damage(free):
+                return self.get(free)
+            n += 1
+            free = f"{name}_{n}"
+        partial = self._directory / f"{free}.partial"
+        with translating_os_errors(partial):
+            partial.mkdir(mode=0o700, exist_ok=True)
+        for file in manifest.files:
+            self._place(file, partial / file.name, fetch)
+        self._finish(partial, free, manifest)
+        return self.get(free)
+
+    def _place(
+        self, file: BackupFile, path: Path, fetch: Callable[[BackupFile, Path], None]
+    ) -> None:
+        for other, manifest in self._manifests():
+            if file in manifest.files and not path.exists() and self._is_trusted(other, file):
+                _link(other / file.name, path)
+        if not _damage_of(path, file):
+            return
+        path.unlink(missing_ok=True)
+        fetch(file, path)
+        if problem := _damage_of(path, file):
+            path.unlink(missing_ok=True)
+            raise BackupError(problem)
+        with translating_os_errors(path):
+            fsync_file(path)
+
+    @contextmanager
+    def pinned(self, name: str) -> Iterator[tuple[Path, Manifest]]:
+        """A backup's directory and manifest; it is not pushed out meanwhile."""
+        with self._pin_lock:
+            manifest = self._manifest_of(name)
+            self._pins[name] += 1
+        try:
+            yield self._directory / name, manifest
+        finally:
+            with self._pin_lock:
+                self._pins[name] -= 1
 
     def summaries(self) -> list[BackupSummary]:
         """Every whole backup, newest first."""
@@ -259,8 +325,10 @@ class Backups:
 
     def _retain(self, kind: BackupKind) -> None:
         of_kind = [path for path, manifest in self._manifests() if manifest.kind == kind]
-        for path in of_kind[self._keep[kind] :]:
-            remove_directory(path)
+        with self._pin_lock:
+            for path in of_kind[self._keep[kind] :]:
+                if not self._pins[path.name]:
+                    remove_directory(path)
 
     def _free_name(self, prefix: str) -> str:
         stem = f"{prefix}_{time.strftime('%Y%m%d_%H%M%S', time.gmtime())}"
@@ -308,11 +376,30 @@ def _verified_at(directory: Path) -> str | None:
     return verified_at if str(row_checksum([directory.name, verified_at])) == checksum else None
 
 
-def _written(manifest: Manifest) -> bytes:
+def is_backup_name(name: str) -> bool:
+    """Whether a backup may be called so."""
+    return _NAME.fullmatch(name) is not None
+
+
+def manifest_fields(manifest: Manifest) -> dict[str, Any]:
+    """A manifest as JSON values, sealed by a checksum of its own."""
     fields = asdict(manifest)
-    return json.dumps(
-        {"format": _FORMAT, "checksum": _checksum(fields), **fields}, indent=1
-    ).encode()
+    return {"format": _FORMAT, "checksum": _checksum(fields), **fields}
+
+
+def manifest_of(fields: Mapping[str, Any]) -> Manifest:
+    """The manifest that JSON values describe; ValueError and the like when they do not."""
+    known = dict(fields)
+    version = known.pop("format")
+    if version not in (1, _FORMAT):
+        raise ValueError(f"a manifest of format {version!r}")
+    if version != 1 and known.pop("checksum") != _checksum(known):
+        raise ValueError("not as it was written")
+    facts = StoreFacts(**known.pop("facts"))
+    files = tuple(BackupFile(**file) for file in known.pop("files"))
+    if not files or not all(_FILE_NAME.fullmatch(file.name) for file in files):
+        raise ValueError("it names no files of its own")
+    return Manifest(**known, facts=facts, files=files)
 
 
 def _checksum(fields: dict[str, Any]) -> int:
@@ -322,27 +409,12 @@ def _checksum(fields: dict[str, Any]) -> int:
 def _read_manifest(directory: Path) -> Manifest | None:
     """None for what is no whole backup."""
     try:
-        return _parsed_manifest((directory / MANIFEST_NAME).read_bytes())
+        return manifest_of(json.loads((directory / MANIFEST_NAME).read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         _log.warning("%s has no readable manifest (%s); it is not listed", directory, exc)
         return None
-
-
-def _parsed_manifest(content: bytes) -> Manifest:
-    """Raises `ValueError` and the like for a manifest that is not as it was written."""
-    fields = json.loads(content)
-    version = fields.pop("format")
-    if version not in (1, _FORMAT):
-        raise ValueError(f"a manifest of format {version!r}")
-    if version != 1 and fields.pop("checksum") != _checksum(fields):
-        raise ValueError("not as it was written")
-    facts = StoreFacts(**fields.pop("facts"))
-    files = tuple(BackupFile(**file) for file in fields.pop("files"))
-    if not files or any(file.name != Path(file.name).name for file in files):
-        raise ValueError("it names no files of its own")
-    return Manifest(**fields, facts=facts, files=files)
 
 
 def _damage_of(path: Path, file: BackupFile) -> str | None:

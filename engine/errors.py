@@ -14,6 +14,10 @@ EngineError
 ├── EmbeddingError
 │   ├── ModelNotFoundError       the model files are missing or not the expected ones
 │   └── ModelMismatchError       the store's vectors come from another model
+├── RemoteError                  the bucket does not answer or refuses
+│   ├── RemoteDamagedError       a snapshot there is incomplete or damaged
+│   ├── RemoteSealedError        it is encrypted with another passphrase, or with none
+│   └── RemoteConflictError      another machine has written a newer state there
 └── StorageError
     ├── StoreLockedError         another process owns the data directory
     ├── StoreCorruptError        what is on disk cannot be trusted
@@ -137,6 +141,30 @@ class ModelMismatchError(EmbeddingError):
     """The store's vectors were made by another model or another precision of it."""
 
     code = "model_mismatch"
+
+
+class RemoteError(EngineError):
+    """The bucket does not answer, or refuses. What was to be there may not be."""
+
+    code = "remote_error"
+
+
+class RemoteDamagedError(RemoteError):
+    """A snapshot in the bucket is incomplete or damaged."""
+
+    code = "remote_damaged"
+
+
+class RemoteSealedError(RemoteError):
+    """A snapshot is encrypted with another passphrase, or not at all."""
+
+    code = "remote_sealed"
+
+
+class RemoteConflictError(RemoteError):
+    """Another machine has written a newer state, which this store does not descend from."""
+
+    code = "remote_conflict"
 
 
 class StorageError(EngineError):

@@ -132,6 +132,7 @@ class MemoryIndex:
         self._options = options
         self._count_pieces = count_pieces
         self._workspace = Workspace(options.workspace_dir)
+        self._hear_backup: Callable[[str], None] | None = None
         self._backup_lock = threading.Lock()
         """No copy is being made while a restore swaps the database."""
         self._lock = DataLock(options.data_dir, timeout_s=options.lock_timeout_s)
@@ -174,7 +175,7 @@ class MemoryIndex:
             _log.warning("MAX_BACKUPS is 0: no automatic backups are made")
             return None
         return AutoBackup(
-            functools.partial(self._back_up, "auto", "automatic"),
+            self._back_up_automatically,
             pause_s=self._options.backup_pause_s,
             longest_burst_s=self._options.backup_longest_burst_s,
             retry_s=_BACKUP_RETRY_S,
@@ -487,6 +488,20 @@ class MemoryIndex:
     def backup(self, prefix: str) -> BackupSummary:
         """Back up the store as it is now; writes go on meanwhile."""
         return self._back_up(prefix, "scheduled" if prefix == "scheduled" else "requested")
+
+    @property
+    def backup_files(self) -> Backups:
+        """The backup directories, for whoever copies them elsewhere."""
+        return self._backups
+
+    def on_automatic_backup(self, hear: Callable[[str], None]) -> None:
+        """Call `hear` with the name of each automatic backup, in the thread that made it."""
+        self._hear_backup = hear
+
+    def _back_up_automatically(self) -> None:
+        backup = self._back_up("auto", "automatic")
+        if self._hear_backup is not None:
+            self._hear_backup(backup.name)
 
     def _back_up(self, prefix: str, kind: BackupKind) -> BackupSummary:
         with self._backup_lock:

@@ -15,10 +15,14 @@ from engine.errors import (
     BackupNotFoundError,
     InvalidInputError,
     MemoryNotFoundError,
+    NotFoundError,
     PathNotAllowedError,
 )
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome, ImportStatus
+from engine.offsite.cloud_sync import SyncStatus
+from engine.offsite.download import Download
+from engine.offsite.snapshots import RemoteSnapshot
 from engine.records import (
     AddOutcome,
     BackupCheck,
@@ -91,6 +95,7 @@ class FakeIndex:
         self.ingests: list[tuple[list[NewMemory], FloatMatrix, ImportAttempt | None]] = []
         self.exports: dict[str, list[ExportedMemory]] = {}
         self.saved: dict[str, dict[MemoryId, Memory]] = {}
+        self.uploaded: list[str] = []
         self.files: dict[str, list[str]] = {}
         self.fails: BaseException | None = None
         self._next_id = 0
@@ -421,6 +426,51 @@ class FakeIndex:
         await self.verify_backup(name)
         self.memories = dict(self.saved[name])
         return len(self.memories)
+
+    async def sync_status(self) -> SyncStatus:
+        self._check()
+        return SyncStatus(
+            location="s3://bucket/prefix/",
+            latest_remote=next(reversed(self.uploaded), None),
+            latest_local=next(reversed(self.saved), None),
+            remote_count=len(self.uploaded),
+            local_count=len(self.saved),
+            last_upload_at=None,
+            last_error=None,
+            pending=None,
+        )
+
+    async def sync_snapshots(self) -> list[RemoteSnapshot]:
+        self._check()
+        return [self._snapshot(name) for name in reversed(self.uploaded)]
+
+    async def sync_upload(self, prefix: str, *, overwrite: bool) -> str:
+        name = (await self.backup(prefix)).name
+        self.uploaded.append(name)
+        return name
+
+    async def sync_download(self, name: str | None) -> Download:
+        self._check()
+        if name not in (None, *self.uploaded):
+            raise BackupNotFoundError(name or "")
+        if not self.uploaded:
+            raise NotFoundError("There is no snapshot in the cloud yet")
+        snapshot = self._snapshot(name or self.uploaded[-1])
+        backup = self._summary(name or self.uploaded[-1])
+        return Download(snapshot=snapshot, backup=backup, n_fetched=1)
+
+    async def sync_restore(self, name: str) -> tuple[Download, int]:
+        return await self.sync_download(name), await self.restore(name)
+
+    def _snapshot(self, name: str) -> RemoteSnapshot:
+        generation = self.uploaded.index(name) + 1
+        return RemoteSnapshot(
+            generation=generation,
+            id="0" * 16,
+            name=name,
+            key=f"backups/{generation:010d}-{'0' * 16}-{name}/manifest.json",
+            modified_s=_START.timestamp(),
+        )
 
 
 def _passes(memory: Memory, where: MemoryFilter) -> bool:

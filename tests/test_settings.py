@@ -59,6 +59,13 @@ DOCUMENTED: list[tuple[str, str, Any, Any]] = [
     ("CLOUD_SYNC_ACCESS_KEY", "id", SecretStr("id"), SecretStr("")),
     ("CLOUD_SYNC_SECRET_KEY", SECRET, SecretStr(SECRET), SecretStr("")),
     ("CLOUD_SYNC_SECRET_KEY_FILE", "/srv/secret", Path("/srv/secret"), None),
+    ("CLOUD_SYNC_PASSPHRASE", SECRET, SecretStr(SECRET), SecretStr("")),
+    ("CLOUD_SYNC_PASSPHRASE_FILE", "/srv/phrase", Path("/srv/phrase"), None),
+    ("CLOUD_SYNC_ALLOW_EMPTY_START", "true", True, False),
+    ("CLOUD_SYNC_KEEP", "5", 5, 20),
+    ("CLOUD_SYNC_KEEP_DAYS", "0", 0, 30),
+    ("CLOUD_SYNC_INTERVAL_S", "0", 0.0, 10.0),
+    ("CLOUD_SYNC_TIMEOUT_S", "3", 3.0, 20.0),
 ]
 
 

@@ -1,0 +1,126 @@
+"""The offsite copy of one running index: upload, download, restore, and how it stands."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.backups import Backups
+from engine.memory_rows import iso_time
+from engine.offsite.download import Download, download, find
+from engine.offsite.retention import RemoteRetention
+from engine.offsite.snapshots import RemoteSnapshot, RemoteSnapshots
+from engine.offsite.sync_state import SyncStateFile
+from engine.offsite.upload import BackupUpload, UploadReport
+from engine.offsite.uploader import Uploader
+
+_CLOSE_PATIENCE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncStatus:
+    """How the offsite copy stands."""
+
+    location: str
+    latest_remote: str | None
+    """Newest snapshot as of the last listing that succeeded."""
+    latest_local: str | None
+    remote_count: int | None
+    """None while no listing has succeeded."""
+    local_count: int
+    last_upload_at: str | None
+    """UTC ISO-8601."""
+    last_error: str | None
+    """Why the last upload failed, in words; None after one that succeeded."""
+    pending: str | None
+    """The backup that waits for its upload or is on its way."""
+
+
+class CloudSync:
+    """The offsite copy. Every method but `notice` and `status` talks to the bucket and may wait."""
+
+    def __init__(
+        self,
+        backups: Backups,
+        remote: RemoteSnapshots,
+        data_dir: Path,
+        *,
+        host: str,
+        retention: RemoteRetention,
+        interval_s: float,
+    ) -> None:
+        """Start uploading in the background.
+
+        Args:
+            backups: of the running index.
+            remote: the bucket.
+            data_dir: where the state is kept.
+            host: this machine's name, for people.
+            retention: what stays in the bucket.
+            interval_s: between two automatic uploads at least.
+        """
+        self._backups = backups
+        self._remote = remote
+        self._state = SyncStateFile(data_dir)
+        self._known: list[RemoteSnapshot] | None = None
+        upload = BackupUpload(
+            backups, remote, self._state, host=host, retention=retention, scratch_dir=data_dir
+        )
+        self._uploader = Uploader(
+            lambda name, is_wanted, overwrite: upload.upload(
+                name, is_wanted=is_wanted, overwrite=overwrite
+            ),
+            upload.clean_up,
+            interval_s=interval_s,
+        )
+        self._notice_newest()
+
+    def _notice_newest(self) -> None:
+        """What the last run did not upload, if so."""
+        newest = next(iter(self._backups.summaries()), None)
+        if newest is not None:
+            self._uploader.notice(newest.name)
+
+    def close(self) -> None:
+        """Stop; what was not uploaded is at the next start."""
+        self._uploader.close(patience_s=_CLOSE_PATIENCE_S)
+
+    def notice(self, name: str) -> None:
+        """There is a new backup. Returns at once."""
+        self._uploader.notice(name)
+
+    def upload(self, name: str, *, overwrite: bool) -> Future[UploadReport]:
+        """Upload a backup; it can be restored from the bucket when the future is done."""
+        return self._uploader.upload(name, overwrite=overwrite)
+
+    def snapshots(self) -> list[RemoteSnapshot]:
+        """Every snapshot that the passphrase opens, newest first."""
+        self._known = [s for s in self._remote.newest_first() if s.name is not None]
+        return self._known
+
+    def download(self, name: str | None) -> Download:
+        """Make a snapshot, the newest without a name, a local backup."""
+        return download(self._remote, self._backups, find(self._remote, name))
+
+    def note_restored(self, snapshot: RemoteSnapshot) -> None:
+        """The store is now this snapshot; if it is the newest, uploads may follow it."""
+        newest = self._remote.newest_first()[0]
+        if newest.id == snapshot.id:
+            self._state.change(head=snapshot.id, intent=None)
+
+    def status(self) -> SyncStatus:
+        """How it stands, as far as is known here. Asks nobody."""
+        local = self._backups.summaries()
+        known = self._known
+        uploaded_at_s = self._state.now.uploaded_at_s
+        return SyncStatus(
+            location=self._remote.store.location,
+            latest_remote=known[0].name if known else None,
+            latest_local=local[0].name if local else None,
+            remote_count=None if known is None else len(known),
+            local_count=len(local),
+            last_upload_at=None if uploaded_at_s is None else iso_time(int(uploaded_at_s * 1e6)),
+            last_error=self._uploader.last_error,
+            pending=self._uploader.pending,
+        )

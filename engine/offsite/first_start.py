@@ -1,0 +1,88 @@
+"""A new machine: an empty data directory becomes what the bucket holds, before anything serves."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from engine.backups import Backups
+from engine.data_lock import DataLock
+from engine.durable_files import sweep_leftovers
+from engine.errors import BackupError, ModelMismatchError, RemoteDamagedError
+from engine.legacy import find_legacy
+from engine.memory_rows import identity_fields
+from engine.offline import restore_offline
+from engine.offsite.download import download
+from engine.offsite.snapshots import RemoteManifest, RemoteSnapshots
+from engine.offsite.sync_state import SyncStateFile
+from engine.records import ModelIdentity
+from engine.store import DATABASE_NAME
+
+_log = logging.getLogger(__name__)
+
+
+def is_new(data_dir: Path) -> bool:
+    """Whether a data directory holds no memories of its own."""
+    return not (data_dir / DATABASE_NAME).exists() and not find_legacy(data_dir)
+
+
+def restore_newest(
+    data_dir: Path,
+    backups_dir: Path,
+    remote: RemoteSnapshots,
+    identity: ModelIdentity,
+    *,
+    lock_timeout_s: float,
+) -> str | None:
+    """Restore the newest snapshot that is whole into a new data directory.
+
+    May be killed and called again at any moment: the database comes last.
+
+    Returns:
+        The name of what was restored; None when the bucket is empty.
+
+    Raises:
+        RemoteDamagedError: there are snapshots, but none can be restored.
+        RemoteError: the bucket does not answer, or refuses, or needs another passphrase.
+        ModelMismatchError: the vectors there come from another model.
+    """
+    with DataLock(data_dir, timeout_s=lock_timeout_s):
+        sweep_leftovers(data_dir)
+        snapshots = remote.newest_first()
+        if not snapshots:
+            return None
+        backups = Backups(backups_dir, keep={})
+        state = SyncStateFile(data_dir)
+        problems = []
+        for snapshot in snapshots:
+            try:
+                manifest = remote.read(snapshot)
+                _check_model(manifest, identity)
+                backup = download(remote, backups, snapshot).backup
+                # Before the database is there: killed in between, all of this happens again.
+                # A broken newest one counts as known: uploads go on after it.
+                state.change(head=snapshots[0].id, intent=None)
+                restore_offline(data_dir, backups, backup.name)
+            except (RemoteDamagedError, BackupError) as exc:
+                problems.append(str(exc))
+                _log.warning(
+                    "%s cannot be restored, the one before is tried: %s", snapshot.key, exc
+                )
+                continue
+            _log.info("restored %s from %s", backup.name, remote.store.location)
+            return backup.name
+    raise RemoteDamagedError(
+        f"none of the {len(snapshots)} snapshots in {remote.store.location} can be restored: "
+        f"{problems[0]}"
+    )
+
+
+def _check_model(manifest: RemoteManifest, identity: ModelIdentity) -> None:
+    made_by = manifest.backup.facts.model
+    if made_by != identity_fields(identity):
+        raise ModelMismatchError(
+            f"the snapshots hold vectors of {made_by.get('name')} ({made_by.get('precision')}), "
+            f"but this machine embeds with {identity.name} ({identity.precision}): set "
+            f"MODEL_NAME={made_by.get('name')} and MODEL_PRECISION={made_by.get('precision')} "
+            "and start again"
+        )
