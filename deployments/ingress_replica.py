@@ -11,7 +11,7 @@ from deployments.ingress import create_app
 from deployments.ingress_settings import IngressSettings
 from deployments.logs import configure_logging
 from deployments.settings import Settings
-from mcp_server.http import create_mcp_app
+from mcp_server.http import create_mcp_app, refuse_sse
 
 
 class IngressReplica:
@@ -52,4 +52,5 @@ def _add_mcp(app: FastAPI, settings: IngressSettings) -> None:
         max_body_bytes=settings.max_body_bytes,
     )
     app.router.routes.append(Route("/mcp", endpoint=mcp_app))
+    app.router.routes.append(Route("/sse", refuse_sse, methods=["GET", "POST"]))
     app.router.lifespan_context = lambda _: mcp_app.running()

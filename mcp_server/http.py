@@ -13,6 +13,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -70,6 +71,15 @@ class McpApp:
         else:
             app = self._sessions.handle_request
         await app(scope, receive, send)
+
+
+async def refuse_sse(_: Request) -> JSONResponse:
+    """What clients of the transport before streamable HTTP get at `/sse`: where to go instead."""
+    detail = (
+        "MCP over SSE is not spoken here: give your client the URL that ends with /mcp "
+        "(streamable HTTP), or let it start faiss-memory-mcp (stdio)"
+    )
+    return JSONResponse({"detail": detail}, 404)
 
 
 def create_mcp_app(
@@ -135,7 +145,8 @@ def standalone_app(
         async with mcp_app.running():
             yield
 
-    app = Starlette(routes=[Route("/mcp", endpoint=mcp_app)], lifespan=lifespan)
+    routes = [Route("/mcp", endpoint=mcp_app), Route("/sse", refuse_sse, methods=["GET", "POST"])]
+    app = Starlette(routes=routes, lifespan=lifespan)
     return Guard(app, api_key=api_key)
 
 

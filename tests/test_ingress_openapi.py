@@ -34,6 +34,9 @@ def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
 def test_a_custom_gpt_finds_its_operation_ids(document: dict[str, Any]) -> None:
     ids = {op["operationId"]: (method, path) for path, method, op in _operations(document)}
     assert len(ids) == len(list(_operations(document)))
+    assert all(re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", operation_id) for operation_id in ids)
+    for _, _, operation in _operations(document):
+        assert operation.get("description") or operation.get("summary")
     for operation_id, route in {
         "searchMemory": ("post", "/search"),
         "addMemory": ("post", "/memory/add"),

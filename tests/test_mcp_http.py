@@ -123,6 +123,12 @@ def test_there_is_no_stream_to_open_and_no_session_to_end(url: str, method: str)
     assert answer.headers["allow"] == "POST"
 
 
+def test_a_client_of_the_old_transport_is_told_where_to_go(url: str) -> None:
+    answer = httpx.get(url.removesuffix("/mcp") + "/sse", headers={"Accept": "text/event-stream"})
+    assert answer.status_code == 404
+    assert "the URL that ends with /mcp" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

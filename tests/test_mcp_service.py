@@ -223,3 +223,11 @@ async def test_killed_and_started_again_the_service_answers_the_same_sessions(
     assert down.is_error
     assert "make serve" in text_of(down)
     assert all(fact["text"] in text_of(result) for result in found)
+
+
+def test_the_service_tells_a_client_of_the_old_transport_where_to_go(
+    shared_service: Service,
+) -> None:
+    answer = httpx.get(f"{shared_service.base_url}/sse", trust_env=False)
+    assert answer.status_code == 404
+    assert "the URL that ends with /mcp" in answer.json()["detail"]

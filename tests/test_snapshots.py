@@ -153,6 +153,9 @@ def test_a_rehearsal_checks_and_changes_nothing(service: BackingUp, checkout: Ch
     assert tree(checkout.directory) == before
     assert len(service.names) == 1
     assert checkout.run("backup.sh", "--test", FAISS_DATA_DIR="/nowhere").returncode == 1
+    checkout.program("df", "echo Filesystem; echo /dev/my disk 900 880 2 99% /mnt/my disk")
+    assert "has 2 KB free" in checkout.run("backup.sh", "--test").stderr
+    (checkout.programs / "df").unlink()
     (checkout.backup_dir / checkout.snapshots()[-1] / "base_1.db").write_text("rotten")
     assert "is damaged: base_1.db" in checkout.run("backup.sh", "--test").stderr
 
