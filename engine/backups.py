@@ -29,6 +29,7 @@ from engine.backup_files import (
     write_delta,
 )
 from engine.durable_files import (
+    make_directory,
     remove_directory,
     rename_directory,
     replacing,
@@ -94,7 +95,7 @@ class Backups:
         self._trusted: set[BackupFile] = set()
         """Files whose hash this process has checked or written."""
         with translating_os_errors(directory):
-            directory.mkdir(exist_ok=True, mode=0o700)
+            make_directory(directory)
             sweep_leftovers(directory)
 
     def create(self, database: Path, prefix: str, *, kind: BackupKind) -> BackupSummary:

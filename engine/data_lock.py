@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from engine.durable_files import make_directory
 from engine.errors import StorageError, StoreLockedError
 
 _POLL_S = 0.05
@@ -23,7 +24,7 @@ class DataLock:
     def __init__(self, data_dir: Path, *, timeout_s: float) -> None:
         self._path = data_dir / "lock"
         try:
-            data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_directory(data_dir)
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             raise StorageError(

@@ -82,6 +82,16 @@ def recorded_identity(database: Path) -> ModelIdentity:
         raise StoreCorruptError(str(database), "it does not say which model made it") from exc
 
 
+def _facts_of_new(identity: ModelIdentity) -> dict[str, str]:
+    return {
+        "epoch": uuid.uuid4().hex,
+        "lsn": "0",
+        "last_id": "0",
+        "created_us": str(now_us()),
+        "model": canonical_json(identity_fields(identity)),
+    }
+
+
 class Store:
     """The database of one data directory.
 
@@ -108,8 +118,7 @@ class Store:
         try:
             with translating_sqlite_errors(path):
                 if is_new:
-                    create_tables(self._writer)
-                    self._describe_new(identity)
+                    create_tables(self._writer, _facts_of_new(identity))
                     fsync_directory(path.parent)
                 self._meta = read_meta(self._writer)
             self._check_identity(identity)
@@ -121,18 +130,6 @@ class Store:
             self.close()
             raise
         self.identity = identity
-
-    def _describe_new(self, identity: ModelIdentity) -> None:
-        facts = {
-            "epoch": uuid.uuid4().hex,
-            "lsn": "0",
-            "last_id": "0",
-            "created_us": str(now_us()),
-            "model": canonical_json(identity_fields(identity)),
-        }
-        with self.transaction() as transaction:
-            for name, value in facts.items():
-                transaction.set_meta(name, value)
 
     def _check_identity(self, identity: ModelIdentity) -> None:
         try:
