@@ -25,6 +25,7 @@ from engine.backup_files import (
     StoreFacts,
     assemble,
     facts_in,
+    pruned_lsn_in,
     write_base,
     write_delta,
 )
@@ -123,6 +124,14 @@ class Backups:
         self._retain(kind)
         return self.get(name)
 
+    def base_lsn(self, epoch: str) -> int | None:
+        """LSN of the base that the newest backup of a history stands on; None without one.
+
+        Later backups ask for no deletion at or before it.
+        """
+        bases = (m.files[0].to_lsn for _, m in self._manifests() if m.facts.epoch == epoch)
+        return next(bases, None)
+
     def summaries(self) -> list[BackupSummary]:
         """Every whole backup, newest first."""
         return [_summary(path, manifest) for path, manifest in self._manifests()]
@@ -219,6 +228,8 @@ class Backups:
         now = facts_in(database)
         directory, files = self._newest_chain(now.epoch)
         base_bytes = files[0].n_bytes if files else 0
+        if files and files[0].to_lsn < pruned_lsn_in(database):
+            directory = None  # the deltas upon this base would miss deletions
         if directory is None or sum(f.n_bytes for f in files[1:]) > self._deltas_share * base_bytes:
             base, facts = write_base(database, partial)
             return (base,), facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -36,8 +37,9 @@ class DataLock:
         except BaseException:
             os.close(self._fd)
             raise
-        os.truncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # only names the holder to others
+            os.truncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def _acquire(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s

@@ -292,6 +292,16 @@ class Store:
                     self._writer.execute("ROLLBACK")
                 raise
 
+    def prune_tombstones(self, up_to_lsn: int) -> None:
+        """Forget deletions that no backup will ask for any more, a few thousand at a time.
+
+        Records how far, so that a backup that would have needed them starts anew.
+        """
+        if not self._read("SELECT 1 FROM tombstones WHERE lsn <= ? LIMIT 1", (up_to_lsn,)):
+            return
+        with self.transaction() as transaction:
+            transaction.prune_tombstones(up_to_lsn)
+
     def follow(self, mark: HighWaterMark) -> None:
         """Note every write in `mark` from now on, before it is acknowledged."""
         self.mark = mark
