@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.durable_files import fsync_file, sha256_of, translating_os_errors
-from engine.memory_rows import canonical_json, last_id_of
+from engine.memory_rows import PRUNED_LSN, canonical_json, last_id_of, read_meta
 from engine.schema import connect, create_tables, translating_sqlite_errors
 from engine.soundness import check_rows, check_sound
 
@@ -93,6 +93,15 @@ def assemble(directory: Path, files: Sequence[BackupFile], target: Path) -> Stor
         if files[1:]:
             _derive_metadata_values(connection)
         return facts_of(connection)
+
+
+def pruned_lsn_in(database: Path) -> int:
+    """Up to which LSN the live database may have forgotten deletions."""
+    with (
+        translating_sqlite_errors(database),
+        closing(connect(database, mode="rw")) as connection,
+    ):
+        return int(read_meta(connection).get(PRUNED_LSN, "0"))
 
 
 def facts_in(database: Path) -> StoreFacts:

@@ -27,11 +27,13 @@ from engine.backup_files import (
     StoreFacts,
     assemble,
     facts_in,
+    pruned_lsn_in,
     write_base,
     write_delta,
 )
 from engine.durable_files import (
     fsync_file,
+    make_directory,
     remove_directory,
     rename_directory,
     replacing,
@@ -100,7 +102,7 @@ class Backups:
         self._pins: Counter[str] = Counter()
         self._pin_lock = threading.Lock()
         with translating_os_errors(directory):
-            directory.mkdir(exist_ok=True, mode=0o700)
+            make_directory(directory)
             sweep_leftovers(directory)
 
     def create(self, database: Path, prefix: str, *, kind: BackupKind) -> BackupSummary:
@@ -187,6 +189,14 @@ class Backups:
         finally:
             with self._pin_lock:
                 self._pins[name] -= 1
+
+    def base_lsn(self, epoch: str) -> int | None:
+        """LSN of the base that the newest backup of a history stands on; None without one.
+
+        Later backups ask for no deletion at or before it.
+        """
+        bases = (m.files[0].to_lsn for _, m in self._manifests() if m.facts.epoch == epoch)
+        return next(bases, None)
 
     def summaries(self) -> list[BackupSummary]:
         """Every whole backup, newest first."""
@@ -284,6 +294,8 @@ class Backups:
         now = facts_in(database)
         directory, files = self._newest_chain(now.epoch)
         base_bytes = files[0].n_bytes if files else 0
+        if files and files[0].to_lsn < pruned_lsn_in(database):
+            directory = None  # the deltas upon this base would miss deletions
         if directory is None or sum(f.n_bytes for f in files[1:]) > self._deltas_share * base_bytes:
             base, facts = write_base(database, partial)
             return (base,), facts

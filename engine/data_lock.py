@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
 from pathlib import Path
 from types import TracebackType
 
+from engine.durable_files import make_directory
 from engine.errors import StorageError, StoreLockedError
 
 _POLL_S = 0.05
@@ -23,7 +25,7 @@ class DataLock:
     def __init__(self, data_dir: Path, *, timeout_s: float) -> None:
         self._path = data_dir / "lock"
         try:
-            data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_directory(data_dir)
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             raise StorageError(
@@ -35,8 +37,9 @@ class DataLock:
         except BaseException:
             os.close(self._fd)
             raise
-        os.truncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # only names the holder to others
+            os.truncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def _acquire(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s

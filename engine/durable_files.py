@@ -30,6 +30,14 @@ def fsync_directory(directory: Path) -> None:
         os.close(fd)
 
 
+def make_directory(directory: Path) -> None:
+    """Make a directory that is its owner's alone, and its parents; they may exist. Durable."""
+    if not directory.is_dir():
+        make_directory(directory.parent)
+        directory.mkdir(exist_ok=True, mode=0o700)
+        fsync_directory(directory.parent)
+
+
 def fsync_file(path: Path) -> None:
     """Make the content of an existing file durable."""
     fd = os.open(path, os.O_RDONLY)

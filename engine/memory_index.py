@@ -6,6 +6,7 @@ Reads run in the caller's thread and see every acknowledged write. Writes return
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -23,7 +24,7 @@ from engine.builds import plan_build
 from engine.data_lock import DataLock
 from engine.duplicates import DuplicateGroups, similar_pairs
 from engine.durable_files import sweep_leftovers
-from engine.errors import MemoryNotFoundError, StorageError
+from engine.errors import EngineError, MemoryNotFoundError, StorageError
 from engine.exports import ExportFacts, Exports
 from engine.imports import ImportAttempt, ImportOutcome, ingest
 from engine.index_cache import CACHE_NAME, load_index
@@ -169,6 +170,7 @@ class MemoryIndex:
             compact_from=options.compact_from,
             cache_after=options.cache_after,
         )
+        self._prune_tombstones()
 
     def _start_auto_backup(self) -> AutoBackup | None:
         if not self._options.max_backups:
@@ -505,7 +507,21 @@ class MemoryIndex:
 
     def _back_up(self, prefix: str, kind: BackupKind) -> BackupSummary:
         with self._backup_lock:
-            return self._backups.create(self._options.data_dir / DATABASE_NAME, prefix, kind=kind)
+            database = self._options.data_dir / DATABASE_NAME
+            summary = self._backups.create(database, prefix, kind=kind)
+        self._prune_tombstones()
+        return summary
+
+    def _prune_tombstones(self) -> None:
+        """Forget deletions that no backup needs, when the writer has a moment."""
+
+        def prune() -> None:
+            store = self._state.store
+            base_lsn = self._backups.base_lsn(store.epoch)
+            store.prune_tombstones(store.lsn if base_lsn is None else base_lsn)
+
+        with contextlib.suppress(EngineError):  # closing, or busy: after the next backup
+            self._writer.submit_alone(prune)
 
     def _notice_write(self) -> None:
         if self._auto_backup is not None:

@@ -15,6 +15,8 @@ from engine.records import FloatVector, Memory, MemoryFilter, MemoryId, ModelIde
 from engine.row_checksum import is_intact, with_checksum
 
 COLUMNS = "id, text, source, key, created_us, updated_us, metadata, lsn, checksum"
+PRUNED_LSN = "pruned_lsn"
+"""The fact that says up to which LSN tombstones may be missing."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _VARIABLES_A_QUERY = 500

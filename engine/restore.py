@@ -96,8 +96,8 @@ def _swap(state: LiveState, candidate: Path, index: SearchIndex) -> None:
             if wal.exists() and wal.stat().st_size:
                 raise StorageError("the store is in use elsewhere; nothing was restored")
             candidate.replace(live.path)
+            state.index = index  # at once: what follows may fail, and they belong together
             fsync_directory(live.path.parent)
-            state.index = index
         finally:
             state.store = Store(live.path, identity=live.identity)
             if live.mark is not None:

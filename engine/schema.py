@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from engine.errors import StorageError, StoreCorruptError, StoreFormatError, StoreFullError
+from engine.memory_rows import set_meta
 
 APPLICATION_ID = 0x464D454D
 """`FMEM` in the file header: says that the file is ours."""
@@ -123,12 +124,15 @@ def connect(path: Path, *, mode: Literal["rw", "rwc", "ro"]) -> sqlite3.Connecti
     return connection
 
 
-def create_tables(connection: sqlite3.Connection) -> None:
-    """Lay out a new, empty database inside one transaction."""
+def create_tables(connection: sqlite3.Connection, facts: Mapping[str, str] | None = None) -> None:
+    """Lay out a new, empty database that knows `facts`, all in one transaction."""
     connection.executescript(
         f"BEGIN IMMEDIATE; {_TABLES}"
-        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}; COMMIT;"
+        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION};"
     )
+    for name, value in (facts or {}).items():
+        set_meta(connection, name, value)
+    connection.execute("COMMIT")
 
 
 def is_empty_database(path: Path) -> bool:

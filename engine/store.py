@@ -82,6 +82,16 @@ def recorded_identity(database: Path) -> ModelIdentity:
         raise StoreCorruptError(str(database), "it does not say which model made it") from exc
 
 
+def _facts_of_new(identity: ModelIdentity) -> dict[str, str]:
+    return {
+        "epoch": uuid.uuid4().hex,
+        "lsn": "0",
+        "last_id": "0",
+        "created_us": str(now_us()),
+        "model": canonical_json(identity_fields(identity)),
+    }
+
+
 class Store:
     """The database of one data directory.
 
@@ -108,8 +118,7 @@ class Store:
         try:
             with translating_sqlite_errors(path):
                 if is_new:
-                    create_tables(self._writer)
-                    self._describe_new(identity)
+                    create_tables(self._writer, _facts_of_new(identity))
                     fsync_directory(path.parent)
                 self._meta = read_meta(self._writer)
             self._check_identity(identity)
@@ -121,18 +130,6 @@ class Store:
             self.close()
             raise
         self.identity = identity
-
-    def _describe_new(self, identity: ModelIdentity) -> None:
-        facts = {
-            "epoch": uuid.uuid4().hex,
-            "lsn": "0",
-            "last_id": "0",
-            "created_us": str(now_us()),
-            "model": canonical_json(identity_fields(identity)),
-        }
-        with self.transaction() as transaction:
-            for name, value in facts.items():
-                transaction.set_meta(name, value)
 
     def _check_identity(self, identity: ModelIdentity) -> None:
         try:
@@ -305,6 +302,16 @@ class Store:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
+
+    def prune_tombstones(self, up_to_lsn: int) -> None:
+        """Forget deletions that no backup will ask for any more, a few thousand at a time.
+
+        Records how far, so that a backup that would have needed them starts anew.
+        """
+        if not self._read("SELECT 1 FROM tombstones WHERE lsn <= ? LIMIT 1", (up_to_lsn,)):
+            return
+        with self.transaction() as transaction:
+            transaction.prune_tombstones(up_to_lsn)
 
     def follow(self, mark: HighWaterMark) -> None:
         """Note every write in `mark` from now on, before it is acknowledged."""

@@ -11,6 +11,7 @@ from typing import Any
 from engine.errors import RottenRowError
 from engine.memory_rows import (
     COLUMNS,
+    PRUNED_LSN,
     canonical_json,
     condition_of,
     last_id_of,
@@ -23,6 +24,7 @@ from engine.row_checksum import is_intact, row_checksum, with_checksum
 
 _MARKS = ", ".join("?" * len(COLUMNS.split(",")))
 _REMEMBERED_REQUESTS = 2_000
+_PRUNED_AT_ONCE = 5_000
 
 
 class Transaction:
@@ -138,6 +140,16 @@ class Transaction:
         self._connection.execute("DELETE FROM memories WHERE id = ?", (memory.id,))
         self._connection.execute(
             "INSERT INTO tombstones VALUES (?, ?, ?)", with_checksum(memory.id, lsn)
+        )
+
+    def prune_tombstones(self, up_to_lsn: int) -> None:
+        """Remove the oldest tombstones, of deletions at or before `up_to_lsn`."""
+        pruned_lsn = int(self.get_meta(PRUNED_LSN) or 0)
+        self.set_meta(PRUNED_LSN, str(max(pruned_lsn, up_to_lsn)))
+        self._connection.execute(
+            "DELETE FROM tombstones WHERE id IN "
+            "(SELECT id FROM tombstones WHERE lsn <= ? ORDER BY lsn LIMIT ?)",
+            (up_to_lsn, _PRUNED_AT_ONCE),
         )
 
     def _insert_metadata_values(self, memory_id: MemoryId, metadata: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 from deployments.settings import Settings
+from engine.durable_files import make_directory
 from engine.model_files import default_model_dir, graph_file, read_manifest
 from engine.precision import choose_precision
 from scripts.runtime_dir import LauncherError
@@ -15,7 +16,7 @@ from scripts.runtime_dir import LauncherError
 def check_data_dir(path: Path) -> None:
     """Make the data directory and see that it can be written."""
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_directory(path)
     except OSError as exc:
         raise LauncherError(f"cannot make DATA_DIR={path}: {exc.strerror}") from exc
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):

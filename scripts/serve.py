@@ -159,8 +159,13 @@ def _answers(client: httpx.Client, url: str) -> bool:
 
 
 def _watch(node: LocalNode) -> None:
-    """Return never: a signal ends it, or Ray's death."""
+    """Return never: a signal ends it, Ray's death, or a store that only a command mends."""
+    from scripts.serve_application import RefusalWatch
+
+    refusals = RefusalWatch()
     while True:
+        if refusals.sentence:
+            raise LauncherError(refusals.sentence)
         if dead := [name for name, _ in node.dead_processes()]:
             raise LauncherError(f"Ray's {', '.join(dead)} died; the service is stopped")
         time.sleep(_WATCH_INTERVAL_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from pathlib import Path
 
 import ray
@@ -16,6 +17,9 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
+_WATCH_INTERVAL_S = 2.0
+_PERMANENT = ("StoreCorruptError", "StoreFormatError", "ModelMismatchError", "LegacyImportError")
+"""Errors of the data directory that only a command mends."""
 _OUTCOME = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception)): (.+)$")
 
 
@@ -44,6 +48,31 @@ def failure_of() -> str | None:
     return None
 
 
+class RefusalWatch:
+    """Notices when a part that died cannot come back, however often Serve restarts it.
+
+    On a thread, because Serve's status has no time limit while its controller is gone.
+    """
+
+    def __init__(self) -> None:
+        self.sentence: str | None = None
+        """What is wrong and which command mends it; None while nothing is."""
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while self.sentence is None:
+            time.sleep(_WATCH_INTERVAL_S)
+            try:
+                applications = serve.status().applications.values()
+            except (ray.exceptions.RayError, RuntimeError):  # between two controllers, or stopping
+                continue
+            for application in applications:
+                for deployment in application.deployments.values():
+                    outcomes = _outcomes(deployment.message)
+                    if outcomes and outcomes[-1].group(1) in _PERMANENT:
+                        self.sentence = outcomes[-1].group(2)
+
+
 def stop_gracefully(*, timeout_s: float) -> None:
     """Stop the application, callers before callees; gives up waiting after `timeout_s`."""
     # On a thread: neither call has a time limit that holds when the controller is gone.
@@ -62,8 +91,12 @@ def _shut_down() -> None:
 def _sentence(messages: list[str]) -> str | None:
     """The last exception of a traceback among the messages, without the traceback."""
     for message in messages:
-        lines = message.strip().splitlines()
-        outcomes = [match for line in lines if (match := _OUTCOME.match(line.strip()))]
-        if outcomes:
+        if outcomes := _outcomes(message):
             return outcomes[-1].group(2)
     return next((message for message in reversed(messages) if message), None)
+
+
+def _outcomes(message: str) -> list[re.Match[str]]:
+    """The lines of a traceback that name an exception and what it says."""
+    lines = message.strip().splitlines()
+    return [match for line in lines if (match := _OUTCOME.match(line.strip()))]

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from engine.auto_backup import AutoBackup
 from engine.errors import StorageError
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryId
+from engine.store import DATABASE_NAME
 from tests.index_under_test import add, fresh_request_id, open_index, search, texts_of
 
 
@@ -142,3 +146,41 @@ def test_scheduled_backups_push_out_only_each_other(tmp_path: Path) -> None:
         kept.append(index.backup("scheduled").name)
     assert sorted(b.name for b in index.backups()) == sorted([kept[0], *kept[-2:]])
     index.close()
+
+
+def n_tombstones(directory: Path) -> int:
+    with closing(sqlite3.connect(directory / "data" / DATABASE_NAME)) as connection:
+        (n,) = connection.execute("SELECT count(*) FROM tombstones").fetchone()
+        return int(n)
+
+
+def test_tombstones_go_when_no_backup_needs_them_any_more(tmp_path: Path) -> None:
+    index = open_with_deltas(tmp_path)
+    add(index, *(f"text {n}" for n in range(6)))
+    base = index.backup("manual").name
+    index.delete([MemoryId(1)], request_id=fresh_request_id()).result()
+    delta = index.backup("manual").name
+    index.close()
+    assert n_tombstones(tmp_path) == 1  # a delta upon the base may be asked for again
+    index = open_with_deltas(tmp_path, deltas_share=0.0)
+    index.delete([MemoryId(2)], request_id=fresh_request_id()).result()
+    new_base = index.backup("manual").name
+    index.close()
+    assert n_tombstones(tmp_path) == 0
+    shutil.rmtree(tmp_path / "data" / "backups" / new_base)  # an older base is the newest again
+    index = open_with_deltas(tmp_path)
+    index.delete([MemoryId(3)], request_id=fresh_request_id()).result()
+    last = index.backup("manual")
+    assert len(files_of(last.path)) == 1  # a new base, since deletions are missing
+    for name, n_left in [(base, 6), (delta, 5), (last.name, 3)]:
+        assert index.restore(name).result() == n_left
+    index.close()
+
+
+def test_without_backups_no_tombstone_is_kept(tmp_path: Path) -> None:
+    index = open_with_deltas(tmp_path)
+    add(index, "a", "b")
+    index.delete([MemoryId(1)], request_id=fresh_request_id()).result()
+    index.close()
+    open_with_deltas(tmp_path).close()
+    assert n_tombstones(tmp_path) == 0
