@@ -38,6 +38,8 @@ NOT_RUN = {
     "make check": "runs before the tests",
     "make bench": "takes minutes",
     "make lock": "resolves dependencies from the network",
+    ".venv/bin/python -m tests.kill_loop --rounds 200 --seed 7": "takes half an hour; "
+    "test_kill_loop runs four rounds",
     ".venv/bin/python -m scripts.reembed": "wants the service stopped; run by a test of its own",
 }
 """Commands that the tests do not run as they stand, and why."""
