@@ -55,6 +55,9 @@ class IngressMetrics:
             "index_rows": self._gauge("index_rows", "Rows in the indexes, deleted ones too."),
             "lsn": self._gauge("lsn", "Number of the last change."),
             "backups": self._gauge("backups", "Backups kept."),
+            "backup_failing": self._gauge(
+                "backup_failing", "Whether the last automatic backup failed."
+            ),
         }
         self._up = self._gauge("index_up", "Whether the index answered this scrape.")
         self._embedder: dict[str, Gauge] = {}
@@ -88,6 +91,7 @@ class IngressMetrics:
         self._index["index_rows"].set(stats.n_rows)
         self._index["lsn"].set(stats.lsn)
         self._index["backups"].set(stats.backup_count)
+        self._index["backup_failing"].set(stats.backup_error is not None)
 
     def set_embedder(self, counters: Mapping[str, float]) -> None:
         """Take over the embedding pool's counters."""

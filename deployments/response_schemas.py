@@ -289,6 +289,9 @@ class StatsAnswer(BaseModel):
     last_updated: str | None
     index_size_bytes: int
     backup_count: int
+    backup_error: str | None = Field(
+        description="Why the last automatic backup failed; it is tried again."
+    )
     version: str
     precision: str
     vector_index: str

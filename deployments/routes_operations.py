@@ -111,6 +111,7 @@ async def stats(request: Request) -> Response:
             "last_updated": state.last_updated,
             "index_size_bytes": state.index_bytes,
             "backup_count": state.backup_count,
+            "backup_error": state.backup_error,
             "version": services.settings.version,
             "precision": state.model.precision,
             "vector_index": state.vector_index,

@@ -40,6 +40,8 @@ class AutoBackup:
         """When the oldest write without a backup was noticed, on the monotonic clock."""
         self._last_s = 0.0
         self._closing = False
+        self.error: str | None = None
+        """Why the last backup failed; None when it did not."""
         self._thread = threading.Thread(target=self._work, name="auto-backup", daemon=True)
         self._thread.start()
 
@@ -62,7 +64,9 @@ class AutoBackup:
         while self._wait_for_pause():
             try:
                 self._back_up()
+                self.error = None
             except EngineError as exc:
+                self.error = str(exc)
                 _log.warning("no automatic backup: %s", exc)
                 self._postpone()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -37,9 +37,8 @@ class DataLock:
         except BaseException:
             os.close(self._fd)
             raise
-        with contextlib.suppress(OSError):  # only names the holder to others
-            os.truncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # a full disk: only the name of the holder is missing then
+            os.pwrite(self._fd, f"{os.getpid():<10}\n".encode(), 0)
 
     def _acquire(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s

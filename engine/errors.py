@@ -220,6 +220,9 @@ class StoreFullError(StorageError):
 
     code = "store_full"
 
+    def __str__(self) -> str:
+        return f"{self.message}; nothing was changed: free some space, then try again"
+
 
 class BackupError(StorageError):
     """A backup could not be made, or one that exists is broken."""

@@ -217,6 +217,7 @@ class MemoryIndex:
                 store_bytes=store.file_bytes(),
                 index_bytes=index.n_bytes,
                 backup_count=self._backups.count(),
+                backup_error=self._auto_backup.error if self._auto_backup else None,
                 vector_index=index.vectors.kind,
                 n_rows=index.n_rows,
                 n_terms=index.keywords.n_terms,

@@ -281,6 +281,8 @@ class IndexStats:
     index_bytes: int
     """Memory held by the vector and keyword indexes."""
     backup_count: int
+    backup_error: str | None
+    """Why the last automatic backup failed; it is tried again. None when it did not."""
     vector_index: str
     """`exact` or `rabitq`."""
     n_rows: int

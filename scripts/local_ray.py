@@ -73,6 +73,7 @@ def start_ray(runtime: RuntimeDir) -> LocalNode:
     node = LocalNode(
         params, head=True, shutdown_at_exit=False, spawn_reaper=True, ray_init_cluster=True
     )
+    runtime.address_path.write_text(f"{node.address}\n")
     # Ray would print each death of a worker, our own stopping of them included.
     with patch.object(worker, "listen_error_messages", lambda *_: None):
         ray.init(address=node.address, log_to_driver=False, logging_level="CRITICAL")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from engine.model_files import default_model_dir, graph_file, read_manifest
 from engine.precision import choose_precision
 from scripts.runtime_dir import LauncherError
 
+LEAST_FREE_BYTES = 4 << 20
+"""SQLite makes files of its own to open a store, and a first write must fit too."""
+
 
 def check_data_dir(path: Path) -> None:
-    """Make the data directory and see that it can be written."""
+    """Make the data directory and see that it can be written, and has space to open a store."""
     try:
         make_directory(path)
     except OSError as exc:
@@ -22,6 +26,11 @@ def check_data_dir(path: Path) -> None:
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise LauncherError(
             f"DATA_DIR={path} is not writable by this user: change its owner, or set DATA_DIR"
+        )
+    if shutil.disk_usage(path).free < LEAST_FREE_BYTES:
+        raise LauncherError(
+            f"the disk that holds DATA_DIR={path} is full; your memories are unharmed: free at "
+            f"least {LEAST_FREE_BYTES >> 20} MB, then start again"
         )
 
 

@@ -74,6 +74,27 @@ class RuntimeDir:
         opened._clear_old_files()
         return opened
 
+    @classmethod
+    def of_running(cls, path: Path) -> RuntimeDir:
+        """The runtime directory of a launcher that is at work.
+
+        Raises:
+            LauncherError: none is.
+        """
+        try:
+            with (path / "lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return cls(path=path, lock_fd=-1)
+        except OSError:
+            pass
+        raise LauncherError("no service runs on this data directory; start it with: make serve")
+
+    @property
+    def address_path(self) -> Path:
+        """Where the launcher writes the address of its Ray node."""
+        return self.path / "ray_address"
+
     @property
     def ray_dir(self) -> Path:
         """Ray's temporary directory: sessions with logs and sockets."""

@@ -13,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve._private.api import serve_start
+from ray.serve._private.common import DeploymentStatus
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
@@ -37,6 +38,33 @@ def deploy(config: Path, *, host: str, port: int) -> None:
         # On a busy machine Serve gives up its first proxy and starts another by itself.
         client = _get_global_client()
     client.deploy_apps(schema, _blocking=False)
+
+
+def redeploy(config: Path) -> dict[str, float]:
+    """Apply a changed configuration; returns when each application was deployed before."""
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(config.read_text(encoding="utf-8")))
+    before_s = _deployed_s()
+    _get_global_client().deploy_apps(schema, _blocking=False)
+    return before_s
+
+
+def is_deployed_since(before_s: dict[str, float]) -> bool:
+    """Whether a later deployment of every application has come to its end."""
+    applications = serve.status().applications.values()
+    return all(
+        deployed_s > before_s.get(name, 0.0) for name, deployed_s in _deployed_s().items()
+    ) and all(
+        application.status == ApplicationStatus.RUNNING
+        and all(
+            each.status == DeploymentStatus.HEALTHY for each in application.deployments.values()
+        )
+        for application in applications
+    )
+
+
+def _deployed_s() -> dict[str, float]:
+    applications = serve.status().applications
+    return {name: each.last_deployed_time_s for name, each in applications.items()}
 
 
 def failure_of() -> str | None:

@@ -147,6 +147,7 @@ class FakeIndex:
             store_bytes=4096,
             index_bytes=1024,
             backup_count=len(self.saved),
+            backup_error=None,
             vector_index="exact",
             n_rows=len(self.memories),
             n_terms=0,

@@ -19,7 +19,7 @@ from deployments.settings import Settings
 from scripts.runtime_dir import OWNER_VARIABLE, runtime_dir_of
 
 ROOT = Path(__file__).parent.parent
-START_PATIENCE_S = 180
+START_PATIENCE_S = 400
 STOP_PATIENCE_S = 30
 
 
@@ -181,8 +181,8 @@ def running_service(
     data_dir, workspace_dir = directory / "data", directory / "workspace"
     workspace_dir.mkdir(exist_ok=True)
     service = Service(data_dir, workspace_dir, env=env, config=config)
-    service.start()
     try:
+        service.start()
         yield service
     finally:
         service.stop()

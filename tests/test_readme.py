@@ -48,6 +48,8 @@ NOT_RUN = {
     "export GDRIVE_ACCOUNT=you@gmail.com": "wants an account; test_remote has a folder instead",
     "scripts/backup-gdrive.sh --setup": "the same",
     "scripts/backup-gdrive.sh --force": "the same",
+    ".venv/bin/python -m tests.kill_loop --rounds 200 --seed 7": "takes half an hour; "
+    "test_kill_loop runs four rounds",
     ".venv/bin/python -m scripts.reembed": "wants the service stopped; run by a test of its own",
 }
 """Commands that the tests do not run as they stand, and why."""
