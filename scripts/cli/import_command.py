@@ -119,11 +119,11 @@ def _send_all(service: Service, reading: Reading, journal: Journal) -> Tally:
         )
         share_before = 0.0
         for number, part in enumerate(parts_of(reading.memories())):
-            key = journal.key(number, part.content)
-            tally = journal.outcome(key)
+            content = part.content
+            tally = journal.outcome(number, content)
             if tally is None:
-                tally = sender.send(part, key).tally
-                journal.note(key, tally)
+                tally = sender.send(part, journal.key(number)).tally
+                journal.note(number, content, tally)
             total.add(tally)
             share_before = reading.share_read()
             shown.update(n=total.lines, done=share_before)
@@ -138,7 +138,8 @@ def _report(tally: Tally, reading: Reading) -> None:
     else:
         parts = [f"{tally.added:,} added"]
         parts += [f"{tally.updated:,} updated"] if tally.updated else []
-        parts += [f"{tally.duplicates:,} known already"] if tally.duplicates else []
+        known = tally.duplicates + tally.unchanged
+        parts += [f"{known:,} known already"] if known else []
         say(", ".join(parts))
     if n_failed:
         raise CliError(f"{n_failed:,} could not be imported; see above.")

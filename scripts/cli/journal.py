@@ -26,6 +26,7 @@ class Tally:
     added: int = 0
     duplicates: int = 0
     updated: int = 0
+    unchanged: int = 0
     errors: int = 0
 
     def add(self, other: Tally) -> None:
@@ -34,6 +35,7 @@ class Tally:
         self.added += other.added
         self.duplicates += other.duplicates
         self.updated += other.updated
+        self.unchanged += other.unchanged
         self.errors += other.errors
 
 
@@ -68,23 +70,29 @@ class Journal:
         entries = _entries(self._file)
         self._run: str = entries[0]["run"] if entries else uuid.uuid4().hex
         self.deduplicate: bool = entries[0]["deduplicate"] if entries else deduplicate
-        self._done = {entry["key"]: Tally(**entry["tally"]) for entry in entries[1:]}
+        self._done = {
+            (entry["part"], entry["digest"]): Tally(**entry["tally"]) for entry in entries[1:]
+        }
         self.n_before = sum(tally.lines for tally in self._done.values())
         """Memories that an earlier run of this command got through."""
         if not entries:
             self._append({"run": self._run, "deduplicate": deduplicate})
 
-    def key(self, number: int, content: bytes) -> str:
-        """The idempotency key of the part with this number and content."""
-        return f"import-{self._run}-{number}-{hashlib.sha256(content).hexdigest()[:32]}"
+    def key(self, number: int) -> str:
+        """The idempotency key of a part.
 
-    def outcome(self, key: str) -> Tally | None:
+        Not of its content: when a file changed meanwhile, the lines of the part that were applied
+        already are still told from the new ones.
+        """
+        return f"import-{self._run}-{number}"
+
+    def outcome(self, number: int, content: bytes) -> Tally | None:
         """What became of a part; None when it is not done."""
-        return self._done.get(key)
+        return self._done.get((number, _digest(content)))
 
-    def note(self, key: str, tally: Tally) -> None:
+    def note(self, number: int, content: bytes, tally: Tally) -> None:
         """Remember that a part is done."""
-        self._append({"key": key, "tally": asdict(tally)})
+        self._append({"part": number, "digest": _digest(content), "tally": asdict(tally)})
 
     def close(self, *, complete: bool) -> None:
         """Let go; a complete import leaves nothing behind."""
@@ -102,6 +110,10 @@ def journal_path(identity: object) -> Path:
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
     return Path(state) / "faiss-memory" / "imports" / f"{digest}.jsonl"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _entries(file: IO[str]) -> list[Any]:

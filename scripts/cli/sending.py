@@ -25,34 +25,66 @@ MAX_PART_BYTES = 4 * 1024 * 1024
 _PATIENCE_S = 60.0
 """How long a part is sent again after its connection broke: by then a service is back."""
 _PAUSE_S = 1.0
-_COUNTED = {"added": "added", "duplicate": "duplicates", "updated": "updated", "error": "errors"}
+_COUNTED = {
+    "added": "added",
+    "duplicate": "duplicates",
+    "updated": "updated",
+    "unchanged": "unchanged",
+    "error": "errors",
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Part:
     """Consecutive memories."""
 
-    content: bytes
-    """As NDJSON."""
-    origins: list[str]
+    header: dict[str, Any] | None
+    """Of the export they are from."""
+    lines: list[bytes] = field(default_factory=list)
+    """Of NDJSON."""
+    origins: list[str] = field(default_factory=list)
     """Where each was read."""
+    n_bytes: int = 0
+
+    @property
+    def content(self) -> bytes:
+        """The part as a body; one of an export is an export itself."""
+        if self.header is None:
+            return b"".join(self.lines)
+        footer = {"type": "footer", "count": len(self.lines)}
+        return b"".join([_line(self.header), *self.lines, _line(footer)])
+
+    def origin(self, number: int) -> str:
+        """Where a line of the body was read."""
+        return self.origins[number - (1 if self.header is None else 2)]
+
+    def takes(self, memory: Memory, n_bytes: int) -> bool:
+        """Whether a memory whose line has so many bytes belongs to this part too."""
+        return (
+            memory.header == self.header
+            and len(self.lines) < MAX_PART_LINES
+            and self.n_bytes + n_bytes <= MAX_PART_BYTES
+        )
 
 
 def parts_of(memories: Iterable[Memory]) -> Iterator[Part]:
     """Memories in parts; the same memories always give the same parts."""
-    content, origins = bytearray(), list[str]()
+    part = Part(header=None)
     for memory in memories:
-        line = json.dumps(memory.line, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        if origins and len(content) + len(line) >= MAX_PART_BYTES:
-            yield Part(content=bytes(content), origins=origins)
-            content, origins = bytearray(), []
-        content += line + b"\n"
-        origins.append(memory.origin)
-        if len(origins) == MAX_PART_LINES:
-            yield Part(content=bytes(content), origins=origins)
-            content, origins = bytearray(), []
-    if origins:
-        yield Part(content=bytes(content), origins=origins)
+        line = _line(memory.line)
+        if not part.takes(memory, len(line)):
+            if part.lines:
+                yield part
+            part = Part(header=memory.header)
+        part.lines.append(line)
+        part.origins.append(memory.origin)
+        part.n_bytes += len(line)
+    if part.lines:
+        yield part
+
+
+def _line(value: object) -> bytes:
+    return json.dumps(value).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +156,7 @@ class Sender:
                     name = _COUNTED[event["status"]]
                     setattr(tally, name, getattr(tally, name) + 1)
                     if name == "errors":
-                        where = part.origins[event["line"] - 1]
+                        where = part.origin(event["line"])
                         errors.append((where, str(event.get("error") or "refused")))
                     self._on_progress(tally, tally.lines / len(part.origins))
                 elif event.get("type") == "summary":
@@ -134,7 +166,7 @@ class Sender:
             raise UnreachableError(f"The service at {self._service.url} broke off its answer.")
         for where, why in errors:
             self._on_error(where, why)
-        if not summary.get("ok", True) and tally.lines < len(part.origins):
+        if summary.get("stopped_at") is not None:
             raise CliError(f"The import stopped: {summary.get('message') or 'at an error'}")
         return sent
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import Enum
 
@@ -15,6 +16,7 @@ from scripts.cli.readers.records import Options, Record
 TEXT_SUFFIXES = frozenset({".md", ".markdown", ".mdx", ".rst", ".txt", ".text"})
 _LINES = frozenset({".jsonl", ".ndjson"})
 _TABLES = frozenset({".csv", ".tsv"})
+_EXPORT = re.compile(rb'\s*\{"type":\s*"header"')
 _DATABASES = frozenset({".sqlite3", ".sqlite", ".db"})
 
 
@@ -77,7 +79,7 @@ def read(file: InputFile, chosen: Format, options: Options) -> Iterator[Record]:
 
 def is_export(file: InputFile) -> bool:
     """Whether a file begins as our own exports do."""
-    return file.suffix in _LINES and file.peek(64).startswith(b'{"type": "header"')
+    return bool(_EXPORT.match(file.peek(64))) and (file.suffix in _LINES or file.is_stdin)
 
 
 def _kind_of(file: InputFile) -> Format:

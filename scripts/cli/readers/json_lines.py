@@ -19,6 +19,7 @@ def read_json_lines(file: InputFile, options: Options) -> Iterator[Record]:
     The source of a line without one is `<file>:<its number>`, or `<file>/<its _id>`. An export's
     first and last line are no memories, but tell whether lines are missing between them.
     """
+    header: dict[str, Any] | None = None
     expects_footer, n_memories = False, 0
     with file.opened() as stream:
         for number, content in lines(stream):
@@ -26,10 +27,10 @@ def read_json_lines(file: InputFile, options: Options) -> Iterator[Record]:
             try:
                 row = _object(content)
                 if row.get("type") == "header" and "text" not in row:
-                    expects_footer = True
+                    header, expects_footer, n_memories = row, True, 0
                     continue
                 if row.get("type") == "footer" and "text" not in row:
-                    expects_footer = False
+                    expects_footer, header = False, None
                     if row.get("count") != n_memories:
                         reason = (
                             f"the export had {row.get('count')} memories, here are {n_memories}"
@@ -37,7 +38,8 @@ def read_json_lines(file: InputFile, options: Options) -> Iterator[Record]:
                         yield Unreadable(origin=origin, reason=reason)
                     continue
                 n_memories += 1
-                yield Memory(line=_memory(row, file, number, options), origin=origin)
+                line = _memory(row, file, number, options)
+                yield Memory(line=line, origin=origin, header=header)
             except ValueError as exc:
                 yield Unreadable(origin=origin, reason=str(exc))
     if expects_footer:

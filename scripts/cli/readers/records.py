@@ -15,6 +15,8 @@ class Memory:
     """As `POST /import` takes it."""
     origin: str
     """Where it was read, for messages."""
+    header: dict[str, Any] | None = None
+    """Of the export that it was read from: it says which model made the embedding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
