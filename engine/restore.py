@@ -7,7 +7,7 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 
-from engine.backup_files import facts_in
+from engine.backup_files import Origin, facts_in, facts_of, write_origin
 from engine.backups import Backups
 from engine.durable_files import fsync_directory, fsync_file
 from engine.errors import StorageError
@@ -59,10 +59,12 @@ def continue_history(candidate: Path, *, last_id: int, last_lsn: int) -> None:
     ):
         restored.execute("BEGIN IMMEDIATE")
         _raise_last_id(restored, last_id)
-        (lsn,) = restored.execute("SELECT value FROM meta WHERE name = 'lsn'").fetchone()
+        facts = facts_of(restored)
+        lsn = max(facts.lsn, last_lsn) + 1
+        write_origin(restored, Origin(epoch=facts.epoch, lsn=facts.lsn, as_lsn=lsn))
         restored.executemany(
             "UPDATE meta SET value = ? WHERE name = ?",
-            [(uuid.uuid4().hex, "epoch"), (str(max(int(lsn), last_lsn) + 1), "lsn")],
+            [(uuid.uuid4().hex, "epoch"), (str(lsn), "lsn")],
         )
         restored.execute("COMMIT")
 
