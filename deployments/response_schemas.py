@@ -316,9 +316,10 @@ class HealthAnswer(BaseModel):
 
 
 class StatusAnswer(BaseModel):
-    """One word."""
+    """One word, and what is waited for."""
 
     status: str
+    reason: str | None = Field(None, description="What a new machine waits for.")
 
 
 class Problem(BaseModel):

@@ -16,7 +16,7 @@ from deployments.openapi import problems
 from deployments.request_trace import trace_of
 from deployments.response_schemas import HealthAnswer, StatsAnswer, StatusAnswer
 from deployments.services import Services, services_of
-from engine.errors import EngineError, OverloadedError
+from engine.errors import EngineError, NotReadyError, OverloadedError
 
 T = TypeVar("T")
 
@@ -44,6 +44,17 @@ async def _count(services: Services) -> int | None:
     except (EngineError, asyncio.TimeoutError):
         return None
     return services.last_count.value
+
+
+async def _waits_for(services: Services) -> str | None:
+    """What the index itself says that it waits for; None when it says nothing."""
+    try:
+        await asyncio.wait_for(services.index.count(), services.settings.health_timeout_s)
+    except NotReadyError as exc:
+        return str(exc)
+    except (EngineError, asyncio.TimeoutError):
+        pass
+    return None
 
 
 @router.get(
@@ -92,7 +103,8 @@ async def ready(request: Request) -> Response:
     services = services_of(request)
     embedding = await _in_time(services, services.embedder.embed_query("ready"))
     if embedding is None or await _count(services) is None:
-        return json_response({"status": "starting"}, status=503, headers=_RETRY)
+        shown = {"status": "starting", "reason": await _waits_for(services)}
+        return json_response(shown, status=503, headers=_RETRY)
     return json_response({"status": "ready"})
 
 

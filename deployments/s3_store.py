@@ -25,7 +25,6 @@ from engine.durable_files import translating_os_errors
 from engine.errors import RemoteDamagedError, RemoteError
 from engine.offsite.object_store import ObjectListing, StoredObject
 
-_ATTEMPTS = 4
 _PART_BYTES = 16 << 20
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _DENIED = frozenset(
@@ -48,6 +47,8 @@ class S3Options:
     secret_key: str | None
     timeout_s: float
     """To connect, and for each read."""
+    attempts: int = 4
+    """Of each request, with pauses that grow."""
 
 
 class S3Store:
@@ -172,7 +173,7 @@ def _client(options: S3Options) -> Any:  # noqa: ANN401 - boto3 makes its classe
             signature_version="s3v4",
             connect_timeout=options.timeout_s,
             read_timeout=options.timeout_s,
-            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            retries={"mode": "standard", "total_max_attempts": options.attempts},
             # A bucket as part of the host name needs DNS that only Amazon's endpoint surely has.
             s3={"addressing_style": "path" if options.endpoint else "auto"},
             # Newer checksums are refused by some servers; the body is signed or sent over TLS.

@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,16 @@ class StoreFacts:
     last_id: int
     """The highest id ever given out."""
     model: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Which state of which history a restored store began as; what came later has newer LSNs."""
+
+    epoch: str
+    lsn: int
+    as_lsn: int
+    """The LSN that this state has in the store's own history."""
 
 
 def write_base(database: Path, directory: Path) -> tuple[BackupFile, StoreFacts]:
@@ -111,6 +121,21 @@ def facts_in(database: Path) -> StoreFacts:
         closing(connect(database, mode="rw")) as connection,
     ):
         return facts_of(connection)
+
+
+def origin_in(database: Path) -> Origin | None:
+    """What the live database was restored from; None when it never was."""
+    with (
+        translating_sqlite_errors(database),
+        closing(connect(database, mode="rw")) as connection,
+    ):
+        row = connection.execute("SELECT value FROM meta WHERE name = 'origin'").fetchone()
+    return Origin(**json.loads(row[0])) if row else None
+
+
+def write_origin(connection: sqlite3.Connection, origin: Origin) -> None:
+    """Record what a database is being restored from."""
+    set_meta(connection, "origin", json.dumps(asdict(origin)))
 
 
 def facts_of(connection: sqlite3.Connection) -> StoreFacts:

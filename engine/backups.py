@@ -27,6 +27,7 @@ from engine.backup_files import (
     StoreFacts,
     assemble,
     facts_in,
+    origin_in,
     pruned_lsn_in,
     write_base,
     write_delta,
@@ -150,7 +151,8 @@ class Backups:
         """
         free, n = name, 1
         while (self._directory / free).exists():
-            if _read_manifest(self._directory / free) == manifest and not self.damage(free):
+            here = _read_manifest(self._directory / free)
+            if here and here.files == manifest.files and not self.damage(free):
                 return self.get(free)
             n += 1
             free = f"{name}_{n}"
@@ -228,6 +230,17 @@ class Backups:
                 return path.name
         return None
 
+    def current(self, database: Path) -> str | None:
+        """A backup that holds the database as it is now, if there is one."""
+        now, origin = facts_in(database), origin_in(database)
+        states = {(now.epoch, now.lsn)}
+        if origin is not None and origin.as_lsn == now.lsn:
+            states.add((origin.epoch, origin.lsn))
+        for directory, manifest in self._manifests():
+            if (manifest.facts.epoch, manifest.facts.lsn) in states:
+                return directory.name
+        return None
+
     def damage(self, name: str) -> list[str]:
         """Which files of a backup are not the ones that were written."""
         manifest = self._manifest_of(name)
@@ -292,7 +305,12 @@ class Backups:
         self, database: Path, partial: Path
     ) -> tuple[tuple[BackupFile, ...], StoreFacts]:
         now = facts_in(database)
-        directory, files = self._newest_chain(now.epoch)
+        directory, files = self._newest_chain(lambda facts: facts.epoch == now.epoch)
+        if directory is None and (origin := origin_in(database)):
+            # After a restore only what has changed since is new.
+            directory, files = self._newest_chain(
+                lambda facts: (facts.epoch, facts.lsn) == (origin.epoch, origin.lsn)
+            )
         base_bytes = files[0].n_bytes if files else 0
         if files and files[0].to_lsn < pruned_lsn_in(database):
             directory = None  # the deltas upon this base would miss deletions
@@ -315,10 +333,12 @@ class Backups:
                 _link(directory / file.name, partial / file.name)
         return (*kept, *new), facts
 
-    def _newest_chain(self, epoch: str) -> tuple[Path | None, tuple[BackupFile, ...]]:
-        """The newest backup of this history whose files are whole."""
+    def _newest_chain(
+        self, fits: Callable[[StoreFacts], bool]
+    ) -> tuple[Path | None, tuple[BackupFile, ...]]:
+        """The newest backup that fits, if its files are whole."""
         for directory, manifest in self._manifests():
-            if manifest.facts.epoch != epoch:
+            if not fits(manifest.facts):
                 continue
             if all(self._is_trusted(directory, file) for file in manifest.files):
                 return directory, manifest.files

@@ -498,8 +498,16 @@ class MemoryIndex:
         return self._backups
 
     def on_automatic_backup(self, hear: Callable[[str], None]) -> None:
-        """Call `hear` with the name of each automatic backup, in the thread that made it."""
+        """Call `hear` with the name of each automatic backup, in the thread that made it.
+
+        It hears at once of a backup that holds the store as it is; without one, one is made.
+        """
         self._hear_backup = hear
+        current = self._backups.current(self._options.data_dir / DATABASE_NAME)
+        if current is not None:
+            hear(current)
+        elif self._state.store.lsn:
+            self._notice_write()
 
     def _back_up_automatically(self) -> None:
         backup = self._back_up("auto", "automatic")

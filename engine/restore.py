@@ -7,12 +7,12 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 
-from engine.backup_files import facts_in
+from engine.backup_files import Origin, facts_in, facts_of, write_origin
 from engine.backups import Backups
 from engine.durable_files import fsync_directory, fsync_file
 from engine.errors import StorageError
 from engine.index_cache import load_index
-from engine.memory_rows import last_id_of, read_meta, set_meta
+from engine.memory_rows import last_id_of, set_meta
 from engine.schema import connect, translating_sqlite_errors
 from engine.search_index import SearchIndex
 from engine.store import Store
@@ -60,9 +60,11 @@ def continue_history(candidate: Path, *, last_id: int, last_lsn: int) -> None:
     ):
         restored.execute("BEGIN IMMEDIATE")
         _raise_last_id(restored, last_id)
-        lsn = int(read_meta(restored)["lsn"])
+        facts = facts_of(restored)
+        lsn = max(facts.lsn, last_lsn) + 1
+        write_origin(restored, Origin(epoch=facts.epoch, lsn=facts.lsn, as_lsn=lsn))
         set_meta(restored, "epoch", uuid.uuid4().hex)
-        set_meta(restored, "lsn", str(max(lsn, last_lsn) + 1))
+        set_meta(restored, "lsn", str(lsn))
         set_meta(restored, "last_id", str(last_id_of(restored)))
         restored.execute("COMMIT")
 

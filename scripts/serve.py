@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import httpx
 import typer
@@ -74,7 +74,7 @@ def _run(config: Path, settings: Settings, console: Console) -> None:
                 started_s = time.monotonic()
                 node = start_ray(runtime)
                 _catch_signals()  # Ray has put its own handler there
-                _start_service(config, settings)
+                _start_service(config, settings, console)
             url = _own_url(settings)
             console.print(
                 f"FAISS Memory answers at {url} (ready in {time.monotonic() - started_s:.1f} s). "
@@ -106,7 +106,7 @@ def _set_environment(settings: Settings, runtime: RuntimeDir) -> None:
     )
 
 
-def _start_service(config: Path, settings: Settings) -> None:
+def _start_service(config: Path, settings: Settings, console: Console) -> None:
     """Deploy the application and wait until it answers."""
     from scripts.serve_application import deploy, failure_of
 
@@ -114,10 +114,17 @@ def _start_service(config: Path, settings: Settings) -> None:
     behind_haproxy = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
     deploy(config, host="127.0.0.1" if behind_haproxy else settings.host, port=settings.port)
     deadline = time.monotonic() + settings.start_timeout_s
+    told = None
     with _own_client(settings, timeout_s=5) as client:
         while not _answers(client, "/health/ready"):
             if sentence := failure_of():
                 raise LauncherError(sentence)
+            if reason := _waits_for(client):
+                # A new machine without its bucket waits as long as it takes, and says so.
+                deadline = time.monotonic() + settings.start_timeout_s
+                if reason != told:
+                    console.print(f"Not ready: {reason}", markup=False)
+                told = reason
             if time.monotonic() > deadline:
                 raise LauncherError(
                     f"not ready after START_TIMEOUT_S={settings.start_timeout_s:g}; "
@@ -156,6 +163,13 @@ def _answers(client: httpx.Client, url: str) -> bool:
         return client.get(url).is_success
     except httpx.HTTPError:
         return False
+
+
+def _waits_for(client: httpx.Client) -> str | None:
+    try:
+        return cast("str | None", client.get("/health/ready").json().get("reason"))
+    except (httpx.HTTPError, ValueError, AttributeError):
+        return None
 
 
 def _watch(node: LocalNode) -> None:

@@ -49,6 +49,7 @@ class CloudSync:
         host: str,
         retention: RemoteRetention,
         interval_s: float,
+        retry_s: float = 5.0,
     ) -> None:
         """Start uploading in the background.
 
@@ -59,6 +60,7 @@ class CloudSync:
             host: this machine's name, for people.
             retention: what stays in the bucket.
             interval_s: between two automatic uploads at least.
+            retry_s: after the first failure of one.
         """
         self._backups = backups
         self._remote = remote
@@ -73,14 +75,8 @@ class CloudSync:
             ),
             upload.clean_up,
             interval_s=interval_s,
+            retry_s=retry_s,
         )
-        self._notice_newest()
-
-    def _notice_newest(self) -> None:
-        """What the last run did not upload, if so."""
-        newest = next(iter(self._backups.summaries()), None)
-        if newest is not None:
-            self._uploader.notice(newest.name)
 
     def close(self) -> None:
         """Stop; what was not uploaded is at the next start."""

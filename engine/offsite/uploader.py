@@ -39,7 +39,7 @@ class Uploader:
         clean_up: Callable[[], None],
         *,
         interval_s: float,
-        retry_s: float = 5.0,
+        retry_s: float,
         longest_retry_s: float = 300.0,
     ) -> None:
         """Start the thread.
