@@ -75,6 +75,8 @@ def haproxy_variables(runtime: RuntimeDir, binary: str, host: str) -> dict[str, 
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": "2",
+        # On a busy machine its process alone takes longer to start than Serve's five seconds.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         # Three failed checks and a new one is started.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "5",

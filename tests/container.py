@@ -181,6 +181,21 @@ class Container(Service):
         }
 
 
+@contextmanager
+def running_container(
+    name: str, directory: Path, *, env: Mapping[str, str] | None = None
+) -> Iterator[Container]:
+    """A started container of an image, reachable on this machine's loopback."""
+    image = Image(name)
+    container = Container(image, directory, env=env, host_network=True)
+    try:
+        container.start()
+        yield container
+        container.stop()
+    finally:
+        image.close()
+
+
 def _tmpfs(path: str, *options: str) -> dict[str, Any]:
     return {"destination": path, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
 

@@ -177,9 +177,18 @@ def running_service(
     env: Mapping[str, str] | None = None,
     config: Path = ROOT / "serve_config.yaml",
 ) -> Iterator[Service]:
-    """A started service with its data and workspace in `directory`; stopped at the end."""
+    """A started service with its data and workspace in `directory`; stopped at the end.
+
+    With `SERVICE_IMAGE=<name>` in the environment it is a container of that image.
+    """
     data_dir, workspace_dir = directory / "data", directory / "workspace"
     workspace_dir.mkdir(exist_ok=True)
+    if image := os.environ.get("SERVICE_IMAGE"):
+        from tests.container import running_container
+
+        with running_container(image, directory, env=env) as container:
+            yield container
+        return
     service = Service(data_dir, workspace_dir, env=env, config=config)
     try:
         service.start()

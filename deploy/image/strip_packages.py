@@ -18,10 +18,14 @@ from pathlib import Path
 SET_UP_ONLY = ["onnx", "ml-dtypes", "safetensors", "hf-xet", "huggingface-hub", "fsspec"]
 """They fetch the model and build its graphs."""
 CLOUD_SYNC_ONLY = ["boto3", "botocore", "s3transfer", "jmespath"]
-AWS_SERVICES = {"s3", "sts", "sso", "sso-oidc", "ssooidc", "signin"}
+AWS_SERVICES = {"s3", "sts", "sso", "sso-oidc", "signin"}
 """S3, and what the credential chain asks; boto3 describes 400 more."""
-RAY_TOOLS = ["virtualenv", "distlib", "python-discovery", "py-spy", "colorful", "smart-open"]
-"""For runtime environments, the dashboard and the command line."""
+RAY_TOOLS = [
+    *["virtualenv", "distlib", "python-discovery", "py-spy", "colorful", "smart-open"],
+    *["google-api-core", "google-auth", "googleapis-common-protos", "proto-plus"],
+    *["pyasn1", "pyasn1-modules"],
+]
+"""For runtime environments, the dashboard, its metrics and the command line."""
 RAY_PARTS = [
     "jars",
     "rllib",
@@ -39,9 +43,17 @@ RAY_PARTS = [
     "dashboard/modules",
     "_private/runtime_env/agent/thirdparty_files",
 ]
-UNUSED_LIBRARIES = [
+UNUSED = [
     "onnxruntime/capi/libonnxruntime.so*",  # for C; Python has its own
+    "onnxruntime/quantization",
+    "onnxruntime/tools",
+    "onnxruntime/transformers",
     "zstandard/_cffi.*",  # the second of two ways into the same library
+    "numpy/distutils",
+    "numpy/f2py",
+    "numpy/_core/_simd.*",  # for NumPy's own tests
+    "jsonschema/benchmarks",
+    "*.dist-info/sboms",
 ]
 SOURCES = ["*.pyi", "*.pxd", "*.pyx", "*.pxi", "*.c", "*.cc", "*.cpp", "*.h", "*.hpp", "*.a"]
 
@@ -61,7 +73,7 @@ def main() -> None:
         uninstall(RAY_TOOLS)
         remove(packages / "ray" / part for part in RAY_PARTS)
         remove(path for path in (wanted.environment / "bin").iterdir() if is_script(path))
-    for pattern in UNUSED_LIBRARIES:
+    for pattern in UNUSED:
         remove(packages.glob(pattern))
     for pattern in SOURCES:
         remove(packages.rglob(pattern))
@@ -88,7 +100,8 @@ def remove(paths: Iterable[Path]) -> None:
 
 def aws_services(packages: Path) -> list[Path]:
     """The directories that describe one service each."""
-    return [path for path in (packages / "botocore" / "data").iterdir() if path.is_dir()]
+    data = [packages / "botocore" / "data", packages / "boto3" / "data"]
+    return [path for directory in data for path in directory.iterdir() if path.is_dir()]
 
 
 def is_script(path: Path) -> bool:

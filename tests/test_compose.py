@@ -1,0 +1,109 @@
+"""The compose files: valid, safe by default, and of one mind with the image and the settings."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from deployments.settings import Settings
+from scripts.local_ray import _OBJECT_STORE_BYTES
+
+ROOT = Path(__file__).parent.parent
+FILES = ("docker-compose.yml", "docker-compose.snippet.yml")
+CARRIER = "docker-compose==1.29.2"
+"""The last release of Compose on the package index; it carries the specification's schema."""
+
+
+def content(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / name).read_text("utf-8"))
+    return loaded
+
+
+def service(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = content(name)["services"]["faiss-memory"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The compose specification's own; fetched, since it is not ours to copy."""
+    directory = tmp_path_factory.mktemp("schema")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    fetched = subprocess.run(
+        [*pip, "--timeout=10", "--retries=0", "--dest", str(directory), CARRIER],
+        capture_output=True,
+        check=False,
+    )
+    if fetched.returncode:
+        pytest.skip("the schema cannot be fetched")
+    [wheel] = directory.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        loaded: dict[str, Any] = json.loads(archive.read("compose/config/compose_spec.json"))
+    return loaded
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_it_is_what_the_specification_allows(name: str, schema: dict[str, Any]) -> None:
+    jsonschema.Draft7Validator(schema).validate(content(name))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_variable_in_it_is_a_setting(name: str) -> None:
+    variables = set(service(name)["environment"]) - {"WATCHFILES_FORCE_POLLING"}
+    assert variables <= {field.upper() for field in Settings.model_fields}
+
+
+def test_it_is_published_on_loopback_only() -> None:
+    assert service("docker-compose.yml")["ports"] == ["127.0.0.1:${PORT:-8900}:8000"]
+    assert "ports" not in service("docker-compose.snippet.yml")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_shared_memory_holds_rays_object_store(name: str) -> None:
+    shm_mib = int(re.fullmatch(r"(\d+)m", service(name)["shm_size"])[1])  # type: ignore[index]
+    assert shm_mib * 2**20 > _OBJECT_STORE_BYTES
+
+
+def test_the_image_stops_before_docker_loses_patience() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
+    [stop_timeout_s] = re.findall(r"STOP_TIMEOUT_S=(\d+)", dockerfile)
+    assert int(stop_timeout_s) < 10
+
+
+def test_siblings_may_call_it_by_its_service_name() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
+    [hosts] = re.findall(r"ALLOWED_HOSTS=(\S+)", dockerfile)
+    assert set(content("docker-compose.yml")["services"]) <= set(hosts.split(","))
+    url = content("docker-compose.snippet.yml")["services"]["app"]["environment"]["FAISS_URL"]
+    assert url == "http://faiss-memory:8000"
+
+
+def test_both_files_confine_the_service_alike() -> None:
+    keys = ["read_only", "tmpfs", "cap_drop", "security_opt", "shm_size", "stop_grace_period"]
+    first, second = (service(name) for name in FILES)
+    assert {key: first[key] for key in keys} == {key: second[key] for key in keys}
+    assert first["read_only"] is True
+    assert first["cap_drop"] == ["ALL"]
+
+
+def test_everything_the_dockerfile_copies_is_in_the_build_context() -> None:
+    lines = (ROOT / "Dockerfile").read_text("utf-8").splitlines()
+    copies = [line.split()[1:-1] for line in lines if line.startswith("COPY") and "--" not in line]
+    patterns = [
+        line.removeprefix("!")
+        for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+        if line.startswith("!")
+    ]
+    allowed = {path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern)}
+    for name in {name for names in copies for name in names}:
+        path = Path(name)
+        assert path in allowed or any(path in other.parents for other in allowed), name
