@@ -8,7 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from engine.memory_rows import canonical_json, condition_of, select_many, vector_blob
+from engine.memory_rows import (
+    canonical_json,
+    condition_of,
+    select_many,
+    text_digest,
+    vector_blob,
+)
 from engine.records import FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
 
 _REMEMBERED_REQUESTS = 2_000
@@ -80,6 +86,10 @@ class Transaction:
         self._connection.execute(
             "INSERT INTO embeddings VALUES (?, ?)", (new_id, vector_blob(vector))
         )
+        if not memory.own_vector:
+            self._connection.execute(
+                "INSERT INTO text_digests VALUES (?, ?)", (text_digest(memory.text), new_id)
+            )
         self._insert_metadata_values(new_id, memory.metadata)
         return new_id
 
@@ -102,6 +112,8 @@ class Transaction:
             created_us: a new time of creation; None leaves it.
         """
         self._delete_metadata_values(memory.id)
+        if vector is not None:
+            self._delete_text_digest(memory.id)
         self._connection.execute(
             "UPDATE memories SET text = ?, source = ?, metadata = ?, updated_us = ?, "
             "created_us = coalesce(?, created_us), lsn = ? WHERE id = ?",
@@ -124,9 +136,18 @@ class Transaction:
     def delete(self, memory: Memory, *, lsn: int) -> None:
         """Remove a memory, leaving its tombstone."""
         self._delete_metadata_values(memory.id)
+        self._delete_text_digest(memory.id)
         self._connection.execute("DELETE FROM embeddings WHERE id = ?", (memory.id,))
         self._connection.execute("DELETE FROM memories WHERE id = ?", (memory.id,))
         self._connection.execute("INSERT INTO tombstones VALUES (?, ?)", (memory.id, lsn))
+
+    def _delete_text_digest(self, memory_id: MemoryId) -> None:
+        (text,) = self._connection.execute(
+            "SELECT text FROM memories WHERE id = ?", (memory_id,)
+        ).fetchone()
+        self._connection.execute(
+            "DELETE FROM text_digests WHERE digest = ? AND id = ?", (text_digest(text), memory_id)
+        )
 
     def _insert_metadata_values(self, memory_id: MemoryId, metadata: dict[str, Any]) -> None:
         self._connection.executemany(
