@@ -22,6 +22,7 @@ class Benchmark(str, Enum):
     vector_search = "vector_search"
     backup_cost = "backup_cost"
     rest = "rest"
+    ingest = "ingest"
     known_items = "known_items"
 
 

@@ -74,6 +74,9 @@ class IndexClient(Protocol):
     ) -> list[AddOutcome]:
         """Add all or none. Durable and visible to searches when this returns."""
 
+    async def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatVector]:
+        """The embeddings of texts that are stored already, by position; some may be missing."""
+
     async def ingest(
         self,
         memories: Sequence[NewMemory],

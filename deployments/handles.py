@@ -211,6 +211,10 @@ class ServeIndexClient:
             )
         )
 
+    async def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatVector]:
+        """The embeddings of texts that are stored already, by position."""
+        return await self._calls.answer(lambda: self._handle.known_embeddings.remote(texts))
+
     async def ingest(
         self,
         memories: Sequence[NewMemory],

@@ -123,6 +123,7 @@ class LineParser:
                 deduplicate=deduplicate,
                 created_us=microseconds(given.timestamp),
                 updated_us=microseconds(given.updated_at),
+                own_vector=vector is not None,
             ),
             vector=vector,
             digest=hashlib.blake2b(line, digest_size=16).digest(),

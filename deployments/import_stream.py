@@ -29,7 +29,7 @@ from deployments.line_reader import BodyError, LineReader
 from deployments.services import Services
 from engine.errors import EngineError, NotReadyError, OverloadedError, UnknownOutcomeError
 from engine.imports import ImportAttempt, ImportOutcome
-from engine.records import FloatMatrix, ModelIdentity
+from engine.records import FloatMatrix, FloatVector, ModelIdentity
 
 T = TypeVar("T")
 
@@ -253,12 +253,21 @@ class ImportStream:
             else:
                 embeddings[row] = line.vector
         if missing:
-            texts = list(missing)
             async with self._services.imports.embedding:
-                vectors = await self._patiently(lambda: self._services.embedder.embed(texts))
-            for vector, rows in zip(vectors, missing.values(), strict=True):
-                embeddings[rows] = vector
+                vectors = await self._vectors_of(list(missing))
+            for text, vector in vectors.items():
+                embeddings[missing[text]] = vector
         return embeddings
+
+    async def _vectors_of(self, texts: list[str]) -> dict[str, FloatVector]:
+        """The embedding of each text; those that a stored memory has are not made anew."""
+        known = await self._patiently(lambda: self._services.index.known_embeddings(texts))
+        found = {texts[at]: vector for at, vector in known.items()}
+        new = [text for text in texts if text not in found]
+        if new:
+            vectors = await self._patiently(lambda: self._services.embedder.embed(new))
+            found.update(zip(new, vectors, strict=True))
+        return found
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """Call again while the called one is full or restarting; each call happens once there."""

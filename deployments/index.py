@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,6 +53,8 @@ _SLOW_THREADS = 2
 _CLOUD_THREADS = 2
 _STATUS_PATIENCE_S = 2.0
 _MAX_WAITING_READS = 512
+_SWITCH_INTERVAL_S = 0.001
+"""How long the writer thread may keep the interpreter while a search waits for it."""
 
 
 class IndexReplica:
@@ -68,6 +71,7 @@ class IndexReplica:
             StorageError, EmbeddingError: see `MemoryIndex`.
         """
         configure_logging(settings, component="index")
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         os.umask(0o077)  # memories are their owner's alone
         self._opened = OpenIndex(settings, options, Tokeniser(model_dir).count_pieces)
         self._readers = ThreadPoolExecutor(_READER_THREADS, "reader")
@@ -158,6 +162,10 @@ class IndexReplica:
         return await asyncio.wrap_future(
             self._index.add(memories, embeddings, request_id=request_id, deadline_s=deadline_s)
         )
+
+    async def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatVector]:
+        """The embeddings of texts that are stored already, by position."""
+        return await self._run_slow(functools.partial(self._index.known_embeddings, texts))
 
     async def ingest(
         self,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.durable_files import fsync_file, sha256_of, translating_os_errors
-from engine.memory_rows import PRUNED_LSN, canonical_json, last_id_of, read_meta
+from engine.memory_rows import PRUNED_LSN, canonical_json, last_id_of, read_meta, set_meta
 from engine.schema import connect, create_tables, translating_sqlite_errors
 from engine.soundness import check_rows, check_sound
 

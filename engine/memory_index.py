@@ -271,6 +271,11 @@ class MemoryIndex:
             raise MemoryNotFoundError(memory_id)
         return found[memory_id]
 
+    def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatVector]:
+        """The embeddings of texts that are stored already, by position; see `Store`."""
+        with self._state.lock.shared():
+            return self._state.store.known_embeddings(texts)
+
     def list_memories(
         self,
         where: MemoryFilter,

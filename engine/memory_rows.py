@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -82,6 +83,11 @@ def last_id_of(connection: sqlite3.Connection) -> int:
 def vector_blob(vector: FloatVector) -> bytes:
     """Little-endian float32, on every machine."""
     return np.ascontiguousarray(vector, dtype="<f4").tobytes()
+
+
+def text_digest(text: str) -> bytes:
+    """What `text_digests` finds a text by."""
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 def memory_of(row: tuple[Any, ...]) -> Memory:

@@ -54,6 +54,8 @@ class NewMemory:
     """Microseconds since the epoch; None is the time of the write."""
     updated_us: int | None = None
     """Likewise; None is `created_us`."""
+    own_vector: bool = False
+    """Its embedding was given by the caller; it says nothing about other memories of this text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

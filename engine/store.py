@@ -38,9 +38,11 @@ from engine.memory_rows import (
     memory_of,
     read_meta,
     select_many,
+    text_digest,
 )
 from engine.records import (
     FloatMatrix,
+    FloatVector,
     Memory,
     MemoryFilter,
     MemoryId,
@@ -215,6 +217,24 @@ class Store:
         """The memories among `ids` that exist."""
         with translating_sqlite_errors(self.path):
             return select_many(self._reader(), ids)
+
+    def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatVector]:
+        """The embeddings of those texts that a memory holds already, by position.
+
+        Not of every such text: of changed or restored memories it may know nothing.
+        """
+        known: dict[int, FloatVector] = {}
+        with translating_sqlite_errors(self.path):
+            connection = self._reader()
+            for at, text in enumerate(texts):
+                row = connection.execute(
+                    "SELECT vector FROM text_digests d JOIN memories m ON m.id = d.id "
+                    "JOIN embeddings e ON e.id = d.id WHERE d.digest = ? AND m.text = ? LIMIT 1",
+                    (text_digest(text), text),
+                ).fetchone()
+                if row is not None:
+                    known[at] = np.frombuffer(row[0], "<f4").astype(np.float32, copy=False)
+        return known
 
     def ids_where(self, where: MemoryFilter) -> IdArray:
         """Ids, ascending, of the memories that pass a filter."""

@@ -17,6 +17,7 @@ from engine.memory_rows import (
     last_id_of,
     select_many,
     set_meta,
+    text_digest,
     vector_blob,
 )
 from engine.records import FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
@@ -87,6 +88,10 @@ class Transaction:
         self._connection.execute(
             "INSERT INTO embeddings VALUES (?, ?, ?)", with_checksum(new_id, vector_blob(vector))
         )
+        if not memory.own_vector:
+            self._connection.execute(
+                "INSERT INTO text_digests VALUES (?, ?)", (text_digest(memory.text), new_id)
+            )
         self._insert_metadata_values(new_id, memory.metadata)
         return new_id
 
@@ -123,6 +128,8 @@ class Transaction:
             json.dumps(memory.metadata, ensure_ascii=False),
             lsn,
         )
+        if vector is not None:
+            self._delete_text_digest(memory.id)
         self._connection.execute(
             f"UPDATE memories SET ({COLUMNS}) = ({_MARKS}) WHERE id = ?", (*row, memory.id)
         )
@@ -136,6 +143,7 @@ class Transaction:
     def delete(self, memory: Memory, *, lsn: int) -> None:
         """Remove a memory, leaving its tombstone."""
         self._delete_metadata_values(memory.id)
+        self._delete_text_digest(memory.id)
         self._connection.execute("DELETE FROM embeddings WHERE id = ?", (memory.id,))
         self._connection.execute("DELETE FROM memories WHERE id = ?", (memory.id,))
         self._connection.execute(
@@ -150,6 +158,14 @@ class Transaction:
             "DELETE FROM tombstones WHERE id IN "
             "(SELECT id FROM tombstones WHERE lsn <= ? ORDER BY lsn LIMIT ?)",
             (up_to_lsn, _PRUNED_AT_ONCE),
+        )
+
+    def _delete_text_digest(self, memory_id: MemoryId) -> None:
+        (text,) = self._connection.execute(
+            "SELECT text FROM memories WHERE id = ?", (memory_id,)
+        ).fetchone()
+        self._connection.execute(
+            "DELETE FROM text_digests WHERE digest = ? AND id = ?", (text_digest(text), memory_id)
         )
 
     def _insert_metadata_values(self, memory_id: MemoryId, metadata: dict[str, Any]) -> None:

@@ -29,6 +29,8 @@ from engine.write_session import WriteSession
 
 T = TypeVar("T")
 
+_APPLIED_AT_ONCE = 32
+_LET_SEARCHES_IN_S = 0.0005
 _CACHE_AFTER_SHARE = 0.1
 
 _log = logging.getLogger(__name__)
@@ -195,8 +197,14 @@ class Writer:
         entries, removals = session.entries(), session.removals()
         if not entries and not removals:
             return
-        with self._state.lock.exclusive():
-            self._state.index.apply(entries, removals)
+        # A changed memory leaves and enters in one step; additions are let in a few at a time, so
+        # that a search waits for milliseconds also while much is written.
+        step = len(entries) if removals else _APPLIED_AT_ONCE
+        for start in range(0, max(len(entries), 1), max(step, 1)):
+            if start:
+                time.sleep(_LET_SEARCHES_IN_S)
+            with self._state.lock.exclusive():
+                self._state.index.apply(entries[start : start + step], removals)
         self._changes_since_cache += len(entries) + len(removals)
 
     # Maintenance, in the writer thread between two commits: nothing changes meanwhile, so new

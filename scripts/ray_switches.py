@@ -80,8 +80,6 @@ def haproxy_variables(runtime: RuntimeDir, binary: str, host: str) -> dict[str, 
         # Three failed checks and a new one is started.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "5",
-        # A busy machine may take longer than Serve's 5 s to start one.
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
     }
 
 

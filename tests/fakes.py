@@ -198,6 +198,11 @@ class FakeIndex:
         self.outcomes[request_id] = outcomes
         return outcomes
 
+    async def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatVector]:
+        self._check()
+        stored = {m.text: self.vectors[m.id] for m in self.memories.values()}
+        return {at: stored[text] for at, text in enumerate(texts) if text in stored}
+
     async def ingest(
         self,
         memories: Sequence[NewMemory],

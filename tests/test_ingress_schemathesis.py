@@ -16,6 +16,11 @@ from tests.ingress_under_test import make_ingress
 _DEPENDS_ON_FILES = "/index/build"
 
 
+@schemathesis.serializer("application/x-ndjson")
+def _as_it_is(_context: Any, value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+
+
 # The generator calls from a host of its own.
 ingress = make_ingress(allowed_hosts=("*",))
 ingress.index.files = {"notes.md": ["alpha beta"]}
