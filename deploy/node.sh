@@ -3,31 +3,42 @@
 #
 #   deploy/node.sh head|index|embedder
 #
-# HEAD_IP      address of the head, which every node reaches
-# NODE_IP      address of this node, which every other node reaches
-# RAY_AUTH_TOKEN_PATH  a file with the cluster's token, the same on every node
-# API_KEY, DATA_DIR and other settings: the same on every node
+# HEAD_IP              address of the head, which every node reaches
+# NODE_IP              address of this node, which every other node reaches
+# RAY_AUTH_TOKEN_PATH  a file with the token of the cluster, the same on every node
+# API_KEY, DATA_DIR    and other settings: the same on every node
+# SERVE_CONFIG         instead of deploy/serve_cluster.yaml; the head reads it
+# DASHBOARD            true: Ray's dashboard on the loopback of the head
+# RAY_REDIS_ADDRESS, RAY_REDIS_PASSWORD  where the head keeps its state, if it shall outlive it
 set -eu
 : "${HEAD_IP:?set it to the address of the head}" "${NODE_IP:?set it to the address of this node}"
-: "${API_KEY:?set it, since every node listens}" "${DATA_DIR:?set it to a directory of the index's node}"
 : "${RAY_AUTH_TOKEN_PATH:?set it to a file that holds the token of the cluster}"
+: "${API_KEY:?set it, since every node listens}"
+: "${DATA_DIR:?set it to a directory on the disk of the index node}"
 cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"
 export PATH PYTHONPATH="$PWD" RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
-export RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1
 # `auto` would ask the processor of whichever node builds the application.
 export MODEL_PRECISION="${MODEL_PRECISION:-fp32}"
 export OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=2
+# HAProxy on every node as on one machine; see scripts/ray_switches.py.
+export RAY_SERVE_THROUGHPUT_OPTIMIZED=1 RAY_SERVE_ENABLE_HA_PROXY=1
+export RAY_SERVE_HAPROXY_BINARY_PATH="$PWD/deploy/haproxy.sh" RAY_SERVE_HAPROXY_METRICS_ENABLED=0
+export RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response" RAY_SERVE_HAPROXY_RETRIES=2
+export RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH=scripts.serve_controller.without_fallback_proxy
+
 role="${1:-}"
-set -- --block --include-log-monitor=false --node-ip-address="$NODE_IP" --object-store-memory=83886080
+set -- --block --include-log-monitor=false --node-ip-address="$NODE_IP" \
+  --object-store-memory=83886080
 
 case "$role" in
 head)
-  # Nothing but Serve's controller and the proxy runs here.
+  # Nothing but the controller of Serve and HAProxy runs here.
   ray start --head --port=6379 --num-cpus=0 --no-monitor \
-    --include-dashboard="${DASHBOARD:-false}" "$@" &
+    --include-dashboard="${DASHBOARD:-false}" --redis-password="${RAY_REDIS_PASSWORD:-}" "$@" &
   # Starting takes a while, and each attempt costs a second of processor time.
-  until sleep 5 && serve run --non-blocking --address="$NODE_IP:6379" "${SERVE_CONFIG:-deploy/serve_cluster.yaml}"; do
+  until sleep 5 && serve run --non-blocking --address="$NODE_IP:6379" \
+    "${SERVE_CONFIG:-deploy/serve_cluster.yaml}"; do
     kill -0 $! 2>/dev/null || exit 1
   done
   wait $!

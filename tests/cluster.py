@@ -167,7 +167,7 @@ class Cluster:
             for name, value in os.environ.items()
             if name not in settings and not name.startswith("RAY_")
         }
-        haproxy = self.shared / "haproxy"
+        haproxy, gateway = self.shared / "haproxy", f"{self.subnet}.1"
         return {
             **kept,
             "NAME": machine.name,
@@ -191,7 +191,7 @@ class Cluster:
             "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
             "DATA_DIR": str(self.data_dir),
             "WORKSPACE_DIR": str(self.shared),
-            **self._env,
+            **{name: value.replace("GATEWAY", gateway) for name, value in self._env.items()},
         }
 
     def remove(self) -> None:
@@ -208,7 +208,12 @@ class Cluster:
 def running_cluster(
     roles: list[Role], *, env: Mapping[str, str] | None = None
 ) -> Iterator[Cluster]:
-    """A cluster of these machines, the head first; removed at the end."""
+    """A cluster of these machines, the head first; removed at the end.
+
+    Args:
+        roles: what each machine is.
+        env: added to every machine's environment; `GATEWAY` becomes this process's address.
+    """
     # Not pytest's directory: a Unix socket's path ends at 107 bytes.
     directory = Path("/tmp") / f"fmc{os.getpid()}"
     directory.mkdir(mode=0o700)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.settings import Settings
@@ -90,6 +91,15 @@ def test_each_part_asks_for_the_resource_that_its_node_offers() -> None:
 
 def test_the_manifest_serves_what_the_cluster_configuration_says() -> None:
     assert yaml.safe_load(RAY_SERVICE_DOCUMENT["spec"]["serveConfigV2"]) == CLUSTER
+
+
+def test_pods_run_haproxy_with_the_script_that_plain_machines_use() -> None:
+    [script] = [each["data"] for each in OTHERS if each["kind"] == "ConfigMap"]
+    assert script == {"haproxy.sh": (DEPLOY / "haproxy.sh").read_text("utf-8")}
+    on_machines = (DEPLOY / "node.sh").read_text("utf-8")
+    for entry in GROUPS[0]["template"]["spec"]["containers"][0]["env"]:
+        if entry["name"].startswith("RAY_") and not entry["name"].endswith("_PATH"):
+            assert re.search(rf"{entry['name']}=\"?{entry['value']}\b", on_machines), entry
 
 
 def test_the_manifest_is_a_ray_service() -> None:
