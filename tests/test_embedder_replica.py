@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from deployments.embedder import QueryCache
+from deployments import embedder
+from deployments.embedder import EmbedderReplica, QueryCache
 from deployments.embedding_lanes import EmbeddingLanes
+from deployments.settings import Settings
 from engine.embedder import EmbeddingRun
-from engine.errors import EmbeddingError, InvalidInputError, OverloadedError
+from engine.errors import (
+    EmbeddingError,
+    InvalidInputError,
+    ModelMismatchError,
+    OverloadedError,
+)
+from engine.model_files import default_model_dir, read_manifest
 from engine.records import FloatMatrix
 
 PATIENCE_S = 20.0
@@ -180,3 +190,13 @@ def test_the_query_cache_forgets_the_least_recently_used() -> None:
     kept = cache.get("a")
     assert kept is not None
     assert kept[0] == ord("a")
+
+
+def test_a_node_with_other_weights_than_the_rest_refuses_to_embed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(embedder, "configure_logging", lambda *_, **__: None)
+    model_dir = default_model_dir(os.environ, Path.home())
+    with pytest.raises(ModelMismatchError, match="same model on every node"):
+        EmbedderReplica(Settings(), model_dir, "fp32", fingerprint="0" * 64)
+    EmbedderReplica(Settings(), model_dir, "fp32", fingerprint=read_manifest(model_dir).fingerprint)
