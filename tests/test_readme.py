@@ -86,7 +86,8 @@ class Reader:
         """Ours without settings: a command must never find the developer's own memories."""
         settings = {name.upper() for name in Settings.model_fields}
         kept = {name: value for name, value in os.environ.items() if name not in settings}
-        return {**kept, "HOME": str(self._service.workspace_dir), "NO_PROXY": "*", "no_proxy": "*"}
+        own = {"HOME": str(self._service.workspace_dir), "FAISS_URL": self._service.base_url}
+        return {**kept, **own, "XDG_STATE_HOME": "", "NO_PROXY": "*", "no_proxy": "*"}
 
     def _here(self, commands: str) -> str:
         for shown, real in self._names.items():
