@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from deployments.settings import SettingsError, load_settings
 from engine.backups import Backups
@@ -27,6 +28,7 @@ from scripts.progress import progress_bar
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 CHECK = functools.partial(problems_of, exact_below=20_000)
 """What a backup is put through."""
@@ -45,7 +47,7 @@ def locked(data_dir: Path | None) -> Iterator[tuple[Path, Backups]]:
         with DataLock(directory, timeout_s=1.0):
             yield directory, Backups(directory / BACKUPS_NAME, keep={})
     except (EngineError, SettingsError) as exc:
-        console.print(f"[bold red]Failed:[/] {exc}")
+        errors.print("[bold red]Failed:[/]", escape(str(exc)))
         raise typer.Exit(1) from None
 
 

@@ -16,7 +16,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from scripts.cli.app import COMMANDS, app
+from scripts.cli.readers import Format
 from tests.fake_service import FakeService, Refused, serving
+from tests.readme_commands import README, first_cells
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "scripts.cli.app"]
@@ -251,6 +253,12 @@ def test_the_shell_completes_commands() -> None:
         check=False,
     )
     assert done.stdout.split() == ["serve", "status", "search"]
+
+
+def test_every_command_and_format_is_documented() -> None:
+    documented = first_cells(README.read_text("utf-8"), "Command line")
+    formats = [format.value for format in Format if format is not Format.AUTO]
+    assert documented == [*COMMANDS, *formats]
 
 
 def test_every_command_explains_itself() -> None:

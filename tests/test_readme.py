@@ -104,6 +104,7 @@ class Reader:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # rclone is there
             "HOME": str(self._service.workspace_dir),
             "FAISS_URL": self._service.base_url,
+            "XDG_STATE_HOME": "",
             "NO_PROXY": "*",
             "no_proxy": "*",
         }

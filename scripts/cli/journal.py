@@ -67,7 +67,10 @@ class Journal:
                 "not be continued. Set XDG_STATE_HOME to a directory that can, or use --no-resume."
             ) from exc
         self._file.seek(0)
-        entries = _entries(self._file)
+        content = self._file.read()
+        entries = _entries(content)
+        if content and not content.endswith("\n"):
+            self._file.write("\n")
         self._run: str = entries[0]["run"] if entries else uuid.uuid4().hex
         self.deduplicate: bool = entries[0]["deduplicate"] if entries else deduplicate
         self._done = {
@@ -116,12 +119,12 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def _entries(file: IO[str]) -> list[Any]:
-    """Every whole line; a last one that was cut off by a crash does not count."""
+def _entries(content: str) -> list[Any]:
+    """Every whole line; one that was cut off by a crash does not count."""
     entries = []
-    for line in file:
+    for line in content.splitlines():
         try:
             entries.append(json.loads(line))
         except ValueError:
-            break
+            continue
     return entries

@@ -48,7 +48,7 @@ def _keys_inside(value: dict[str, Any]) -> set[str]:
 def _kind_of_keys(keys: set[str]) -> JsonKind | None:
     if "documents" in keys and "ids" in keys:
         return "chroma"
-    if "observations" in keys or "entityType" in keys or "entities" in keys:
+    if "observations" in keys or "entityType" in keys or keys & {"entities", "relations"}:
         return "mcp"
     if "memory" in keys and "text" not in keys:
         return "mem0"

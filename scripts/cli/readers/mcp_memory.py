@@ -7,8 +7,9 @@ what its tool `read_graph` answers: `{"entities": […], "relations": […]}`.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from scripts.cli.readers.documents import load_document
 from scripts.cli.readers.inputs import InputFile, lines
@@ -39,8 +40,8 @@ def read_mcp(file: InputFile, options: Options) -> Iterator[Record]:
 
 def _items(file: InputFile) -> Iterator[tuple[str, object]]:
     with file.opened() as stream:
-        first = stream.peek(4096).lstrip()[:4096] if hasattr(stream, "peek") else b""
-        if b'"entities"' in first.split(b":", 1)[0]:
+        first = cast(io.BufferedReader, stream).peek(4096).removeprefix(b"\xef\xbb\xbf")
+        if first.split(b":", 1)[0].strip(b" \t\r\n{") in (b'"entities"', b'"relations"'):
             graph = load_document(stream, file)
             for name, kind in (("entities", "entity"), ("relations", "relation")):
                 for number, item in enumerate(graph.get(name) or [], start=1):

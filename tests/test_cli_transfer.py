@@ -1,0 +1,313 @@
+"""Import, export, build and watch against the service's own routes and store."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from scripts.cli import sending
+from scripts.cli.app import app
+from scripts.cli.errors import CliError
+from scripts.cli.journal import Journal, Tally
+from scripts.cli.readers.records import Memory
+from scripts.cli.sending import MAX_PART_BYTES, MAX_PART_LINES, parts_of
+from tests.light_service import light_service
+
+ROOT = Path(__file__).parent.parent
+PATIENCE_S = 60
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    directory = tmp_path_factory.mktemp("light")
+    with light_service(directory) as url:
+        yield url, directory / "workspace"
+
+
+@pytest.fixture
+def workspace(
+    served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """The workspace of an empty service that commands find."""
+    monkeypatch.setenv("FAISS_URL", served[0])
+    monkeypatch.delenv("FAISS_API_KEY", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    yield served[1]
+    for memory in stored():
+        run("delete", str(memory["id"]))
+
+
+def run(*arguments: str | Path, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, [str(each) for each in arguments], input=stdin)
+
+
+def stored(**where: str) -> list[dict[str, Any]]:
+    options = [word for name, value in where.items() for word in (f"--{name}", value)]
+    result = run("list", "--all", "--json", *options)
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def lines_file(path: Path, n: int) -> Path:
+    words = random.Random(7)
+    rows = [
+        {"text": f"{n} {words.random()} {words.random()}", "source": f"s/{n % 3}"} for n in range(n)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline_s, "it never came true"
+        time.sleep(0.05)
+
+
+def journals(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "state").rglob("*.jsonl"))
+
+
+def test_everything_readable_is_in_and_everything_else_named(
+    workspace: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "mixed.jsonl"
+    path.write_text(
+        '{"text": "good one", "source": "a"}\n{"text": ""}\n'
+        f'{{"text": "other words", "source": "{"x" * 600}"}}\n{{"text": "last", "source": "b"}}\n'
+    )
+    result = run("import", path)
+    assert result.exit_code == 1
+    assert result.stdout == "2 added\n"
+    assert f"{path}, line 2: no 'text'" in result.stderr
+    assert f"{path}, line 3: source:" in result.stderr
+    assert [memory["text"] for memory in stored()] == ["good one", "last"]
+    again = [json.loads(line) for line in run("import", path, "--json").stdout.splitlines()]
+    assert [event["type"] for event in again] == ["error", "error", "summary"]
+    assert again[-1] == {
+        "type": "summary",
+        "lines": 3,
+        "added": 0,
+        "duplicates": 2,
+        "updated": 0,
+        "unchanged": 0,
+        "errors": 2,
+        "ok": False,
+    }
+
+
+def test_stop_on_error_ends_at_the_first_bad_memory(workspace: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    bad = {"text": "two", "source": "x" * 600}
+    path.write_text(
+        "".join(json.dumps(row) + "\n" for row in ({"text": "one"}, bad, {"text": "3"}))
+    )
+    result = run("import", path, "--stop-on-error")
+    assert result.exit_code == 1
+    assert f"{path}, line 2" in result.stderr
+    assert [memory["text"] for memory in stored()] == ["one"]
+
+
+def test_a_dry_run_sends_nothing(workspace: Path, tmp_path: Path) -> None:
+    result = run("import", lines_file(tmp_path / "x.jsonl", 5), "--dry-run", "--json")
+    assert [json.loads(line)["source"] for line in result.stdout.splitlines()][:2] == ["s/0", "s/1"]
+    assert stored() == []
+
+
+def test_text_files_read_again_take_the_place_of_what_they_said(
+    workspace: Path, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "a.md").write_text("# A\n\nbefore\n")
+    assert run("import", notes, "--source", "n/").stdout == "1 added\n"
+    assert run("import", notes, "--source", "n/").stdout == "0 added, 1 known already\n"
+    (notes / "a.md").write_text("# A\n\nafter\n")
+    assert run("import", notes, "--source", "n/").stdout == "0 added, 1 updated\n"
+    [memory] = stored()
+    assert (memory["source"], memory["text"]) == ("n/a.md:chunk_0", "A\n\nafter")
+
+
+def test_an_import_killed_again_and_again_ends_as_an_uninterrupted_one(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = lines_file(tmp_path / "many.jsonl", 3 * MAX_PART_LINES + 17)
+    command = [sys.executable, "-m", "scripts.cli.app", "import", str(path), "--no-deduplicate"]
+    for n_done in (1, 2):
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as client:
+            eventually(
+                lambda n=n_done: (  # type: ignore[misc]
+                    any(len(j.read_text().splitlines()) > n for j in journals(tmp_path))
+                    or client.poll() is not None
+                )
+            )
+            client.send_signal(signal.SIGKILL if n_done == 1 else signal.SIGINT)
+    assert journals(tmp_path), "the import was through before it could be killed"
+    result = run("import", path, "--no-deduplicate")
+    assert result.exit_code == 0, result.output
+    assert "Continuing after" in result.stderr
+    assert result.stdout == f"{3 * MAX_PART_LINES + 17:,} added\n"
+    expected = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    assert [memory["text"] for memory in exported()] == expected
+    assert journals(tmp_path) == []
+    assert run("delete", "--source", "s/", "--yes").exit_code == 0
+
+
+def exported(*options: str) -> list[dict[str, Any]]:
+    result = run("export", *options)
+    assert result.exit_code == 0, result.output
+    return [row for line in result.stdout.splitlines() if "text" in (row := json.loads(line))]
+
+
+def test_a_part_whose_answer_breaks_off_is_sent_again_and_nothing_is_added_twice(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, n_asked = sending._events, 0
+
+    def broken(answer: Any) -> Iterator[dict[str, Any]]:
+        nonlocal n_asked
+        n_asked += 1
+        events = whole(answer)
+        if n_asked == 1:
+            yield next(events)
+        else:
+            yield from events
+
+    monkeypatch.setattr(sending, "_events", broken)
+    monkeypatch.setattr(sending, "_PAUSE_S", 0.0)
+    result = run("import", lines_file(tmp_path / "x.jsonl", 50), "--no-deduplicate")
+    assert result.stdout == "50 added\n"
+    assert n_asked == 2
+    assert len(stored()) == 50
+
+
+def test_an_export_reproduces_an_empty_store_s_former_memories(
+    workspace: Path, tmp_path: Path
+) -> None:
+    for text, more in (("one", ["-m", '{"n": [1]}']), ("one", []), ("two", ["--key", "k"])):
+        run("add", text, "-s", "p/x", "--no-deduplicate", *more)
+    before = exported("--embeddings")
+    out = tmp_path / "all.jsonl"
+    assert json.loads(run("export", "-o", out, "--embeddings", "--json").stdout)["count"] == 3
+    assert run("delete", "--source", "p/", "--yes").exit_code == 0
+
+    result = run("import", out)
+
+    assert result.stdout == "3 added\n", result.output
+    after = exported("--embeddings")
+    assert [{**m, "id": 0} for m in after] == [{**m, "id": 0} for m in before]
+    # Into a store that holds them, what has no key is compared.
+    assert run("import", out).stdout == "0 added, 3 known already\n"
+
+
+def test_an_export_that_breaks_off_leaves_the_file_as_it_was(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scripts.cli import exporting
+
+    run("add", "something")
+    whole = exporting._whole_lines
+    monkeypatch.setattr(exporting, "_whole_lines", lambda answer: list(whole(answer))[:-1])
+    out = tmp_path / "all.jsonl"
+    out.write_text("older")
+    result = run("export", "-o", out)
+    assert result.exit_code == 3
+    assert "broke off after 1 memories" in result.stderr
+    assert out.read_text() == "older"
+    assert os.listdir(tmp_path) == ["all.jsonl"]  # noqa: PTH208
+
+
+def test_a_build_takes_paths_as_the_shell_gives_them(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace / "docs").mkdir(exist_ok=True)
+    (workspace / "docs" / "b.md").write_text("# B\n\nwords\n")
+    monkeypatch.chdir(workspace / "docs")
+    assert run("build", "b.md").stdout == "1 file: 1 passage added, 0 removed, 0 unchanged\n"
+    assert [memory["source"] for memory in stored()] == ["docs/b.md:chunk_0"]
+    outside = run("build", str(tmp_path))
+    assert outside.exit_code == 2
+    assert f"outside the service's workspace {workspace}" in outside.stderr
+    assert "faiss-memory import" in outside.stderr
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_watched_directory_and_its_memories_stay_in_step(
+    workspace: Path, tmp_path: Path, inside: bool
+) -> None:
+    top = (workspace if inside else tmp_path) / "watched"
+    top.mkdir()
+    (top / "a.md").write_text("first words\n")
+    run("add", "somebody else's", "-s", "watched/z.md:chunk_0", "--key", "mine")
+
+    def texts() -> dict[str, str]:
+        return {m["source"]: m["text"] for m in stored() if m["key"] != "mine"}
+
+    command = [sys.executable, "-m", "scripts.cli.app", "watch", str(top)]
+    log = tmp_path / "watch.log"
+    with log.open("w") as output, subprocess.Popen(command, cwd=ROOT, stderr=output) as watcher:
+        try:
+            eventually(lambda: "Stop with Ctrl-C" in log.read_text() or watcher.poll() is not None)
+            assert texts() == {"watched/a.md:chunk_0": "first words"}, log.read_text()
+            (top / "a.md").write_text("other words\n")
+            (top / "deep").mkdir()
+            (top / "deep" / "b.txt").write_text("deep words\n")
+            both = {
+                "watched/a.md:chunk_0": "other words",
+                "watched/deep/b.txt:chunk_0": "deep words",
+            }
+            eventually(lambda: texts() == both)
+            (top / "deep").rename(tmp_path / "gone")
+            (top / "a.md").write_text("")
+            eventually(lambda: texts() == {})
+        finally:
+            watcher.send_signal(signal.SIGINT)
+    assert watcher.returncode == 0, log.read_text()
+    assert ("is in the service's workspace" in log.read_text()) is inside
+    assert [m["text"] for m in stored() if m["key"] == "mine"] == ["somebody else's"]
+
+
+def test_the_same_memories_give_the_same_bounded_parts() -> None:
+    long = "x" * (MAX_PART_BYTES // 3)
+    memories = [
+        Memory(line={"text": long if n < 9 else "short", "source": "s"}, origin=str(n))
+        for n in range(9 + MAX_PART_LINES + 1)
+    ]
+    parts = list(parts_of(memories))
+    assert [part.content for part in parts] == [part.content for part in parts_of(memories)]
+    assert [origin for part in parts for origin in part.origins] == [m.origin for m in memories]
+    assert all(len(part.lines) <= MAX_PART_LINES for part in parts)
+    assert all(len(part.content) <= MAX_PART_BYTES for part in parts)
+
+
+def test_a_journal_is_one_run_s_and_survives_a_cut_off_line(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    first = Journal(path, deduplicate=False)
+    first.note(0, b"content", Tally(lines=3, added=3))
+    with pytest.raises(CliError, match="running already"):
+        Journal(path, deduplicate=False)
+    key = first.key(1)
+    first.close(complete=False)
+    with path.open("a") as file:
+        file.write('{"part": 1, "dig')
+    second = Journal(path, deduplicate=True)
+    assert (second.key(1), second.deduplicate, second.n_before) == (key, False, 3)
+    assert second.outcome(0, b"content") == Tally(lines=3, added=3)
+    assert second.outcome(0, b"changed") is None
+    second.note(1, b"more", Tally(lines=1, added=1))
+    second.close(complete=False)
+    third = Journal(path, deduplicate=True)
+    assert third.n_before == 4
+    third.close(complete=True)
+    assert not path.exists()
