@@ -9,10 +9,18 @@ from pathlib import Path
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryFilter, MemoryId, MemoryPatch, NewMemory
+from engine.soundness import problems_in
+from engine.store import DATABASE_NAME
 from tests.fakes import embedding_of
 from tests.index_under_test import (
     add,
@@ -51,6 +59,7 @@ class MemoriesMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.index.close()
+        assert problems_in(self.directory / "data" / DATABASE_NAME) == []
         shutil.rmtree(self.directory)
 
     def _ids(self) -> list[int]:
@@ -101,6 +110,18 @@ class MemoriesMachine(RuleBasedStateMachine):
             request_id=fresh_request_id(),
         ).result()
         self.model[i] = (text, *self.model[i][1:])
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), source=SOURCES)
+    def move(self, data: st.DataObject, source: str) -> None:
+        """Another source, without a new embedding; a key may be taken there."""
+        i = data.draw(st.sampled_from(self._ids()))
+        text, _, key = self.model[i]
+        if key is not None:
+            return
+        patch = MemoryPatch(source=source, metadata={"moved": source})
+        self.index.update(MemoryId(i), patch, None, request_id=fresh_request_id()).result()
+        self.model[i] = (text, source, None)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
@@ -156,6 +177,17 @@ class MemoriesMachine(RuleBasedStateMachine):
         assert self.index.count() == page.total == len(self.model)
 
     @invariant()
+    def every_filter_agrees_with_the_model(self) -> None:
+        for where, expected in (
+            (MemoryFilter(source_prefix="a"), lambda source: source.startswith("a")),
+            (MemoryFilter(source="b"), lambda source: "b" in source),
+        ):
+            page = self.index.list_memories(where, offset=0, limit=1_000)
+            assert [m.id for m in page.memories] == [
+                i for i in self._ids() if expected(self.model[i][1])
+            ]
+
+    @invariant()
     def every_search_agrees_with_brute_force(self) -> None:
         for query in ("red one", "south"):
             wanted = embedding_of(query)
@@ -195,10 +227,13 @@ class MemoriesMachine(RuleBasedStateMachine):
         return [i for i, lowest in group.items() if i == lowest]
 
 
-MemoriesMachine.TestCase.settings = settings(
-    max_examples=20,
-    stateful_step_count=20,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
-TestRandomHistories = MemoriesMachine.TestCase
+def test_random_histories_agree_with_a_dictionary_and_brute_force() -> None:
+    run_state_machine_as_test(
+        MemoriesMachine,
+        settings=settings(
+            max_examples=20,
+            stateful_step_count=20,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
