@@ -159,7 +159,8 @@ class KillLoop:
     def _is_near(self, moment: Moment) -> bool:
         stats = self._http.get("/stats").json()
         if moment == "switch":
-            return bool(stats["vector_index"] == "exact" and stats["index_rows"] >= EXACT_BELOW - 2)
+            n_missing = EXACT_BELOW - stats["index_rows"]
+            return bool(stats["vector_index"] == "exact" and n_missing <= _AIM_ROWS)
         n_dead = stats["index_rows"] - stats["total_memories"]
         return bool(n_dead >= max(COMPACT_FROM, _COMPACT_SHARE * stats["index_rows"]) - _AIM_ROWS)
 
