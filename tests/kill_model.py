@@ -81,8 +81,11 @@ class Model:
     def __init__(self) -> None:
         self.slots: dict[str, Slot] = {}
         self._owner_of_id: dict[int, str] = {}
-        self._unknown: list[tuple[Mapping[str, States], Mapping[str, States]]] = []
-        """Requests without an answer: what their memories were, and what they may be."""
+        self._unknown: list[tuple[dict[str, States], dict[str, States]]] = []
+        """Requests without an answer: what their memories were, and what they may be.
+
+        Without those that have been written since.
+        """
         self._dead: deque[int] = deque(maxlen=_RECENT_DEAD)
         """Texts that were replaced or deleted lately."""
         self._touched: set[str] = set()
@@ -98,13 +101,16 @@ class Model:
         """A request was not answered: done whole or not at all."""
         self._leave_open({source: frozenset({new}) for source, new in change.items()}, note)
 
-    def _leave_open(self, after: Mapping[str, States], note: str) -> None:
+    def _leave_open(self, after: dict[str, States], note: str) -> None:
         before = {source: self.slots[source].states for source in after}
-        self._unknown.append((before, after))
         for source, states in after.items():
             self._set(self.slots[source], before[source] | states, f"{note}?")
+        self._unknown.append((before, after))
 
     def _set(self, slot: Slot, states: States, note: str) -> None:
+        for before, after in self._unknown:
+            before.pop(slot.source, None)
+            after.pop(slot.source, None)
         slot.states = states
         slot.history.append(note)
         self._touched.add(slot.source)
@@ -157,7 +163,7 @@ class Model:
                 all(_matches(states, shown.get(source)) for source, states in side.items())
                 for side in (before, after)
             ):
-                raise Violation(f"half of a request was applied: {sorted(after)}")
+                raise Violation(f"half of a request was applied: {sorted(after)[:20]}")
         self._unknown.clear()
         for source, slot in self.slots.items():
             if slot.is_certain and slot.version is None:

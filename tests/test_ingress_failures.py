@@ -33,7 +33,7 @@ from tests.ingress_under_test import Ingress, make_ingress
         (BackupNotFoundError("x"), 404, "Backup 'x' not found"),
         (OverloadedError("busy"), 429, "busy"),
         (NotReadyError("starting"), 503, "starting"),
-        (StoreFullError("disk full"), 507, "disk full"),
+        (StoreFullError("disk full"), 507, str(StoreFullError("disk full"))),
     ],
 )
 def test_an_engine_error_has_its_status(error: EngineError, status: int, detail: str) -> None:

@@ -18,7 +18,7 @@ ROUNDS: list[tuple[Victim, Moment]] = [
 
 
 @pytest.mark.service
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_every_acknowledged_change_survives_kills_of_the_running_service(tmp_path: Path) -> None:
     print(f"seed {SEED}")
     with kill_loop(tmp_path, SEED) as loop:
