@@ -21,10 +21,14 @@ def remote_snapshots(settings: Settings) -> RemoteSnapshots:
     """The bucket of the settings. Connects to nothing yet.
 
     Raises:
-        SettingsError: a file that holds a secret cannot be read.
+        SettingsError: a file that holds a secret cannot be read, or boto3 is not installed.
     """
-    from deployments.s3_store import S3Options, S3Store
-
+    try:
+        from deployments.s3_store import S3Options, S3Store
+    except ModuleNotFoundError as exc:
+        raise SettingsError(
+            f"CLOUD_SYNC_ENABLED=true needs the package {exc.name}, which is not installed here"
+        ) from exc
     store = S3Store(
         S3Options(
             bucket=settings.cloud_sync_bucket,

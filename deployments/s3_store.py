@@ -19,6 +19,11 @@ from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+from s3transfer.exceptions import (
+    RetriesExceededError,
+    S3DownloadFailedError,
+    S3UploadFailedError,
+)
 from urllib3.exceptions import HTTPError
 
 from engine.durable_files import translating_os_errors
@@ -30,6 +35,11 @@ _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _DENIED = frozenset(
     {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403"}
     | {"InvalidToken", "Forbidden", "Unauthorized", "401", "InvalidClientTokenId"}
+)
+
+_TRANSPORT_ERRORS = (
+    *(BotoCoreError, HTTPClientError, Boto3Error, HTTPError, ConnectionError),
+    *(RetriesExceededError, S3DownloadFailedError, S3UploadFailedError),
 )
 
 
@@ -151,7 +161,7 @@ class S3Store:
                 f"cannot {action} {self._where}: there are no credentials; set "
                 "CLOUD_SYNC_ACCESS_KEY and CLOUD_SYNC_SECRET_KEY"
             ) from exc
-        except (BotoCoreError, HTTPClientError, Boto3Error, HTTPError, ConnectionError) as exc:
+        except _TRANSPORT_ERRORS as exc:
             # Some of boto3's own carry the server's answer as their cause.
             cause = exc.__cause__ or exc.__context__
             if isinstance(cause, ClientError):

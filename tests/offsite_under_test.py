@@ -65,7 +65,7 @@ class Machine:
 
     def upload(self, *, overwrite: bool = False) -> UploadReport:
         """Back up and upload; waits for it."""
-        name = self.index.backup("sync").name
+        name = self.index.backup(self.directory.name).name
         return self.sync.upload(name, overwrite=overwrite).result(timeout=PATIENCE_S)
 
     def restore(self, name: str) -> None:

@@ -74,7 +74,7 @@ class Bucket:
             "CLOUD_SYNC_ACCESS_KEY": ACCESS_KEY,
             "CLOUD_SYNC_SECRET_KEY": SECRET_KEY,
             "CLOUD_SYNC_INTERVAL_S": "0",
-            "CLOUD_SYNC_TIMEOUT_S": "2",
+            "CLOUD_SYNC_TIMEOUT_S": "10",
         }
 
 

@@ -17,7 +17,7 @@ from tests.index_under_test import search, texts_of
 from tests.offsite_under_test import PATIENCE_S, Machine, start_new, texts_in_bucket
 from tests.s3_servers import Bucket, moto_server, new_bucket, unused_port
 
-TIMEOUT_S = 1.0
+TIMEOUT_S = 5.0
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from tests.readme_commands import (
     documents,
     first_cells,
 )
+from tests.s3_servers import moto_server, new_bucket
 from tests.service import Service, running_service
 
 ROOT = README.parent
@@ -36,6 +37,10 @@ NOT_RUN = {
     "make serve": "the fixture runs the launcher; test_launcher sees that it is what make runs",
     "WORKSPACE_DIR=~/notes DATA_DIR=~/memories PORT=8910 make serve": "the same",
     'API_KEY="choose something long" make serve': "the same",
+    **dict.fromkeys(
+        (line for block in BLOCKS for line in block.commands if "CLOUD_SYNC_ENABLED" in line),
+        "the fixture starts the service with a bucket of its own",
+    ),
     "make test": "is running now",
     "make check": "runs before the tests",
     "make bench": "takes minutes",
@@ -58,7 +63,11 @@ NOT_RUN = {
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One with an empty store, so that ids are those shown."""
-    with running_service(tmp_path_factory.mktemp("readme")) as service:
+    directory = tmp_path_factory.mktemp("readme")
+    with (
+        moto_server() as s3,
+        running_service(directory, env=new_bucket(s3).settings()) as service,
+    ):
         # The reader's checkout: here are the virtual environment and the data.
         (service.workspace_dir / ".venv").symlink_to(sys.prefix)
         (service.workspace_dir / "data").symlink_to(service.data_dir)

@@ -38,6 +38,8 @@ class Download:
 def find(remote: RemoteSnapshots, name: str | None) -> RemoteSnapshot:
     """The snapshot of a name, the newest of several; the newest of all without a name.
 
+    Two machines may have called theirs the same: what its `s3_prefix` ends with names just one.
+
     Raises:
         BackupNotFoundError, NotFoundError: there is none.
     """
@@ -46,7 +48,7 @@ def find(remote: RemoteSnapshots, name: str | None) -> RemoteSnapshot:
         if not snapshots:
             raise NotFoundError("There is no snapshot in the cloud yet")
         return snapshots[0]
-    found = next((snapshot for snapshot in snapshots if snapshot.name == name), None)
+    found = next((s for s in snapshots if name in (s.name, s.label)), None)
     if found is None:
         raise BackupNotFoundError(name)
     return found

@@ -50,6 +50,11 @@ class RemoteSnapshot:
         """What the keys of the snapshot start with."""
         return self.key.rpartition("/")[0] + "/"
 
+    @property
+    def label(self) -> str:
+        """A name that no other snapshot has."""
+        return self.key.split("/")[1]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:

@@ -153,7 +153,10 @@ class BackupUpload:
     ) -> bool:
         if is_wanted and newest.name != name:
             return False
-        return self._remote.read(newest).backup.facts == manifest.facts
+        try:
+            return self._remote.read(newest).backup.facts == manifest.facts
+        except RemoteError:
+            return False  # damaged, or from before there was a passphrase
 
     def _put_missing(
         self,
