@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from engine.errors import EmbeddingError, InvalidInputError, OverloadedError
 from engine.records import FloatMatrix
 
 PATIENCE_S = 20.0
+ROOT = Path(__file__).parent.parent
 
 
 class GatedEmbedder:
@@ -180,3 +184,21 @@ def test_the_query_cache_forgets_the_least_recently_used() -> None:
     kept = cache.get("a")
     assert kept is not None
     assert kept[0] == ord("a")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness of their own on Linux")
+def test_a_process_that_is_niced_and_not_root_embeds_too() -> None:
+    """Only root may lower a niceness, so that bulk threads may only add to what they find."""
+    script = """
+import os
+from tests.test_embedder_replica import GatedEmbedder, lanes_around
+os.nice(15)
+if os.geteuid() == 0:
+    os.setresuid(65534, 65534, 65534)
+lanes = lanes_around(GatedEmbedder())
+print(lanes.submit(["abc"]).result(20)[0, 0], lanes.is_alive())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["3.0", "True"], done.stderr
