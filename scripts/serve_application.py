@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import ray
@@ -12,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from ray import serve
 from ray.serve._private.api import serve_start
 from ray.serve.context import _get_global_client
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
@@ -50,8 +52,12 @@ def stop_gracefully(*, timeout_s: float) -> None:
 def _shut_down() -> None:
     if not ray.is_initialized():
         return
-    _get_global_client().shutdown()
-    ray.shutdown()
+    try:
+        with suppress(RayServeException):  # Serve was not started yet
+            _get_global_client().shutdown()
+    finally:
+        # Once its node is gone, a process that is still connected ends before it can say why.
+        ray.shutdown()
 
 
 def _sentence(messages: list[str]) -> str | None:
