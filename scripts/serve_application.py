@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import ray
@@ -15,6 +16,7 @@ from ray.exceptions import RayActorError
 from ray.serve._private.api import serve_start
 from ray.serve._private.common import DeploymentStatus
 from ray.serve.context import _get_global_client
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
@@ -112,8 +114,12 @@ def stop_gracefully(*, timeout_s: float) -> None:
 def _shut_down() -> None:
     if not ray.is_initialized():
         return
-    _get_global_client().shutdown()
-    ray.shutdown()
+    try:
+        with suppress(RayServeException):  # Serve was not started yet
+            _get_global_client().shutdown()
+    finally:
+        # Once its node is gone, a process that is still connected ends before it can say why.
+        ray.shutdown()
 
 
 def _sentence(messages: list[str]) -> str | None:

@@ -73,8 +73,9 @@ class Container(Service):
             image: what runs.
             directory: has `data` and `workspace`, or gets them.
             env: variables beside the image's own.
-            host_network: this machine's, on loopback; otherwise one of its own with nothing in it
-                but loopback: `network_of` leads there.
+            host_network: this machine's, on loopback, and the data under the path that it has on
+                this machine; otherwise a network of its own with nothing in it but loopback, where
+                `network` leads.
             memory_bytes: the memory limit.
         """
         super().__init__(directory / "data", directory / "workspace", env=env)
@@ -87,6 +88,7 @@ class Container(Service):
             path.mkdir(parents=True, exist_ok=True)
         os.chown(self.data_dir, UID, UID)
         self.workspace_dir.chmod(0o755)
+        self._data_path = str(self.data_dir) if host_network else "/data"
         if not host_network:
             self.base_url = "http://127.0.0.1:8000"
 
@@ -138,7 +140,9 @@ class Container(Service):
 
     def _runtime_spec(self) -> dict[str, Any]:
         image = self._image.config
-        own = {"HOST": "127.0.0.1", "PORT": str(self.port)} if self._host_network else {}
+        own = {"DATA_DIR": self._data_path}
+        if self._host_network:
+            own |= {"HOST": "127.0.0.1", "PORT": str(self.port)}
         namespaces = ["pid", "ipc", "uts", "mount", *([] if self._host_network else ["network"])]
         return {
             "ociVersion": "1.0.2",
@@ -169,7 +173,7 @@ class Container(Service):
                     "source": "/sys",
                     "options": ["rbind", "ro"],
                 },
-                _bind(self.data_dir, "/data", "rw"),
+                _bind(self.data_dir, self._data_path, "rw"),
                 _bind(self.workspace_dir, "/workspace", "ro"),
             ],
             "linux": {

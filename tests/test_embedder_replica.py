@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +27,7 @@ from engine.model_files import default_model_dir, read_manifest
 from engine.records import FloatMatrix
 
 PATIENCE_S = 20.0
+ROOT = Path(__file__).parent.parent
 
 
 class GatedEmbedder:
@@ -200,3 +203,21 @@ def test_a_node_with_other_weights_than_the_rest_refuses_to_embed(
     with pytest.raises(ModelMismatchError, match="same model on every node"):
         EmbedderReplica(Settings(), model_dir, "fp32", fingerprint="0" * 64)
     EmbedderReplica(Settings(), model_dir, "fp32", fingerprint=read_manifest(model_dir).fingerprint)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness of their own on Linux")
+def test_a_process_that_is_niced_and_not_root_embeds_too() -> None:
+    """Only root may lower a niceness, so that bulk threads may only add to what they find."""
+    script = """
+import os
+from tests.test_embedder_replica import GatedEmbedder, lanes_around
+os.nice(15)
+if os.geteuid() == 0:
+    os.setresuid(65534, 65534, 65534)
+lanes = lanes_around(GatedEmbedder())
+print(lanes.submit(["abc"]).result(20)[0, 0], lanes.is_alive())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["3.0", "True"], done.stderr

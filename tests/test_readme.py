@@ -55,6 +55,20 @@ NOT_RUN = {
     "scripts/backup-gdrive.sh --force": "the same",
     ".venv/bin/python -m tests.kill_loop --rounds 200 --seed 7": "takes half an hour; "
     "test_kill_loop runs four rounds",
+    **dict.fromkeys(
+        [
+            "docker compose up -d",
+            "docker compose ps",
+            "docker compose logs -f",
+            "docker compose stop",
+            "docker compose up -d --build",
+            "docker build --tag faiss-memory .",
+            "docker run -d --name faiss-memory -p 127.0.0.1:8900:8000 -v memories:/data "
+            "--shm-size 128m --restart unless-stopped faiss-memory",
+            "docker compose run --rm faiss-memory python -m scripts.store doctor",
+        ],
+        "wants Docker; test_image and test_compose run and check what it would",
+    ),
     ".venv/bin/python -m scripts.reembed": "wants the service stopped; run by a test of its own",
 }
 """Commands that the tests do not run as they stand, and why."""

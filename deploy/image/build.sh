@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build the image without Docker: base from Debian's packages, image with buildah. Needs root.
 #
-#   deploy/image/build.sh [name[:tag]]     default faiss-memory
+#   deploy/image/build.sh [name[:tag] [options of buildah build ...]]     default faiss-memory
 #
 # The base is Debian bookworm with its Python 3.11, tagged with the name in the Dockerfile's FROM
 # line; it is made once. With Docker you need none of this: `docker build .` does it.
@@ -9,6 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 image=${1:-faiss-memory}
+options=("${@:2}")
 base=$(sed -n 's/^FROM \(.*python:[^ ]*\) AS .*/\1/p' Dockerfile | head -n 1)
 mirror=${DEBIAN_MIRROR:-}
 
@@ -39,4 +40,4 @@ buildah inspect --type image "$base" >/dev/null 2>&1 || make_base
 # The host's certificates, for networks that have their own; the image does not keep them.
 # HEALTHCHECK exists in Docker's image format only.
 buildah build --isolation chroot --network host --pull-never --format docker --layers \
-  --volume /etc/ssl/certs:/etc/ssl/certs:ro ${BUILD_ARGS:-} --tag "$image" .
+  --volume /etc/ssl/certs:/etc/ssl/certs:ro "${options[@]}" --tag "$image" .
