@@ -337,7 +337,12 @@ class MemoryIndex:
             attempt=attempt,
         )
         return self._writer.submit(
-            run, _INGESTED, request_id=request_id, replaces=after, weight=len(memories)
+            run,
+            _INGESTED,
+            request_id=request_id,
+            replaces=after,
+            weight=len(memories),
+            in_pieces=True,
         )
 
     def upsert(

@@ -87,6 +87,7 @@ class Writer:
         request_id: str,
         replaces: str | None = None,
         weight: int = 1,
+        in_pieces: bool = False,
     ) -> Future[T]:
         """Queue a write; durable and visible when the future is done.
 
@@ -97,6 +98,7 @@ class Writer:
             replaces: id of an earlier write that will not be sent again; see
                 `Transaction.remember_outcome`.
             weight: memories it writes.
+            in_pieces: searches may see a part of it before it is acknowledged.
 
         Raises:
             OverloadedError, NotReadyError: nothing of it happens.
@@ -112,7 +114,7 @@ class Writer:
             )
             return outcome
 
-        return self._queue.submit(WriteJob(run=exactly_once, weight=weight))
+        return self._queue.submit(WriteJob(run=exactly_once, weight=weight, in_pieces=in_pieces))
 
     def submit_alone(self, run: Callable[[], T]) -> Future[T]:
         """Queue work that needs the writer thread to itself, between two commits."""
@@ -143,7 +145,7 @@ class Writer:
                     job.done.set_exception(exc)
             return
         try:
-            self._apply(session)
+            self._apply(session, in_pieces=all(job.in_pieces for job, _ in outcomes))
         except Exception as exc:  # noqa: BLE001 - whatever it is, the answers are wrong now
             # Committed, but not searchable: nothing may be answered until a restart.
             self._state.broken = exc
@@ -184,14 +186,14 @@ class Writer:
             job.done.set_exception(exc)
             return exc
 
-    def _apply(self, session: WriteSession) -> None:
+    def _apply(self, session: WriteSession, *, in_pieces: bool) -> None:
         """Show a committed session to searches. The analysis runs before the lock is taken."""
         entries, removals = session.entries(), session.removals()
         if not entries and not removals:
             return
-        # A changed memory leaves and enters in one step; additions are let in a few at a time, so
-        # that a search waits for milliseconds also while much is written.
-        step = len(entries) if removals else _APPLIED_AT_ONCE
+        # A changed memory leaves and enters in one step; an import's additions are let in a few at
+        # a time, so that a search waits for milliseconds also while much is written.
+        step = _APPLIED_AT_ONCE if in_pieces and not removals else len(entries)
         for start in range(0, max(len(entries), 1), max(step, 1)):
             if start:
                 time.sleep(_LET_SEARCHES_IN_S)
