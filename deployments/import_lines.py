@@ -161,15 +161,16 @@ def _vector(embedding: str | list[float], dim: int) -> FloatVector:
             raise ValueError("embedding: not valid base64") from exc
         if len(content) != 4 * dim:
             raise ValueError(f"embedding: {len(content)} bytes, expected {4 * dim} (float32)")
-        vector = np.frombuffer(content, "<f4").astype(np.float32, copy=False)
+        numbers = np.frombuffer(content, "<f4")
     else:
         if len(embedding) != dim:
             raise ValueError(f"embedding: {len(embedding)} numbers, expected {dim}")
-        vector = np.asarray(embedding, dtype=np.float32)
-    with np.errstate(over="ignore"):
-        length = float(np.linalg.norm(vector))
+        numbers = np.asarray(embedding, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = float(np.linalg.norm(numbers))
     if not abs(length - 1) <= _UNIT_TOLERANCE:
         raise ValueError(f"embedding: its length is {length:.4g}, expected 1")
+    vector: FloatVector = numbers.astype(np.float32, copy=False)
     return vector
 
 

@@ -29,6 +29,8 @@ class WriteJob(Generic[T]):
     run: Callable[..., T]
     weight: int
     """Memories it writes: what the queue's bound counts."""
+    in_pieces: bool = False
+    """Searches may see a part of it before it is acknowledged."""
     alone: bool = False
     """Not part of a transaction: `run()` has the writer thread to itself."""
     done: Future[T] = field(default_factory=Future)

@@ -372,6 +372,7 @@ class MemoryIndex:
             replaces=after,
             deadline_s=deadline_s,
             weight=len(memories),
+            in_pieces=True,
         )
 
     def upsert(

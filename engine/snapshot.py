@@ -46,8 +46,10 @@ class Snapshot:
             columns, tables = COLUMNS, "memories"
             if with_embeddings:
                 columns, tables = f"{COLUMNS}, vector", "memories JOIN embeddings USING (id)"
-            self._rows = self._connection.execute(
-                f"SELECT {columns} FROM {tables} WHERE {condition} ORDER BY id", parameters
+            self._rows = store.open_cursor(
+                self._connection,
+                f"SELECT {columns} FROM {tables} WHERE {condition} ORDER BY id",
+                parameters,
             )
 
     def read(self, n: int) -> list[ExportedMemory]:
@@ -56,15 +58,16 @@ class Snapshot:
         Raises:
             NotReadyError: the store was replaced or closed meanwhile.
         """
-        try:
-            with translating_sqlite_errors(self._store.path):
+        with translating_sqlite_errors(self._store.path):
+            try:
                 rows = self._rows.fetchmany(n)
-        except sqlite3.ProgrammingError as exc:  # the connection was closed with the store
-            raise NotReadyError("the store was replaced meanwhile; export again") from exc
+            except sqlite3.ProgrammingError as exc:  # closed with the store
+                raise NotReadyError("the store was replaced meanwhile; export again") from exc
         if not self._with_embeddings:
             return [ExportedMemory(memory=memory_of(row), vector=None) for row in rows]
         return [ExportedMemory(memory=memory_of(row[:-1]), vector=row[-1]) for row in rows]
 
     def close(self) -> None:
         """End the transaction. Idempotent."""
+        self._store.close_reader(self._rows)
         self._store.close_reader(self._connection)

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ class Store:
         self.path = path
         self.mark: HighWaterMark | None = None
         self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
+        self._readers: list[sqlite3.Connection | sqlite3.Cursor] = []
         self._readers_lock = threading.Lock()
         is_new = is_empty_database(path)
         if not is_new:
@@ -150,8 +150,9 @@ class Store:
     def close(self) -> None:
         """Close every connection; the last one checkpoints the WAL. Idempotent."""
         with self._readers_lock:
-            for connection in self._readers:
-                connection.close()
+            # Cursors before their connections: one that is being read keeps the file open.
+            for reader in reversed(self._readers):
+                reader.close()
             self._readers.clear()
         self._writer.close()
 
@@ -202,12 +203,22 @@ class Store:
             self._readers.append(connection)
         return connection
 
-    def close_reader(self, connection: sqlite3.Connection) -> None:
-        """Close what `open_reader` returned. Idempotent."""
+    def open_cursor(
+        self, connection: sqlite3.Connection, sql: str, parameters: Sequence[object]
+    ) -> sqlite3.Cursor:
+        """Run a query on what `open_reader` returned, to be read in pieces."""
+        cursor = connection.execute(sql, parameters)
         with self._readers_lock:
-            if connection in self._readers:
-                self._readers.remove(connection)
-        connection.close()
+            self._readers.append(cursor)
+        return cursor
+
+    def close_reader(self, reader: sqlite3.Connection | sqlite3.Cursor) -> None:
+        """Close a connection or a cursor opened here. Idempotent."""
+        with self._readers_lock:
+            if reader in self._readers:
+                self._readers.remove(reader)
+        with suppress(sqlite3.ProgrammingError):  # a cursor whose connection is closed already
+            reader.close()
 
     def _read(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
         with translating_sqlite_errors(self.path):

@@ -91,6 +91,7 @@ class Writer:
         replaces: str | None = None,
         weight: int = 1,
         deadline_s: float | None = None,
+        in_pieces: bool = False,
     ) -> Future[T]:
         """Queue a write; durable and visible when the future is done.
 
@@ -103,6 +104,7 @@ class Writer:
             weight: memories it writes.
             deadline_s: since the epoch. The future fails with `DeadlinePassedError` when its
                 turn comes later.
+            in_pieces: searches may see a part of it before it is acknowledged.
 
         Raises:
             OverloadedError, NotReadyError: nothing of it happens.
@@ -120,7 +122,7 @@ class Writer:
             )
             return outcome
 
-        return self._queue.submit(WriteJob(run=exactly_once, weight=weight))
+        return self._queue.submit(WriteJob(run=exactly_once, weight=weight, in_pieces=in_pieces))
 
     def submit_alone(self, run: Callable[[], T]) -> Future[T]:
         """Queue work that needs the writer thread to itself, between two commits."""
@@ -151,7 +153,7 @@ class Writer:
                     job.done.set_exception(exc)
             return
         try:
-            self._apply(session)
+            self._apply(session, in_pieces=all(job.in_pieces for job, _ in outcomes))
         except Exception as exc:  # noqa: BLE001 - whatever it is, the answers are wrong now
             # Committed, but not searchable: nothing may be answered until a restart.
             self._state.broken = exc
@@ -192,14 +194,14 @@ class Writer:
             job.done.set_exception(exc)
             return exc
 
-    def _apply(self, session: WriteSession) -> None:
+    def _apply(self, session: WriteSession, *, in_pieces: bool) -> None:
         """Show a committed session to searches. The analysis runs before the lock is taken."""
         entries, removals = session.entries(), session.removals()
         if not entries and not removals:
             return
-        # A changed memory leaves and enters in one step; additions are let in a few at a time, so
-        # that a search waits for milliseconds also while much is written.
-        step = len(entries) if removals else _APPLIED_AT_ONCE
+        # A changed memory leaves and enters in one step; an import's additions are let in a few at
+        # a time, so that a search waits for milliseconds also while much is written.
+        step = _APPLIED_AT_ONCE if in_pieces and not removals else len(entries)
         for start in range(0, max(len(entries), 1), max(step, 1)):
             if start:
                 time.sleep(_LET_SEARCHES_IN_S)

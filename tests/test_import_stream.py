@@ -1,0 +1,360 @@
+"""Import and export of the ingress around fakes: what each line gets, and in which bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import zstandard
+from starlette.types import Message
+
+from deployments.line_reader import MAX_LINE_BYTES, BodyError, LineReader
+from engine.records import MemoryId
+from tests.fakes import DIM, embedding_of
+from tests.ingress_under_test import Ingress, make_ingress
+
+
+def ndjson(*lines: Any) -> bytes:
+    return b"".join(
+        (line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines
+    )
+
+
+def memory(text: str, **more: Any) -> dict[str, Any]:
+    return {"text": text, "source": "notes.md", **more}
+
+
+def send(ingress: Ingress, body: bytes, query: str = "", **headers: str) -> list[dict[str, Any]]:
+    answer = ingress.http.post(f"/import{query}", content=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def pack(coding: str, content: bytes) -> bytes:
+    if coding == "gzip":
+        return gzip.compress(content)
+    return zstandard.compress(content) if coding == "zstd" else content
+
+
+def items(answers: list[dict[str, Any]]) -> list[tuple[int, str]]:
+    return [(a["line"], a["status"]) for a in answers if a["type"] == "item"]
+
+
+@pytest.fixture
+def ingress() -> Ingress:
+    return make_ingress()
+
+
+def test_every_line_is_answered_in_order_under_its_number(ingress: Ingress) -> None:
+    answers = send(
+        ingress,
+        ndjson(
+            memory("red apples"),
+            b"",
+            memory("red apples"),
+            memory("blue sky", key="k"),
+            memory("grey sky", key="k"),
+            b"nonsense",
+            memory(" "),
+            memory("x", embedding=[1.0]),
+        ),
+    )
+
+    assert items(answers) == [
+        (1, "added"),
+        (3, "duplicate"),
+        (4, "added"),
+        (5, "updated"),
+        (6, "error"),
+        (7, "error"),
+        (8, "error"),
+    ]
+    assert answers[1]["duplicate_of"] == 0
+    assert answers[1]["similarity"] == pytest.approx(1.0)
+    summary = answers[-1]
+    assert (summary["type"], summary["ok"], summary["lines"]) == ("summary", False, 8)
+    counted = [summary[name] for name in ("added", "duplicates", "updated", "errors")]
+    assert counted == [2, 1, 1, 3]
+    assert sorted(m.text for m in ingress.index.memories.values()) == ["grey sky", "red apples"]
+
+
+def test_an_error_stops_the_import_when_asked_and_nothing_after_it_is_stored(
+    ingress: Ingress,
+) -> None:
+    body = ndjson(memory("one cat"), b"[]", memory("two dogs"))
+
+    answers = send(ingress, body, "?on_error=stop")
+
+    assert items(answers) == [(1, "added"), (2, "error")]
+    assert (answers[-1]["ok"], answers[-1]["stopped_at"]) == (False, 2)
+    assert [m.text for m in ingress.index.memories.values()] == ["one cat"]
+
+
+def test_a_line_decides_on_duplicates_before_the_import_does(ingress: Ingress) -> None:
+    body = ndjson(memory("a b"), memory("a b"), memory("a b", deduplicate=True))
+
+    answers = send(ingress, body, "?deduplicate=false")
+
+    assert items(answers) == [(1, "added"), (2, "added"), (3, "duplicate")]
+
+
+def test_only_errors_are_answered_when_asked(ingress: Ingress) -> None:
+    answers = send(ingress, ndjson(memory("a"), b"{"), "?report=errors")
+
+    assert items(answers) == [(2, "error")]
+    assert answers[-1]["added"] == 1
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd", "identity"])
+def test_packed_bodies_of_several_members_are_read(ingress: Ingress, coding: str) -> None:
+    body = pack(coding, ndjson(memory("first part"))) + pack(coding, ndjson(memory("second half")))
+
+    answers = send(ingress, body, **{"Content-Encoding": coding})
+
+    assert items(answers) == [(1, "added"), (2, "added")]
+    assert answers[-1]["ok"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_a_packed_body_that_is_cut_off_is_no_success(ingress: Ingress, coding: str) -> None:
+    body = pack(coding, ndjson(memory("whole")))[:-5]
+
+    answers = send(ingress, body, **{"Content-Encoding": coding})
+
+    assert not answers[-1]["ok"]
+    assert "send the lines from" in answers[-1]["message"]
+
+
+def test_another_coding_is_refused(ingress: Ingress) -> None:
+    answer = ingress.http.post("/import", content=b"x", headers={"Content-Encoding": "br"})
+    assert answer.status_code == 415
+
+
+def test_a_bomb_is_unpacked_in_small_pieces_and_dropped() -> None:
+    n_bytes = 64 << 20
+    for coding, packed in (
+        ("gzip", gzip.compress(bytes(n_bytes))),
+        ("zstd", zstandard.compress(bytes(n_bytes))),
+    ):
+        reader = LineReader(coding)
+        assert list(reader.feed(packed)) == []
+        assert reader._rest_bytes == 0
+        assert list(reader.end()) == [None]
+
+
+def test_a_line_beyond_the_limit_is_an_error_and_those_around_it_are_stored(
+    ingress: Ingress,
+) -> None:
+    huge = b'{"text":"' + b"x" * (MAX_LINE_BYTES + 1) + b'"}'
+
+    answers = send(ingress, ndjson(memory("before it"), huge, memory("after that")))
+
+    assert items(answers) == [(1, "added"), (2, "error"), (3, "added")]
+
+
+def test_lines_are_cut_wherever_the_body_is() -> None:
+    body = b"one\n\ntwo\r\nthree"
+    for size in range(1, len(body)):
+        reader = LineReader("")
+        parts = [body[start : start + size] for start in range(0, len(body), size)]
+        found = [line for part in parts for line in reader.feed(part)] + list(reader.end())
+        assert found == [b"one", b"", b"two\r", b"three"]
+
+
+def test_rubbish_as_gzip_is_a_body_error() -> None:
+    with pytest.raises(BodyError, match="gzip"):
+        list(LineReader("gzip").feed(b"rubbish"))
+
+
+def test_an_embedding_of_its_own_is_taken_over_and_not_made_anew(ingress: Ingress) -> None:
+    vector = np.zeros(DIM, np.float32)
+    vector[3] = 1
+    packed = base64.b64encode(vector.tobytes()).decode()
+
+    send(
+        ingress,
+        ndjson(memory("a", embedding=packed), memory("b", embedding=vector.tolist())),
+        "?deduplicate=false",
+    )
+
+    assert ingress.embedder.batches == []
+    for stored in ingress.index.vectors.values():
+        assert np.array_equal(stored, vector)
+
+
+@pytest.mark.parametrize(
+    ("embedding", "reason"),
+    [
+        ("!", "base64"),
+        (base64.b64encode(bytes(8)).decode(), "8 bytes"),
+        ([0.0] * DIM, "length"),
+        ([1e300] * DIM, "length"),
+        ([2.0] + [0.0] * (DIM - 1), "length"),
+    ],
+)
+def test_an_embedding_that_cannot_be_one_is_an_error(
+    ingress: Ingress, embedding: Any, reason: str
+) -> None:
+    answers = send(ingress, ndjson(memory("a", embedding=embedding)))
+
+    assert items(answers) == [(1, "error")]
+    assert reason in answers[0]["error"]
+    assert not ingress.index.memories
+
+
+def test_embeddings_of_another_model_are_made_anew(ingress: Ingress) -> None:
+    header = {"type": "header", "format": 1, "model": "other", "dimension": 3}
+
+    send(
+        ingress, ndjson(header, memory("a b", embedding=[1, 0, 0]), {"type": "footer", "count": 1})
+    )
+
+    assert np.array_equal(
+        ingress.index.vectors[next(iter(ingress.index.vectors))], embedding_of("a b")
+    )
+
+
+@pytest.mark.parametrize(
+    ("tail", "is_whole"),
+    [
+        ([{"type": "footer", "count": 2}], True),
+        ([{"type": "footer", "count": 3}], False),
+        ([], False),
+    ],
+)
+def test_an_export_that_was_cut_off_is_no_success(
+    ingress: Ingress, tail: list[Any], is_whole: bool
+) -> None:
+    header = {"type": "header", "format": 1}
+
+    answers = send(ingress, ndjson(header, memory("a c"), memory("b d"), *tail))
+
+    assert answers[-1]["ok"] is is_whole
+    assert answers[-1]["added"] == 2
+
+
+def test_texts_that_are_stored_or_repeated_are_embedded_once(ingress: Ingress) -> None:
+    ingress.add("known text")
+
+    send(ingress, ndjson(memory("known text"), memory("new"), memory("new")), "?deduplicate=false")
+
+    assert ingress.embedder.batches == [["new"]]
+    assert len(ingress.index.memories) == 4
+
+
+def test_times_of_a_line_are_handed_on(ingress: Ingress) -> None:
+    send(ingress, ndjson(memory("t", timestamp="1970-01-01T00:00:01Z")))
+
+    [(memories, _, attempt)] = ingress.index.ingests
+    assert (memories[0].created_us, memories[0].updated_us, attempt) == (1_000_000, None, None)
+
+
+def test_what_was_exported_comes_back_the_same() -> None:
+    ingress, other = make_ingress(), make_ingress()
+    ids = [ingress.add(text, metadata={"n": i}) for i, text in enumerate(["a", "b c", "ü\n"])]
+
+    exported = ingress.http.get("/export", params={"embeddings": True})
+    answers = send(other, exported.content)
+
+    lines = [json.loads(line) for line in exported.text.splitlines()]
+    assert (lines[0]["type"], lines[0]["total"], lines[-1]) == (
+        "header",
+        3,
+        {"type": "footer", "count": 3},
+    )
+    assert answers[-1]["ok"]
+    assert other.embedder.batches == []
+    for memory_id, copy in zip(ids, other.index.memories.values(), strict=True):
+        original = ingress.index.memories[MemoryId(memory_id)]
+        assert (copy.text, copy.source, copy.metadata) == (
+            original.text,
+            original.source,
+            original.metadata,
+        )
+
+
+def test_an_export_is_filtered_and_packed_on_request(ingress: Ingress) -> None:
+    ingress.add("in", source="work/a")
+    ingress.add("out", source="home/b")
+
+    answer = ingress.http.get(
+        "/export", params={"source_prefix": "work/"}, headers={"Accept-Encoding": "gzip"}
+    )
+
+    assert answer.headers["content-encoding"] == "gzip"
+    texts = [json.loads(line).get("text") for line in answer.text.splitlines()]
+    assert texts == [None, "in", None]
+
+
+def test_too_many_imports_at_once_are_refused_with_a_time_to_come_back() -> None:
+    ingress = make_ingress(max_import_streams=0)
+
+    answer = ingress.http.post("/import", content=ndjson(memory("a")))
+
+    assert answer.status_code == 429
+    assert answer.headers["retry-after"]
+    assert not ingress.index.memories
+
+
+def test_the_key_is_asked_for_before_anything_of_the_body_is_read() -> None:
+    ingress = make_ingress(api_key="secret")
+
+    def body() -> Any:
+        yield ndjson(memory("a"))
+
+    assert ingress.http.post("/import", content=body()).status_code == 401
+    assert not ingress.index.ingests
+
+
+class _Client:
+    """One that sends for ever and reads nothing."""
+
+    def __init__(self) -> None:
+        self.n_sent = 0
+
+    async def receive(self) -> Message:
+        await asyncio.sleep(0)
+        self.n_sent += 1
+        body = ndjson(*(memory(f"{self.n_sent} {i}", deduplicate=False) for i in range(200)))
+        return {"type": "http.request", "body": body, "more_body": True}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+
+def test_a_client_that_does_not_read_is_not_read_from(ingress: Ingress) -> None:
+    async def import_for_a_while() -> list[int]:
+        client = _Client()
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/import",
+            "raw_path": b"/import",
+            "root_path": "",
+            "scheme": "http",
+            "query_string": b"",
+            "headers": [(b"host", b"localhost")],
+        }
+
+        async def run() -> None:
+            await ingress.http.app(scope, client.receive, client.send)
+
+        running = asyncio.create_task(run())
+        counts = [-1]
+        while client.n_sent > counts[-1]:  # until it stops being read from
+            counts.append(client.n_sent)
+            await asyncio.sleep(0.5)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return counts
+
+    counts = asyncio.run(import_for_a_while())
+
+    assert 0 < counts[-1] < 100
