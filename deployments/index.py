@@ -156,7 +156,7 @@ class IndexReplica:
         embeddings: FloatMatrix,
         *,
         request_id: str,
-        deadline_s: float,
+        deadline_s: float | None = None,
     ) -> list[AddOutcome]:
         """Add all or none."""
         return await asyncio.wrap_future(
@@ -175,7 +175,7 @@ class IndexReplica:
         request_id: str,
         after: str | None,
         attempt: ImportAttempt | None,
-        deadline_s: float,
+        deadline_s: float | None = None,
     ) -> list[ImportOutcome]:
         """Apply lines of an import in order."""
         return await asyncio.wrap_future(
@@ -222,7 +222,7 @@ class IndexReplica:
         embedding: FloatVector | None,
         *,
         request_id: str,
-        deadline_s: float,
+        deadline_s: float | None = None,
     ) -> Memory:
         """Change a memory."""
         return await asyncio.wrap_future(
@@ -239,7 +239,9 @@ class IndexReplica:
             self._index.delete(ids, request_id=request_id, deadline_s=deadline_s)
         )
 
-    async def delete_by_source(self, pattern: str, *, request_id: str, deadline_s: float) -> int:
+    async def delete_by_source(
+        self, pattern: str, *, request_id: str, deadline_s: float | None = None
+    ) -> int:
         """Delete every memory whose source contains `pattern`."""
         return await asyncio.wrap_future(
             self._index.delete_by_source(pattern, request_id=request_id, deadline_s=deadline_s)

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from jsonschema import Draft202012Validator
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.settings import Settings
