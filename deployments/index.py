@@ -208,7 +208,12 @@ class IndexReplica:
         await self._run_slow(functools.partial(self._index.end_export, export_id))
 
     async def upsert(
-        self, memory: NewMemory, embedding: FloatVector, *, request_id: str, deadline_s: float
+        self,
+        memory: NewMemory,
+        embedding: FloatVector,
+        *,
+        request_id: str,
+        deadline_s: float | None = None,
     ) -> UpsertOutcome:
         """Replace the memory with this (source, key), or add it."""
         return await asyncio.wrap_future(
@@ -232,7 +237,7 @@ class IndexReplica:
         )
 
     async def delete(
-        self, ids: Sequence[MemoryId], *, request_id: str, deadline_s: float
+        self, ids: Sequence[MemoryId], *, request_id: str, deadline_s: float | None = None
     ) -> DeleteOutcome:
         """Delete those that exist."""
         return await asyncio.wrap_future(
