@@ -18,7 +18,7 @@ from typing import Any
 from engine.durable_files import fsync_file, sha256_of, translating_os_errors
 from engine.memory_rows import PRUNED_LSN, canonical_json, last_id_of, read_meta, set_meta
 from engine.schema import connect, create_tables, translating_sqlite_errors
-from engine.soundness import check_rows, check_sound
+from engine.soundness import check_copy, check_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ def write_base(database: Path, directory: Path) -> tuple[BackupFile, StoreFacts]
         source.backup(target)
         target.execute("PRAGMA journal_mode = DELETE")  # one file: it takes no WAL with it
         facts = facts_of(target)
-    check_sound(partial)  # what rotted must not push sound backups out
+    check_copy(partial)  # what rotted must not push sound backups out
     return _finished(partial, f"base_{facts.lsn}.db", None, facts.lsn), facts
 
 

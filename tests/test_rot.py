@@ -17,7 +17,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from engine.errors import BackupError, BackupNotFoundError, RottenRowError, StorageError
+from engine import soundness
+from engine.errors import (
+    BackupError,
+    BackupNotFoundError,
+    RottenRowError,
+    StorageError,
+    StoreCorruptError,
+)
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryFilter, MemoryId, MemoryPatch
 from engine.store import DATABASE_NAME
@@ -246,6 +253,17 @@ def test_a_row_that_rots_under_a_running_index_fails_alone_and_never_reaches_a_b
     assert index.backups() == []
     assert add(index, "goes on") == [14]
     index.close()
+
+
+def test_a_large_copy_is_checked_in_a_process_of_its_own(
+    original: Original, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_dir = checkpointed(original, tmp_path)
+    monkeypatch.setattr(soundness, "_LARGE_BYTES", 0)
+    soundness.check_copy(data_dir / DATABASE_NAME)
+    overwrite(data_dir, b"red text 6", b"red texT 6")
+    with pytest.raises(StoreCorruptError, match="memories row 7"):
+        soundness.check_copy(data_dir / DATABASE_NAME)
 
 
 @pytest.mark.parametrize("state", ["missing", "empty", "overwritten"])
