@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -24,8 +24,6 @@ from deployments.s3_store import S3Options, S3Store
 ACCESS_KEY = "test-access-key"
 SECRET_KEY = "test-secret-key"
 _PATIENCE_S = 60
-
-ServerKind = Literal["moto", "rclone"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +74,6 @@ class Bucket:
             "CLOUD_SYNC_INTERVAL_S": "0",
             "CLOUD_SYNC_TIMEOUT_S": "10",
         }
-
-
-@contextmanager
-def server(kind: ServerKind, directory: Path) -> Iterator[str]:
-    """A running server; its URL."""
-    with moto_server() if kind == "moto" else rclone_server(directory) as url:
-        yield url
 
 
 @contextmanager

@@ -39,6 +39,24 @@ def test_a_backup_adds_one_delta_and_shares_the_rest(tmp_path: Path) -> None:
     index.close()
 
 
+def test_a_backup_after_a_restore_shares_the_files_of_what_was_restored(tmp_path: Path) -> None:
+    index = open_with_deltas(tmp_path)
+    add(index, "first", "deleted later")
+    one = index.backup("manual")
+    add(index, "forgotten by the restore")
+    index.backup("manual")
+    index.restore(one.name).result()
+    index.delete([MemoryId(2)], request_id=fresh_request_id()).result()
+    add(index, "second")
+    after = index.backup("manual")
+    assert files_of(one.path).items() < files_of(after.path).items()
+    assert len(files_of(after.path)) == len(files_of(one.path)) + 1
+    index.restore(one.name).result()
+    index.restore(after.name).result()
+    assert sorted(texts_of(search(index, "anything", k=10))) == ["first", "second"]
+    index.close()
+
+
 def test_every_backup_of_a_chain_restores_what_was_then(tmp_path: Path) -> None:
     index = open_with_deltas(tmp_path)
     names = []

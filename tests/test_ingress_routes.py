@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from engine.errors import RemoteError
 from tests.fakes import embedding_of
 from tests.ingress_under_test import Ingress, make_ingress
 
@@ -355,6 +356,44 @@ def test_sync_says_that_it_is_off(ingress: Ingress) -> None:
         answer = ingress.http.request(method, path)
         assert (answer.status_code, answer.json()) == (400, {"detail": "Cloud sync not configured"})
     assert ingress.http.get("/sync/upload").headers["allow"] == "POST"
+
+
+def test_sync_answers_as_the_contract_says() -> None:
+    ingress = make_ingress(cloud_sync_prefix="mine/")
+    ingress.add("alpha")
+    assert ingress.http.post("/sync/download?confirm=true").status_code == 404
+    uploaded = ingress.http.post("/sync/upload").json()
+    name = uploaded["backup_name"]
+    assert uploaded == {
+        "success": True,
+        "backup_name": name,
+        "message": "Backup created and uploaded to cloud",
+    }
+    status = ingress.http.get("/sync/status").json()
+    assert {**status, "enabled": True, "latest_remote": name, "remote_count": 1} == status
+    assert {"latest_local", "local_count", "last_upload_at", "last_error", "pending"} <= set(status)
+    snapshots = ingress.http.get("/sync/snapshots").json()
+    assert snapshots["count"] == 1
+    assert snapshots["snapshots"][0]["name"] == name
+    assert snapshots["snapshots"][0]["s3_prefix"].startswith("mine/backups/")
+    for path in ("/sync/download", f"/sync/restore/{name}"):
+        assert ingress.http.post(path).status_code == 400
+    assert ingress.http.post("/sync/restore/nope?confirm=true").status_code == 404
+    got = ingress.http.post("/sync/download?confirm=true").json()
+    assert set(got) == {
+        *("success", "backup_name", "files_downloaded", "local_path", "timestamp", "message")
+    }
+    restored = ingress.http.post(f"/sync/restore/{name}?confirm=true").json()
+    assert restored["downloaded"] == got
+    assert restored["restored"] == {"restored_from": name, "total_memories": 1}
+    assert ingress.http.get("/sync/anything").status_code == 404
+
+
+def test_a_bucket_that_fails_is_a_bad_gateway_in_words() -> None:
+    ingress = make_ingress(cloud_sync_prefix="mine/")
+    ingress.index.fails = RemoteError("cannot list s3://bucket/mine/: no answer")
+    answer = ingress.http.post("/sync/upload")
+    assert (answer.status_code, answer.json()) == (502, {"detail": str(ingress.index.fails)})
 
 
 def test_a_write_repeated_with_its_idempotency_key_happens_once(ingress: Ingress) -> None:

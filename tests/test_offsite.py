@@ -20,23 +20,32 @@ from engine.offsite.seal import Seal, Unsealed
 from engine.offsite.snapshots import RemoteSnapshot
 from tests.index_under_test import add, open_index, search, texts_of
 from tests.offsite_under_test import Machine, start_new, texts_in_bucket
-from tests.s3_servers import Bucket, ServerKind, new_bucket, server
+from tests.s3_servers import Bucket, moto_server, new_bucket, rclone_server
 
 PASSPHRASE = b"correct horse battery staple"
 
 
-@pytest.fixture(scope="module", params=["moto", "rclone"])
-def endpoint(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    kind: ServerKind = request.param
-    with server(kind, tmp_path_factory.mktemp("objects")) as url:
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    with moto_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with rclone_server(tmp_path_factory.mktemp("objects")) as url:
         yield url
 
 
 @pytest.fixture
-def bucket(endpoint: str) -> Bucket:
-    return new_bucket(endpoint)
+def bucket(moto: str) -> Bucket:
+    return new_bucket(moto)
+
+
+@pytest.fixture(params=["moto", "rclone"])
+def any_bucket(request: pytest.FixtureRequest) -> Bucket:
+    """One of each server."""
+    return new_bucket(request.getfixturevalue(request.param))
 
 
 def seals() -> list[Seal]:
@@ -45,9 +54,9 @@ def seals() -> list[Seal]:
 
 @pytest.mark.parametrize("is_encrypted", [False, True])
 def test_a_second_machine_restores_what_the_first_uploaded(
-    bucket: Bucket, tmp_path: Path, is_encrypted: bool
+    any_bucket: Bucket, tmp_path: Path, is_encrypted: bool
 ) -> None:
-    with Machine(tmp_path / "one", bucket.store(), seal=seals()[is_encrypted]) as one:
+    with Machine(tmp_path / "one", any_bucket.store(), seal=seals()[is_encrypted]) as one:
         one.add("the deploy day is tuesday", "anna likes green tea")
         one.upload()
         one.add("ben plays the cello")
@@ -56,21 +65,21 @@ def test_a_second_machine_restores_what_the_first_uploaded(
     assert next(s.name for s in one.sync.snapshots()) == report.snapshot.name
     new = tmp_path / "two"
     (new / "data").mkdir(parents=True)
-    start_new(new, bucket.store(), seal=seals()[is_encrypted])
+    start_new(new, any_bucket.store(), seal=seals()[is_encrypted])
     index = open_index(new)
     assert [search(index, text, k=3) for text in ("green tea", "cello")] == expected
     index.close()
     if is_encrypted:
         contents = [
-            bucket.client.get_object(Bucket=bucket.name, Key=f"mine/{key}")["Body"].read()
-            for key in bucket.listed()
+            any_bucket.client.get_object(Bucket=any_bucket.name, Key=f"mine/{key}")["Body"].read()
+            for key in any_bucket.listed()
         ]
-        shown = b"".join([*contents, *(key.encode() for key in bucket.listed())])
+        shown = b"".join([*contents, *(key.encode() for key in any_bucket.listed())])
         assert not any(word in shown for word in (b"tuesday", b"SQLite", b"sync_", b"lsn"))
 
 
-def test_a_running_machine_goes_back_to_a_snapshot(bucket: Bucket, tmp_path: Path) -> None:
-    with Machine(tmp_path, bucket.store()) as machine:
+def test_a_running_machine_goes_back_to_a_snapshot(any_bucket: Bucket, tmp_path: Path) -> None:
+    with Machine(tmp_path, any_bucket.store()) as machine:
         machine.add("first")
         first = machine.upload().snapshot.name or ""
         machine.add("second")
@@ -81,7 +90,7 @@ def test_a_running_machine_goes_back_to_a_snapshot(bucket: Bucket, tmp_path: Pat
         machine.wait_until_uploaded()
         with pytest.raises(BackupNotFoundError):
             machine.sync.download("manual_20200101_000000")
-    assert texts_in_bucket(tmp_path / "new", bucket.store()) == ["first", "third"]
+    assert texts_in_bucket(tmp_path / "new", any_bucket.store()) == ["first", "third"]
 
 
 def test_writes_are_uploaded_by_themselves_and_again_after_a_restart(
@@ -117,9 +126,9 @@ def test_what_did_not_change_does_not_travel(bucket: Bucket, tmp_path: Path) -> 
 
 
 def test_more_than_a_thousand_objects_are_listed_newest_first(
-    bucket: Bucket, tmp_path: Path
+    any_bucket: Bucket, tmp_path: Path
 ) -> None:
-    with Machine(tmp_path, bucket.store()) as machine:
+    with Machine(tmp_path, any_bucket.store()) as machine:
         machine.add("a")
         report = machine.upload()
         manifest = machine.remote.read(report.snapshot)
@@ -141,17 +150,21 @@ def test_more_than_a_thousand_objects_are_listed_newest_first(
     assert listed[0].name == f"n{9999 - 1109}_20260101_000000"
 
 
-def test_old_snapshots_and_what_only_they_need_are_removed(bucket: Bucket, tmp_path: Path) -> None:
+def test_old_snapshots_and_what_only_they_need_are_removed(
+    any_bucket: Bucket, tmp_path: Path
+) -> None:
     retention = RemoteRetention(keep=2, keep_days=0, grace_s=-3600)
     # Each backup is a base of its own.
     with Machine(
-        tmp_path, bucket.store(), retention=retention, max_backups=0, deltas_share=-1.0
+        tmp_path, any_bucket.store(), retention=retention, max_backups=0, deltas_share=-1.0
     ) as machine:
         for n in range(5):
             machine.add(f"memory {n}")
             machine.upload()
-        machine.wait_until(lambda _: len(bucket.listed()) == 4)  # two manifests, two bases
-    assert texts_in_bucket(tmp_path / "new", bucket.store()) == [f"memory {n}" for n in range(5)]
+        machine.wait_until(lambda _: len(any_bucket.listed()) == 4)  # two manifests, two bases
+    assert texts_in_bucket(tmp_path / "new", any_bucket.store()) == [
+        f"memory {n}" for n in range(5)
+    ]
 
 
 def test_objects_of_an_upload_under_way_are_not_removed(bucket: Bucket, tmp_path: Path) -> None:
@@ -201,10 +214,10 @@ def test_of_two_machines_the_second_is_refused_until_someone_decides(
         assert two.texts() == ["of one"]
 
 
-def test_two_machines_at_once_never_both_succeed(bucket: Bucket, tmp_path: Path) -> None:
+def test_two_machines_at_once_never_both_succeed(any_bucket: Bucket, tmp_path: Path) -> None:
     with (
-        Machine(tmp_path / "one", bucket.store(), max_backups=0) as one,
-        Machine(tmp_path / "two", bucket.store(), max_backups=0) as two,
+        Machine(tmp_path / "one", any_bucket.store(), max_backups=0) as one,
+        Machine(tmp_path / "two", any_bucket.store(), max_backups=0) as two,
     ):
         one.add("common")
         common = one.upload().snapshot.name or ""

@@ -132,7 +132,7 @@ def test_a_download_that_stays_broken_changes_nothing(
         assert name not in [backup.name for backup in other.index.backups()]
 
 
-@pytest.mark.parametrize("n_requests", range(6))
+@pytest.mark.parametrize("n_requests", range(4))
 def test_credentials_revoked_in_between_leave_the_bucket_restorable(
     proxy: FaultProxy, bucket: Bucket, tmp_path: Path, n_requests: int
 ) -> None:

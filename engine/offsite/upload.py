@@ -128,7 +128,7 @@ class BackupUpload:
             # The answer to writing it was lost, or this process died before it came.
             if rival := _rival_of(mine, listing.snapshots):
                 self._withdraw(mine.key, rival)
-            self._state.change(head=mine.id, intent=None)
+            self._state.change(head=mine.id, intent=None, uploaded_at_s=mine.modified_s)
         if newest.name is None:
             self._remote.read(newest)  # says which passphrase is missing
             raise RemoteSealedError(f"{newest.key} cannot be read")
