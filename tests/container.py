@@ -20,7 +20,6 @@ from typing import Any
 
 from tests.service import Service
 
-IMAGE = "faiss-memory"
 UID = 10001
 MEMORY_BYTES = 2 * 2**30
 SHM_BYTES = 128 * 2**20
@@ -29,22 +28,25 @@ _CLONE_NEWNET = 0x40000000
 _MASKED = ["/proc/kcore", "/proc/keys", "/proc/sched_debug", "/sys/firmware"]
 
 
-def missing_tools() -> str | None:
-    """What is missing to run containers here, in words; None when nothing is."""
+def why_not() -> str | None:
+    """Why no container is run here, in words; None when one can be."""
+    image = os.environ.get("SERVICE_IMAGE")
+    if not image:
+        return "takes minutes: `make image-test` builds the image and runs it"
     if os.geteuid() != 0:
         return "starting a container without Docker needs root"
     missing = [name for name in ("buildah", "runc") if shutil.which(name) is None]
     if missing:
         return f"no {' and no '.join(missing)} on this machine"
-    if subprocess.run(["buildah", "inspect", IMAGE], capture_output=True, check=False).returncode:
-        return f"no image {IMAGE} in buildah's store: deploy/image/build.sh makes it"
+    if subprocess.run(["buildah", "inspect", image], capture_output=True, check=False).returncode:
+        return f"no image {image} in buildah's store: deploy/image/build.sh makes it"
     return None
 
 
 class Image:
     """An image of buildah's store, its file system mounted to run containers from."""
 
-    def __init__(self, name: str = IMAGE) -> None:
+    def __init__(self, name: str) -> None:
         self._container = _output("buildah", "from", "--pull-never", name)
         self.root = Path(_output("buildah", "mount", self._container))
         inspected = json.loads(_output("buildah", "inspect", "--type", "image", name))

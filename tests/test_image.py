@@ -1,10 +1,12 @@
 """The image: what it holds, and that it keeps what it promises when it runs.
 
-Needs root, buildah and runc, and the image in buildah's store; `make image-test` sees to all of it.
+Needs root, buildah, runc and the image that SERVICE_IMAGE names in buildah's store, which
+`make image-test` sees to.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import threading
@@ -16,12 +18,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.container import UID, Container, Image, missing_tools
+from tests.container import UID, Container, Image, why_not
 
-MISSING = missing_tools()
+WHY_NOT = why_not()
 pytestmark = [
     pytest.mark.service,
-    pytest.mark.skipif(MISSING is not None, reason=MISSING or ""),
+    pytest.mark.skipif(WHY_NOT is not None, reason=WHY_NOT or ""),
     pytest.mark.timeout(900),
 ]
 
@@ -32,7 +34,7 @@ TUESDAY = "The deploy day is Tuesday, because support is fully staffed then."
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
-    image = Image()
+    image = Image(os.environ["SERVICE_IMAGE"])
     yield image
     image.close()
 
