@@ -45,7 +45,8 @@ class Snapshot:
             ).fetchone()
             columns, tables = COLUMNS, "memories"
             if with_embeddings:
-                columns, tables = f"{COLUMNS}, vector", "memories JOIN embeddings USING (id)"
+                own = ", ".join(f"memories.{column}" for column in COLUMNS.split(", "))
+                columns, tables = f"{own}, vector", "memories JOIN embeddings USING (id)"
             self._rows = store.open_cursor(
                 self._connection,
                 f"SELECT {columns} FROM {tables} WHERE {condition} ORDER BY id",
