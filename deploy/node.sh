@@ -20,6 +20,7 @@ PATH="$PWD/.venv/bin:$PATH"
 export PATH PYTHONPATH="$PWD" RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 # `auto` would ask the processor of whichever node builds the application.
 export MODEL_PRECISION="${MODEL_PRECISION:-fp32}"
+export RAY_worker_niceness=0 RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=60
 export OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=2
 # HAProxy on every node as on one machine; see scripts/ray_switches.py.
 export RAY_SERVE_THROUGHPUT_OPTIMIZED=1 RAY_SERVE_ENABLE_HA_PROXY=1

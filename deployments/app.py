@@ -75,6 +75,7 @@ def _ingress_settings(settings: Settings, identity: ModelIdentity) -> IngressSet
         cors_origins=settings.cors_origins,
         allowed_hosts=settings.allowed_hosts,
         max_body_bytes=settings.max_body_bytes,
+        import_chunks=settings.import_chunks,
         cloud_sync_prefix=settings.cloud_sync_prefix if settings.cloud_sync_enabled else None,
     )
 

@@ -37,5 +37,5 @@ class IngressSettings:
     """Slices of one request that may be with the embedding pool at the same time."""
     max_import_streams: int = 8
     """Imports that may run at the same time; each holds some megabytes."""
-    import_embed_concurrency: int = 3
+    import_chunks: int = 3
     """Chunks of all imports together that may be with the embedding pool at the same time."""

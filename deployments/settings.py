@@ -95,6 +95,8 @@ class Settings(BaseSettings):
     """Queries that may wait in one embedder replica."""
     max_queued_writes: PositiveInt = 1024
     """Writes that may wait for the index."""
+    import_chunks: PositiveInt = 3
+    """Chunks of imports that an ingress keeps the embedders busy with: two seconds of one each."""
 
     # Patience.
     request_timeout_s: Seconds = 30.0

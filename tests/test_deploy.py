@@ -72,9 +72,17 @@ def test_a_cluster_differs_from_one_machine_only_in_where_the_parts_run() -> Non
 
 def test_the_builder_learns_where_a_cluster_listens_and_so_refuses_to_run_open() -> None:
     arguments = CLUSTER["applications"][0]["args"]
-    assert arguments == {key: CLUSTER["http_options"][key] for key in ("host", "port")}
+    assert (
+        arguments.items() >= {key: CLUSTER["http_options"][key] for key in ("host", "port")}.items()
+    )
     with pytest.raises(ValueError, match="API_KEY"):
         Settings(**arguments, api_key="")
+
+
+def test_an_import_alone_asks_for_more_than_the_least_embedders() -> None:
+    chunks = CLUSTER["applications"][0]["args"]["import_chunks"]
+    scaling = _deployments(CLUSTER)["Embedder"]["autoscaling_config"]
+    assert chunks > scaling["min_replicas"] * scaling["target_ongoing_requests"]
 
 
 def test_each_part_asks_for_the_resource_that_its_node_offers() -> None:

@@ -44,6 +44,7 @@ DOCUMENTED: list[tuple[str, str, Any, Any]] = [
     ("MAX_QUEUED_TEXTS", "5", 5, 4096),
     ("MAX_QUEUED_QUERIES", "6", 6, 256),
     ("MAX_QUEUED_WRITES", "7", 7, 1024),
+    ("IMPORT_CHUNKS", "16", 16, 3),
     ("REQUEST_TIMEOUT_S", "1.5", 1.5, 30.0),
     ("BUILD_TIMEOUT_S", "60", 60.0, 3600.0),
     ("START_TIMEOUT_S", "20", 20.0, 300.0),
