@@ -8,7 +8,6 @@ deltas have outgrown a quarter of it.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -18,9 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from engine.backup_files import (
     BackupFile,
@@ -31,6 +28,14 @@ from engine.backup_files import (
     pruned_lsn_in,
     write_base,
     write_delta,
+)
+from engine.backup_manifest import (
+    MANIFEST_NAME,
+    BackupKind,
+    Manifest,
+    is_backup_name,
+    read_manifest,
+    write_manifest,
 )
 from engine.durable_files import (
     fsync_file,
@@ -49,29 +54,9 @@ from engine.row_checksum import row_checksum
 from engine.soundness import problems_in
 from engine.upgrade import upgrade
 
-MANIFEST_NAME = "manifest.json"
-
-BackupKind = Literal["automatic", "requested", "scheduled", "safety"]
-"""After writes; by someone's wish; by the clock; before a restore, a build or the like."""
-
-_FORMAT = 2
-"""2 brought the manifest's own checksum."""
 _VERIFIED_NAME = "verified"
-_FILE_NAME = re.compile(r"\w+\.db", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}_\d{8}_\d{6}(_\d+)?")
 _NOT_IN_PREFIX = re.compile(r"[^A-Za-z0-9_-]")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What a backup holds, and what proves it whole."""
-
-    kind: BackupKind
-    created_s: float
-    facts: StoreFacts
-    files: tuple[BackupFile, ...]
-    """The base, then its deltas in order."""
 
 
 class Backups:
@@ -130,8 +115,7 @@ class Backups:
         return self.get(name)
 
     def _finish(self, partial: Path, name: str, manifest: Manifest) -> None:
-        with replacing(partial / MANIFEST_NAME) as file:
-            file.write(json.dumps(manifest_fields(manifest), indent=1).encode())
+        write_manifest(partial, manifest)
         rename_directory(partial, self._directory / name)
 
     def accept(
@@ -151,7 +135,7 @@ class Backups:
         """
         free, n = name, 1
         while (self._directory / free).exists():
-            here = _read_manifest(self._directory / free)
+            here = read_manifest(self._directory / free)
             if here and here.files == manifest.files and not self.damage(free):
                 return self.get(free)
             n += 1
@@ -215,7 +199,7 @@ class Backups:
 
     def unreadable(self) -> list[str]:
         """Names of directories that look like backups but have no readable manifest."""
-        return [path.name for path in self._directories() if _read_manifest(path) is None]
+        return [path.name for path in self._directories() if read_manifest(path) is None]
 
     def newest_sound(self, *, epoch: str | None = None, above_lsn: int = -1) -> str | None:
         """The newest backup whose files are all as they were written; reads them.
@@ -371,11 +355,11 @@ class Backups:
         return name
 
     def _directories(self) -> Iterator[Path]:
-        return (path for path in self._directory.iterdir() if _NAME.fullmatch(path.name))
+        return (path for path in self._directory.iterdir() if is_backup_name(path.name))
 
     def _manifests(self) -> list[tuple[Path, Manifest]]:
         """Every whole backup, newest first."""
-        found = [(path, _read_manifest(path)) for path in self._directories()]
+        found = [(path, read_manifest(path)) for path in self._directories()]
         return sorted(
             ((path, manifest) for path, manifest in found if manifest is not None),
             key=lambda pair: (pair[1].created_s, pair[0].name),
@@ -383,7 +367,7 @@ class Backups:
         )
 
     def _manifest_of(self, name: str) -> Manifest:
-        manifest = _read_manifest(self._directory / name) if _NAME.fullmatch(name) else None
+        manifest = read_manifest(self._directory / name) if is_backup_name(name) else None
         if manifest is None:
             raise BackupNotFoundError(name)
         return manifest
@@ -406,47 +390,6 @@ def _verified_at(directory: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return verified_at if str(row_checksum([directory.name, verified_at])) == checksum else None
-
-
-def is_backup_name(name: str) -> bool:
-    """Whether a backup may be called so."""
-    return _NAME.fullmatch(name) is not None
-
-
-def manifest_fields(manifest: Manifest) -> dict[str, Any]:
-    """A manifest as JSON values, sealed by a checksum of its own."""
-    fields = asdict(manifest)
-    return {"format": _FORMAT, "checksum": _checksum(fields), **fields}
-
-
-def manifest_of(fields: Mapping[str, Any]) -> Manifest:
-    """The manifest that JSON values describe; ValueError and the like when they do not."""
-    known = dict(fields)
-    version = known.pop("format")
-    if version not in (1, _FORMAT):
-        raise ValueError(f"a manifest of format {version!r}")
-    if version != 1 and known.pop("checksum") != _checksum(known):
-        raise ValueError("not as it was written")
-    facts = StoreFacts(**known.pop("facts"))
-    files = tuple(BackupFile(**file) for file in known.pop("files"))
-    if not files or not all(_FILE_NAME.fullmatch(file.name) for file in files):
-        raise ValueError("it names no files of its own")
-    return Manifest(**known, facts=facts, files=files)
-
-
-def _checksum(fields: dict[str, Any]) -> int:
-    return row_checksum([json.dumps(fields, sort_keys=True)])
-
-
-def _read_manifest(directory: Path) -> Manifest | None:
-    """None for what is no whole backup."""
-    try:
-        return manifest_of(json.loads((directory / MANIFEST_NAME).read_bytes()))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-        _log.warning("%s has no readable manifest (%s); it is not listed", directory, exc)
-        return None
 
 
 def _damage_of(path: Path, file: BackupFile) -> str | None:

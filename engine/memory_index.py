@@ -19,7 +19,8 @@ from pydantic import TypeAdapter
 
 from engine import writes
 from engine.auto_backup import AutoBackup
-from engine.backups import BackupKind, Backups
+from engine.backup_manifest import BackupKind
+from engine.backups import Backups
 from engine.builds import plan_build
 from engine.data_lock import DataLock
 from engine.duplicates import DuplicateGroups, similar_pairs

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.backup_files import BackupFile
-from engine.backups import Manifest, is_backup_name, manifest_fields, manifest_of
+from engine.backup_manifest import Manifest, is_backup_name, manifest_fields, manifest_of
 from engine.errors import RemoteDamagedError, RemoteSealedError
 from engine.offsite.object_store import ObjectStore, StoredObject
 from engine.offsite.seal import PLAIN_MANIFEST, SEALED_MANIFEST, Seal

@@ -13,7 +13,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from engine.backup_files import BackupFile
-from engine.backups import Backups, Manifest
+from engine.backup_manifest import Manifest
+from engine.backups import Backups
 from engine.durable_files import sha256_of
 from engine.errors import BackupError, RemoteConflictError, RemoteError, RemoteSealedError
 from engine.offsite.retention import RemoteRetention, unreferenced
