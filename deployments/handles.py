@@ -24,6 +24,7 @@ from engine.errors import (
     EngineError,
     NotReadyError,
     OverloadedError,
+    ShuttingDownError,
     UnknownOutcomeError,
 )
 from engine.exports import ExportFacts
@@ -127,10 +128,10 @@ async def _until_answered(
             lost = True
         except DeadlinePassedError:
             raise
-        except NotReadyError:  # shutting down; another one takes over
+        except ShuttingDownError:
             if not lost and time.monotonic() > deadline_s:
                 raise
-        except OverloadedError:
+        except (NotReadyError, OverloadedError):
             # Says nothing of an earlier sending that died with its replica.
             if not lost:
                 raise

@@ -9,6 +9,7 @@ EngineError
 │   └── BackupNotFoundError
 ├── OverloadedError              a bounded queue is full; try again
 ├── NotReadyError                starting, restoring or shutting down; try again
+│   ├── ShuttingDownError        another process takes over
 │   └── DeadlinePassedError      a write came too late; it is not applied, now or later
 ├── UnknownOutcomeError          no answer; the write may have been applied
 ├── EmbeddingError
@@ -111,6 +112,12 @@ class NotReadyError(EngineError):
     """The part that would answer is starting, restoring or shutting down."""
 
     code = "not_ready"
+
+
+class ShuttingDownError(NotReadyError):
+    """The index is closing; its successor may answer."""
+
+    code = "shutting_down"
 
 
 class DeadlinePassedError(NotReadyError):

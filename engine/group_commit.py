@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from engine.errors import NotReadyError, OverloadedError
+from engine.errors import OverloadedError, ShuttingDownError
 
 T = TypeVar("T")
 
@@ -73,11 +73,11 @@ class GroupCommitter:
 
         Raises:
             OverloadedError: the queue is full; nothing of the job happens.
-            NotReadyError: closing.
+            ShuttingDownError: closing.
         """
         with self._changed:
             if self._closing:
-                raise NotReadyError("the index is shutting down")
+                raise ShuttingDownError("the index is shutting down")
             # A job heavier than the bound may still go alone.
             if len(self._jobs) >= self._max_jobs or (
                 self._n_memories and self._n_memories + job.weight > self._max_memories

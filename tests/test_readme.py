@@ -85,6 +85,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         # The reader's checkout: here are the virtual environment and the data.
         (service.workspace_dir / ".venv").symlink_to(sys.prefix)
         (service.workspace_dir / "data").symlink_to(service.data_dir)
+        (service.workspace_dir / "serve_config.yaml").symlink_to(ROOT / "serve_config.yaml")
         (service.workspace_dir / "scripts").symlink_to(ROOT / "scripts")
         yield service
 

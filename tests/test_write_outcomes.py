@@ -19,6 +19,7 @@ from engine.errors import (
     DeadlinePassedError,
     NotReadyError,
     OverloadedError,
+    ShuttingDownError,
     UnknownOutcomeError,
 )
 from engine.records import NewMemory
@@ -84,10 +85,11 @@ GONE = DeploymentUnavailableError("Index")
     [
         ([7], 7),
         ([GONE, 7], 7),
-        ([NotReadyError("shutting down"), 7], 7),
+        ([ShuttingDownError("shutting down"), 7], 7),
         ([GONE, OverloadedError("full"), 7], 7),
         ([OverloadedError("full")], OverloadedError),
-        ([NotReadyError("shutting down")], NotReadyError),
+        ([ShuttingDownError("shutting down")], ShuttingDownError),
+        ([NotReadyError("waiting for the cloud"), 7], NotReadyError),
         ([DeadlinePassedError("late")], DeadlinePassedError),
         ([GONE, DeadlinePassedError("late")], DeadlinePassedError),
         (["silence"], UnknownOutcomeError),
