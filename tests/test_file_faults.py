@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,4 +88,5 @@ def test_no_failed_file_operation_loses_a_write_or_lists_a_broken_backup(
             assert index.verify_backup(backup.name).problems == [], f"operation {n}"
         index.close()
         shutil.rmtree(directory)
-    assert n > 30
+    # Before 3.11 pathlib kept functions of its own, which are not counted.
+    assert n > (30 if sys.version_info >= (3, 11) else 20)
