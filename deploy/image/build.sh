@@ -11,7 +11,6 @@ cd "$(dirname "$0")/../.."
 image=${1:-faiss-memory}
 options=("${@:2}")
 base=$(sed -n 's/^FROM \(.*python:[^ ]*\) AS .*/\1/p' Dockerfile | head -n 1)
-mirror=${DEBIAN_MIRROR:-}
 
 for program in buildah debootstrap; do
   command -v "$program" >/dev/null || {
@@ -24,7 +23,7 @@ make_base() (
   rootfs=$(mktemp -d)
   trap 'rm -rf "$rootfs"' EXIT
   debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv \
-    bookworm "$rootfs" "$mirror" >&2
+    bookworm "$rootfs" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >&2
   # What Debian's slim images leave out.
   rm -rf "$rootfs"/var/cache/apt/* "$rootfs"/var/lib/apt/lists/* "$rootfs"/var/log/* \
     "$rootfs"/usr/share/{doc,man,info,locale,lintian}/*
