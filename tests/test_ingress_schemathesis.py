@@ -19,7 +19,7 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", cast(Starlette, ingress
 
 @schema.parametrize()
 @settings(
-    max_examples=5,
+    max_examples=3,
     derandomize=True,
     deadline=None,
     database=None,

@@ -13,7 +13,6 @@ ROUNDS: list[tuple[Victim, Moment]] = [
     ("index", "restore"),
     ("service", "any"),
     ("index", "switch"),
-    ("service", "backup"),
 ]
 
 

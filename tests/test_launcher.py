@@ -10,14 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
-import psutil
 import pytest
 
 from scripts.haproxy_shim import ERROR_PAGES, harden
 from scripts.preflight import check_data_dir, check_port_free
 from scripts.runtime_dir import OWNER_VARIABLE, LauncherError, RuntimeDir, own_pids
-from tests.service import ROOT, Service, running_service
+from tests.service import ROOT, Service
 
 SERVE_CONFIG_OF_HAPROXY = """\
 global
@@ -167,57 +165,6 @@ def test_an_index_that_cannot_open_ends_the_start_with_the_engines_sentence(
     assert "Cannot run: " in service.log()
     assert "Traceback" not in service.log()
     assert service.processes() == []
-
-
-@pytest.mark.service
-def test_it_comes_back_after_any_of_its_processes_is_killed(tmp_path: Path) -> None:
-    with (
-        running_service(tmp_path) as service,
-        httpx.Client(timeout=60, trust_env=False, headers={"Connection": "close"}) as client,
-    ):
-        added = client.post(
-            f"{service.base_url}/memory/add",
-            json={"text": "It stays.", "source": "test"},
-        )
-        memory = f"{service.base_url}/memory/{added.json()['id']}"
-
-        service.kill("Ingress")
-        answers = _until_answered(service, client, memory)
-        assert answers[-1].json()["text"] == "It stays."
-        for answer in answers[:-1]:
-            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-
-        for deployment in ("Index", "Embedder"):
-            service.kill(deployment)
-            assert _until_answered(service, client, memory)[-1].json()["text"] == "It stays."
-
-        service.launcher.kill()
-        service.exited_within(30)
-        service.start()
-        assert client.get(memory).json()["text"] == "It stays."
-
-        before = service.processes()
-        assert service.stop() == 0
-        assert not [process for process in before if _lives(process)]
-
-
-def _until_answered(service: Service, client: httpx.Client, url: str) -> list[httpx.Response]:
-    """Ask until the answer is a 200; every answer on the way.
-
-    Each time on a new connection: on one that was used before, HAProxy closes without an answer
-    when a replica dies under a request, as HTTP lets it.
-    """
-    answers = []
-    for _ in range(600):
-        answers.append(client.get(url))
-        if answers[-1].is_success:
-            return answers
-        assert not service.exited_within(0.1), service.log()
-    raise AssertionError(f"no answer: {answers[-1].text}")
-
-
-def _lives(process: psutil.Process) -> bool:
-    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
 def test_the_launcher_is_what_make_serve_runs() -> None:
