@@ -37,6 +37,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from engine.commands import script_command
+
 
 class EngineError(Exception):
     """Base of every engine error. `code` is stable and machine-readable."""
@@ -186,7 +188,7 @@ class StoreLockedError(StorageError):
     code = "store_locked"
 
 
-_DOCTOR = ".venv/bin/python -m scripts.store doctor"
+_DOCTOR = script_command("store doctor")
 
 
 class StoreCorruptError(StorageError):

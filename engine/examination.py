@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.backup_files import facts_in
 from engine.backups import Backups
+from engine.commands import script_command
 from engine.errors import StoreCorruptError
 from engine.high_water import MARK_NAME, HighWaterMark
 from engine.index_cache import CACHE_NAME, problem_of_cache
@@ -57,7 +58,7 @@ def examine(data_dir: Path, backups: Backups) -> Iterator[Finding]:
     if (data_dir / UNFINISHED_NAME).exists():
         yield Finding(
             problem="an embedding of all memories anew was interrupted",
-            remedy=".venv/bin/python -m scripts.reembed goes on with it; or delete "
+            remedy=f"{script_command('reembed')} goes on with it; or delete "
             f"{data_dir / UNFINISHED_NAME}",
         )
     if find_legacy(data_dir):

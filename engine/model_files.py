@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from engine.commands import script_command
 from engine.durable_files import replacing, sha256_of
 from engine.errors import ModelNotFoundError
 
@@ -29,7 +30,7 @@ MANIFEST_FILE = "manifest.json"
 GRAPH_VERSION = 1
 """Raise it when the graphs that the code builds change; set-up then builds them anew."""
 
-SET_UP_COMMAND = ".venv/bin/python -m scripts.setup_model"
+SET_UP_COMMAND = script_command("setup_model")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.backups import Backups
+from engine.commands import script_command
 from engine.errors import StoreCorruptError
 from engine.high_water import HighWaterMark
 from engine.records import ModelIdentity
@@ -17,7 +18,7 @@ from engine.schema import is_empty_database
 from engine.soundness import check_sound
 from engine.store import DATABASE_NAME, Store
 
-COMMAND = ".venv/bin/python -m scripts.store"
+COMMAND = script_command("store")
 
 
 def open_store(data_dir: Path, backups: Backups, identity: ModelIdentity) -> Store:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.commands import script_command
 from engine.durable_files import fsync_directory
 from engine.errors import (
     ModelMismatchError,
@@ -144,7 +145,7 @@ class Store:
                 f"{stored['dim']} dimensions, weights {stored['fingerprint'][:12]}), but the "
                 f"service embeds with {identity.name} ({identity.precision}, {identity.dim}, "
                 f"{identity.fingerprint[:12]}); set MODEL_NAME and MODEL_PRECISION back, or embed "
-                "the memories anew with: .venv/bin/python -m scripts.reembed"
+                f"the memories anew with: {script_command('reembed')}"
             )
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deployments.settings import Settings
 from engine.durable_files import make_directory
-from engine.model_files import default_model_dir, graph_file, read_manifest
+from engine.model_files import SET_UP_COMMAND, default_model_dir, graph_file, read_manifest
 from engine.precision import choose_precision
 from scripts.runtime_dir import LauncherError
 
@@ -41,7 +41,7 @@ def check_model(settings: Settings) -> None:
     name = graph_file(choose_precision(settings.model_precision))
     if name not in manifest.files:
         raise LauncherError(
-            f"{model_dir} has no {name}: run .venv/bin/python -m scripts.setup_model, "
+            f"{model_dir} has no {name}: run {SET_UP_COMMAND} --model-dir {model_dir}, "
             "or set MODEL_PRECISION to a precision that is set up"
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from tests.index_under_test import add, fresh_request_id, open_index, search
 
 SEED = 20261122
 OPTIONS: dict[str, Any] = {"max_backups": 0, "deltas_share": 100.0, "merge_below_bytes": 0}
-SENTENCE = "Stop the service and run: .venv/bin/python -m scripts."
+SENTENCE = f"Stop the service and run: {sys.executable} -m scripts."
 
 
 @dataclass(frozen=True)
