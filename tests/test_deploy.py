@@ -217,7 +217,7 @@ def _missing(ours: Any, theirs: Any, path: str = "") -> list[str]:
 
 
 def test_the_scripts_are_clean() -> None:
-    scripts = [str(path) for path in DEPLOY.glob("*.sh")]
+    scripts = [str(path) for path in DEPLOY.rglob("*.sh")]
     shellcheck = Path(sys.executable).with_name("shellcheck")
     done = subprocess.run([shellcheck, *scripts], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

@@ -2,6 +2,7 @@
 # Build the image without Docker: base from Debian's packages, image with buildah. Needs root.
 #
 #   deploy/image/build.sh [name[:tag] [options of buildah build ...]]     default faiss-memory
+#   deploy/image/build.sh --base     only the base; fails too when it finds no packages to install
 #
 # The base is Debian bookworm with its Python 3.11, tagged with the name in the Dockerfile's FROM
 # line; it is made once. With Docker you need none of this: `docker build .` does it.
@@ -21,7 +22,7 @@ done
 
 make_base() (
   rootfs=$(mktemp -d)
-  trap 'rm -rf "$rootfs"' EXIT
+  trap 'rm -rf --one-file-system "$rootfs"' EXIT
   debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv \
     bookworm "$rootfs" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >&2
   # What Debian's slim images leave out.
@@ -35,6 +36,12 @@ make_base() (
 )
 
 buildah inspect --type image "$base" >/dev/null 2>&1 || make_base
+if [ "$image" = --base ]; then
+  container=$(buildah from --pull-never "$base")
+  trap 'buildah rm "$container" >/dev/null' EXIT
+  buildah run --isolation chroot --network host "$container" -- apt-get update -qq --error-on=any
+  exit
+fi
 
 # The host's certificates, for networks that have their own; the image does not keep them.
 # HEALTHCHECK exists in Docker's image format only.
