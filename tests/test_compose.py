@@ -68,6 +68,13 @@ def test_every_variable_in_it_is_a_setting(name: str) -> None:
     assert variables <= {field.upper() for field in Settings.model_fields}
 
 
+def test_a_variable_without_a_value_takes_nothing_out_of_the_image() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
+    unset = {name for name, value in service(FILES[0])["environment"].items() if value is None}
+    assert "API_KEY" in unset
+    assert unset.isdisjoint(re.findall(r"^(?:ENV|   ) ?(\w+)=", dockerfile, re.M))
+
+
 def test_it_is_published_on_loopback_only() -> None:
     assert service("docker-compose.yml")["ports"] == ["127.0.0.1:${PORT:-8900}:8000"]
     assert "ports" not in service("docker-compose.snippet.yml")
@@ -88,6 +95,8 @@ def test_the_image_stops_before_docker_loses_patience() -> None:
 def test_siblings_may_call_it_by_its_service_name() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
     [hosts] = re.findall(r"ALLOWED_HOSTS=(\S+)", dockerfile)
+    environment = service("docker-compose.yml")["environment"]
+    assert environment["ALLOWED_HOSTS"] == f"${{ALLOWED_HOSTS:-{hosts}}}"
     assert set(content("docker-compose.yml")["services"]) <= set(hosts.split(","))
     url = content("docker-compose.snippet.yml")["services"]["app"]["environment"]["FAISS_URL"]
     assert url == "http://faiss-memory:8000"
