@@ -1,7 +1,8 @@
 """The part of KubeRay's RayService (ray.io/v1, KubeRay 1.6) that `deploy/rayservice.yaml` may use.
 
-Written from the field reference of KubeRay: names, types and choices. Unknown fields are refused,
-as a strict API server does. Pod templates and services are Kubernetes' own; see `test_deploy`.
+Written from KubeRay's Go types, of which its CRD is made: names, types, choices, and what is
+required. Unknown fields are refused, as a strict API server does. A megabyte of the CRD describes
+pod templates and services, which are Kubernetes' own; see `test_deploy`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from typing import Any
 _ANY_OBJECT = {"type": "object"}
 _TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+_INTEGER = {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
 _FLAG = {"type": "boolean"}
 _TEXT = {"type": "string"}
+_LIST_OF_TEXTS = {"type": "array", "items": _TEXT}
+_MANAGER = {"enum": ["ray.io/kuberay-operator", "kueue.x-k8s.io/multikueue"]}
 
 
 def _object(required: list[str] | None = None, **properties: Any) -> dict[str, Any]:
@@ -39,10 +43,11 @@ _HEAD = _object(
     serviceType={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
     headService=_ANY_OBJECT,
     enableIngress=_FLAG,
+    ingressOptions=_ANY_OBJECT,
 )
 
 _WORKERS = _object(
-    ["groupName", "template"],
+    ["groupName", "minReplicas", "maxReplicas", "template"],
     **_GROUP,
     groupName={"type": "string", "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$"},
     replicas=_COUNT,
@@ -50,8 +55,9 @@ _WORKERS = _object(
     maxReplicas=_COUNT,
     numOfHosts=_COUNT,
     idleTimeoutSeconds=_COUNT,
+    priority=_INTEGER,
     suspend=_FLAG,
-    scaleStrategy=_ANY_OBJECT,
+    scaleStrategy=_object(workersToDelete=_LIST_OF_TEXTS),
 )
 
 _AUTOSCALER = _object(
@@ -65,13 +71,18 @@ _AUTOSCALER = _object(
     env={"type": "array"},
     envFrom={"type": "array"},
     volumeMounts={"type": "array"},
+    command=_LIST_OF_TEXTS,
+    args=_LIST_OF_TEXTS,
 )
 
 _CLUSTER = _object(
     ["headGroupSpec"],
     rayVersion=_TEXT,
+    # `enableK8sTokenAuth` is for clusters of their own, not for a RayService.
     authOptions=_object(mode={"enum": ["disabled", "token"]}, secretName=_TEXT),
     gcsFaultToleranceOptions=_object(
+        backend={"enum": ["redis", "rocksdb"]},
+        storage=_ANY_OBJECT,
         redisAddress=_TEXT,
         redisUsername=_CREDENTIAL,
         redisPassword=_CREDENTIAL,
@@ -81,7 +92,11 @@ _CLUSTER = _object(
     autoscalerOptions=_AUTOSCALER,
     headServiceAnnotations=_TEXTS,
     suspend=_FLAG,
-    managedBy=_TEXT,
+    managedBy=_MANAGER,
+    upgradeStrategy=_object(type={"enum": ["Recreate", "None"]}),
+    historyServerOptions=_ANY_OBJECT,
+    networkPolicy=_ANY_OBJECT,
+    tlsOptions=_object(enabled=_FLAG),
     headGroupSpec=_HEAD,
     workerGroupSpecs={"type": "array", "items": _WORKERS},
 )
@@ -102,6 +117,7 @@ RAY_SERVICE = _object(
         excludeHeadPodFromServeSvc=_FLAG,
         serveService=_ANY_OBJECT,
         rayClusterDeletionDelaySeconds=_COUNT,
+        managedBy=_MANAGER,
         suspend=_FLAG,
     ),
 )
