@@ -144,7 +144,7 @@ def test_the_identity_names_the_official_weights(fp32: Embedder, int8: Embedder)
 
 
 def test_a_directory_without_a_model_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"python -m scripts\.setup_model --model-dir"):
+    with pytest.raises(ModelNotFoundError, match=r" -m scripts\.setup_model --model-dir"):
         Embedder(tmp_path, precision="fp32")
 
 
@@ -165,7 +165,7 @@ def test_damaged_model_files_say_what_to_run(damage: str, tmp_path: Path) -> Non
     else:
         (tmp_path / MANIFEST_FILE).write_text("{")
 
-    with pytest.raises(ModelNotFoundError, match=r"python -m scripts\.setup_model"):
+    with pytest.raises(ModelNotFoundError, match=r" -m scripts\.setup_model"):
         Embedder(tmp_path, precision="int8")
 
 

@@ -48,7 +48,7 @@ def test_the_doctor_names_the_command_that_mends_a_destroyed_store(
         database.unlink()
     code, output = run(tmp_path, "doctor")
     assert code == 1
-    assert f"python -m scripts.store restore {name}" in output
+    assert f" -m scripts.store restore {name}" in output
     code, output = run(tmp_path, "restore", name)
     assert code == 0, output
     index = open_index(tmp_path, max_backups=0)
