@@ -24,6 +24,7 @@ class Benchmark(str, Enum):
     rest = "rest"
     ingest = "ingest"
     known_items = "known_items"
+    scale = "scale"
 
 
 def main(

@@ -91,3 +91,9 @@ def fill(
             index.add(memories, rows, request_id=f"fill-{start}").result()
     finally:
         index.close()
+
+
+def disk_bytes(directory: Path) -> int:
+    """Bytes of all files, hard links counted once."""
+    stats = [path.stat() for path in directory.rglob("*") if path.is_file()]
+    return sum({stat.st_ino: stat.st_size for stat in stats}.values())

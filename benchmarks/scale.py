@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.corpora import DEFAULT_DATA_DIR, Passage, load_corpus
-from benchmarks.filled_store import CACHE_DIR, embed_cached
+from benchmarks.filled_store import CACHE_DIR, disk_bytes, embed_cached
 from benchmarks.latency import percentiles_ms, timed_s
 from benchmarks.machine import machine_facts
 from benchmarks.results import RESULTS_DIR, write_result
@@ -188,12 +188,6 @@ def wait_for_codes(service: RunningService) -> None:
             return
         time.sleep(1)
     raise BenchmarkError("the index did not switch to codes")
-
-
-def disk_bytes(directory: Path) -> int:
-    """Bytes of all files, hard links counted once."""
-    stats = [path.stat() for path in directory.rglob("*") if path.is_file()]
-    return sum({stat.st_ino: stat.st_size for stat in stats}.values())
 
 
 def main(
