@@ -25,7 +25,8 @@ from benchmarks.machine import machine_facts
 from benchmarks.results import RESULTS_DIR, write_result
 from benchmarks.running_service import free_ports, launched
 from engine.embedder import Embedder
-from engine.memory_index import IndexOptions, MemoryIndex
+from engine.index_options import IndexOptions
+from engine.memory_index import MemoryIndex
 from engine.model_files import default_model_dir
 from engine.precision import choose_precision
 from engine.records import FloatMatrix, ModelIdentity, NewMemory

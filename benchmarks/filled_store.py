@@ -15,7 +15,8 @@ from rich.progress import track
 from benchmarks.corpora import Passage
 from deployments.settings import load_settings
 from engine.embedder import Embedder
-from engine.memory_index import IndexOptions, MemoryIndex
+from engine.index_options import IndexOptions
+from engine.memory_index import MemoryIndex
 from engine.records import FloatMatrix, NewMemory
 
 CACHE_DIR = Path(tempfile.gettempdir()) / "faiss-memory-benchmarks"

@@ -16,7 +16,7 @@ from engine.backups import Backups
 from engine.data_lock import DataLock
 from engine.embedder import Embedder
 from engine.errors import EngineError, StorageError
-from engine.memory_index import BACKUPS_NAME
+from engine.index_options import BACKUPS_NAME
 from engine.model_files import default_model_dir
 from engine.precision import choose_precision
 from engine.reembed import reembed

@@ -21,7 +21,7 @@ from engine.backups import Backups
 from engine.data_lock import DataLock
 from engine.errors import EngineError, StorageError
 from engine.examination import examine
-from engine.memory_index import BACKUPS_NAME
+from engine.index_options import BACKUPS_NAME
 from engine.offline import accept_loss, rebuild_indexes, restore_offline
 from engine.verification import problems_of
 from scripts.progress import progress_bar
