@@ -47,7 +47,7 @@ from engine.durable_files import (
     sweep_leftovers,
     translating_os_errors,
 )
-from engine.errors import BackupError, BackupNotFoundError, StorageError
+from engine.errors import BackupError, BackupNotFoundError, StorageError, StoreFullError
 from engine.memory_rows import iso_time
 from engine.records import BackupCheck, BackupSummary
 from engine.row_checksum import row_checksum
@@ -87,6 +87,7 @@ class Backups:
         """Files whose hash this process has checked or written."""
         self._pins: Counter[str] = Counter()
         self._pin_lock = threading.Lock()
+        self._verifying = threading.Lock()
         with translating_os_errors(directory):
             make_directory(directory)
             sweep_leftovers(directory)
@@ -105,7 +106,9 @@ class Backups:
             with translating_os_errors(partial):
                 partial.mkdir(mode=0o700)
             files, facts = self._write_files(database, partial)
-            manifest = Manifest(kind=kind, created_s=time.time(), facts=facts, files=files)
+            # The newest also after a clock was set back.
+            created_s = max([time.time(), *(m.created_s + 0.001 for _, m in self._manifests()[:1])])
+            manifest = Manifest(kind=kind, created_s=created_s, facts=facts, files=files)
             self._finish(partial, name, manifest)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -256,18 +259,21 @@ class Backups:
     def verify(self, name: str, check: Callable[[Path], Sequence[str]]) -> BackupCheck:
         """Check hashes, put the backup together in a scratch directory, and `check` it there."""
         try:
-            with self._scratch(name) as scratch:
+            with self._verifying, self.pinned(name), self._scratch(name) as scratch:
                 self.assemble(name, scratch / "memories.db")
                 problems = list(check(scratch / "memories.db"))
-        except BackupNotFoundError:
+                if not problems:
+                    self._note_verified(name)
+        except (BackupNotFoundError, StoreFullError):
             raise
         except StorageError as exc:
             problems = [str(exc)]
-        if not problems:
-            with replacing(self._directory / name / _VERIFIED_NAME) as file:
-                verified_at = iso_time(time.time_ns() // 1_000)
-                file.write(f"{verified_at} {row_checksum([name, verified_at])}".encode())
         return BackupCheck(name=name, problems=problems)
+
+    def _note_verified(self, name: str) -> None:
+        with replacing(self._directory / name / _VERIFIED_NAME) as file:
+            verified_at = iso_time(time.time_ns() // 1_000)
+            file.write(f"{verified_at} {row_checksum([name, verified_at])}".encode())
 
     def last_id(self) -> int:
         """The highest memory id that any backup knows to be given out."""
@@ -275,7 +281,6 @@ class Backups:
 
     @contextmanager
     def _scratch(self, name: str) -> Iterator[Path]:
-        self._manifest_of(name)
         scratch = self._directory / f"{name}.scratch.partial"
         shutil.rmtree(scratch, ignore_errors=True)
         with translating_os_errors(scratch):
@@ -395,8 +400,11 @@ def _verified_at(directory: Path) -> str | None:
 def _damage_of(path: Path, file: BackupFile) -> str | None:
     if not path.is_file():
         return f"{file.name} is missing"
-    if path.stat().st_size != file.n_bytes or sha256_of(path) != file.sha256:
-        return f"{file.name} is not the file that was written"
+    try:
+        if path.stat().st_size != file.n_bytes or sha256_of(path) != file.sha256:
+            return f"{file.name} is not the file that was written"
+    except OSError as exc:
+        return f"{file.name} cannot be read: {exc.strerror}"
     return None
 
 
@@ -405,3 +413,4 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
+        fsync_file(target)

@@ -98,6 +98,8 @@ class LiveBackups:
         def prune() -> None:
             store = self._state.store
             base_lsn = self.files.base_lsn(store.epoch)
+            if base_lsn is None and self.files.count():
+                return  # just restored: the next backup goes on from one of the history before
             store.prune_tombstones(store.lsn if base_lsn is None else base_lsn)
 
         with contextlib.suppress(EngineError):  # closing, or busy: after the next backup
@@ -110,8 +112,13 @@ class LiveBackups:
 
     def restore(self, name: str) -> Future[int]:
         """See `MemoryIndex.restore`."""
-        self.files.get(name)
-        return self._writer.submit_alone(functools.partial(self._restore, name))
+        with contextlib.ExitStack() as stack:
+            # What is made before the restore must not push out the backup it is about.
+            stack.enter_context(self.files.pinned(name))
+            restored = self._writer.submit_alone(functools.partial(self._restore, name))
+            unpin = stack.pop_all().close
+        restored.add_done_callback(lambda _: unpin())
+        return restored
 
     def _restore(self, name: str) -> int:
         self.create("pre_restore", "safety")

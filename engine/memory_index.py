@@ -17,7 +17,7 @@ from engine import writes
 from engine.backups import Backups
 from engine.builds import plan_build
 from engine.data_lock import DataLock
-from engine.duplicates import find_duplicates
+from engine.deduplication import find_duplicates, remove_duplicates
 from engine.durable_files import sweep_leftovers
 from engine.errors import MemoryNotFoundError, StorageError
 from engine.exports import ExportFacts, Exports
@@ -54,6 +54,8 @@ from engine.snapshot import ExportedMemory, Snapshot
 from engine.workspace import Workspace
 from engine.write_session import WriteSession
 from engine.writer import LiveState, Writer
+
+_TRIES = 3
 
 _ADDED = TypeAdapter(list[AddOutcome])
 _INGESTED = TypeAdapter(list[ImportOutcome])
@@ -121,6 +123,8 @@ class MemoryIndex:
         """Raise `StorageError` when only a restart can make the answers right again."""
         if self._state.broken is not None:
             raise StorageError("the indexes do not show what the store holds; restart")
+        if not self._writer.is_alive:
+            raise StorageError("nothing is written any more; restart")
 
     # Reads
 
@@ -163,12 +167,16 @@ class MemoryIndex:
         ]
 
     def _search_one(self, embedding: FloatVector, query: SearchQuery) -> list[SearchHit]:
-        with self._state.lock.shared():
-            store = self._state.store
-            allowed = None if query.where.is_empty() else store.ids_where(query.where)
-            ranked = self._state.index.search(embedding, query, allowed)
-            memories = store.get_many([hit.id for hit in ranked])
-        # A delete that has committed but is not applied yet leaves a hit without its record.
+        asks_store = not query.where.is_empty()
+        for _ in range(_TRIES):
+            with self._state.lock.shared():
+                store = self._state.store
+                allowed = store.ids_where(query.where) if asks_store else None
+                ranked = self._state.index.search(embedding, query, allowed)
+                memories = store.get_many([hit.id for hit in ranked])
+            if len(memories) == len(ranked):
+                break
+            asks_store = True  # a delete has committed that the indexes do not show yet
         return [
             SearchHit(
                 memory=memories[hit.id],
@@ -182,6 +190,7 @@ class MemoryIndex:
 
     def nearest(self, embedding: FloatVector) -> Neighbour | None:
         """The memory with the highest cosine; None only on an empty store."""
+        self.check()
         query = SearchQuery(text="", k=1, hybrid=False)
         hits = self._search_one(embedding, query)
         if not hits:
@@ -351,7 +360,7 @@ class MemoryIndex:
         found = find_duplicates(self._state, threshold)
 
         def remove(session: WriteSession) -> DedupeReport:
-            n_removed = writes.delete_unchanged(session, found.later)
+            n_removed = remove_duplicates(session, found)
             return report(n_removed, remaining=self.count() - n_removed)
 
         def report(n_removed: int, remaining: int) -> DedupeReport:
@@ -386,9 +395,7 @@ class MemoryIndex:
         """Back up, then apply a plan; `embeddings` has a row for each of `plan.to_embed`."""
         backup = self._backups.create("pre_build", "safety")
         run = functools.partial(writes.apply_build, plan=plan, embeddings=embeddings)
-        added, removed, unchanged = self._writer.submit(
-            run, _BUILT, request_id=request_id, weight=len(plan.to_embed)
-        ).result()
+        added, removed, unchanged = self._writer.submit(run, _BUILT, request_id=request_id).result()
         return BuildReport(
             files_processed=len(plan.files),
             memories_added=added,
