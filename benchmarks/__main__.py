@@ -24,15 +24,19 @@ class Benchmark(str, Enum):
     rest = "rest"
     ingest = "ingest"
     known_items = "known_items"
+    scale = "scale"
 
 
 def main(
-    names: Annotated[list[Benchmark] | None, typer.Argument(help="Which; all by default.")] = None,
+    names: Annotated[
+        list[Benchmark] | None, typer.Argument(help="Which; by default all but scale.")
+    ] = None,
 ) -> None:
     """Run benchmarks; `python -m benchmarks.NAME --help` shows the options of one."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     failed = []
-    for name in [benchmark.value for benchmark in names or Benchmark]:
+    usual = [benchmark for benchmark in Benchmark if benchmark is not Benchmark.scale]
+    for name in [benchmark.value for benchmark in names or usual]:
         console.rule(name)
         # A process each: none inherits the memory or the threads of the one before.
         if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:

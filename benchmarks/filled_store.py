@@ -15,7 +15,8 @@ from rich.progress import track
 from benchmarks.corpora import Passage
 from deployments.settings import load_settings
 from engine.embedder import Embedder
-from engine.memory_index import IndexOptions, MemoryIndex
+from engine.index_options import IndexOptions
+from engine.memory_index import MemoryIndex
 from engine.records import FloatMatrix, NewMemory
 
 CACHE_DIR = Path(tempfile.gettempdir()) / "faiss-memory-benchmarks"
@@ -91,3 +92,9 @@ def fill(
             index.add(memories, rows, request_id=f"fill-{start}").result()
     finally:
         index.close()
+
+
+def disk_bytes(directory: Path) -> int:
+    """Bytes of all files, hard links counted once."""
+    stats = [path.stat() for path in directory.rglob("*") if path.is_file()]
+    return sum({stat.st_ino: stat.st_size for stat in stats}.values())

@@ -66,6 +66,7 @@ class Bench:
     n_requests: int
     n_clients: int
     with_defaults: bool
+    with_restarts: bool
 
     @property
     def queries(self) -> list[str]:
@@ -107,7 +108,9 @@ def measure(bench: Bench, sizes: Sequence[int]) -> dict[str, Any]:
     console = Console(stderr=True, highlight=False)
     for size in sizes:
         console.print(f"{size:,} memories ...")
-        report["sizes"].append(measure_size(bench, size, with_restarts=size == max(sizes)))
+        report["sizes"].append(
+            measure_size(bench, size, with_restarts=bench.with_restarts and size == max(sizes))
+        )
     if len(sizes) > 1:
         console.print("growth ...")
         report["growth"] = measure_growth(bench, small=min(sizes), large=max(sizes))
@@ -238,6 +241,7 @@ def main(
     ] = 300,
     clients: Annotated[int, typer.Option(min=1, help="How many are 'many'.")] = 16,
     defaults: Annotated[bool, typer.Option(help="Measure Serve's defaults too.")] = True,
+    restarts: Annotated[bool, typer.Option(help="Measure restarts of the largest store.")] = True,
     data_dir: Annotated[Path, typer.Option(help="Holds wordnet_glosses.")] = DEFAULT_DATA_DIR,
     model_dir: Annotated[
         Path | None, typer.Option(help="By default MODEL_DIR, else the shared cache.")
@@ -263,6 +267,7 @@ def main(
             n_requests=requests,
             n_clients=clients,
             with_defaults=defaults,
+            with_restarts=restarts,
         )
         write_result("rest", measure(bench, sizes), results_dir)
 

@@ -17,9 +17,9 @@ from deployments.index import IndexReplica
 from deployments.ingress_replica import IngressReplica
 from deployments.ingress_settings import IngressSettings
 from deployments.settings import Settings, SettingsError, load_settings
+from engine.index_options import IndexOptions
 from engine.legacy import find_legacy
 from engine.legacy_import import LEGACY_PRECISION
-from engine.memory_index import IndexOptions
 from engine.model_files import CONFIG_FILE, Precision, default_model_dir, read_manifest
 from engine.precision import choose_precision
 from engine.records import ModelIdentity

@@ -72,7 +72,10 @@ class IndexClient(Protocol):
     async def add(
         self, memories: Sequence[NewMemory], embeddings: FloatMatrix, *, request_id: str
     ) -> list[AddOutcome]:
-        """Add all or none. Durable and visible to searches when this returns."""
+        """Add all or none. Durable and visible to searches when this returns.
+
+        What makes it durable is the commit in `engine.writer.Writer._run`.
+        """
 
     async def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatVector]:
         """The embeddings of texts that are stored already, by position; some may be missing."""

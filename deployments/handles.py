@@ -5,28 +5,11 @@ The only module that calls `.remote()`; see `deployments.clients` for what each 
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
-from ray.exceptions import RayActorError, RayTaskError
-from ray.serve.exceptions import (
-    BackPressureError,
-    DeploymentUnavailableError,
-    ReplicaUnavailableError,
-)
 from ray.serve.handle import DeploymentHandle
 
-from engine.errors import (
-    DeadlinePassedError,
-    EngineError,
-    NotReadyError,
-    OverloadedError,
-    ShuttingDownError,
-    UnknownOutcomeError,
-)
+from deployments.replica_calls import ReplicaCalls
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome
 from engine.offsite.cloud_sync import SyncStatus
@@ -55,111 +38,13 @@ from engine.records import (
     UpsertOutcome,
 )
 
-T = TypeVar("T")
-
-_REPLICA_GONE = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError)
-_RETRY_PAUSE_S = 0.1
-_LONGEST_GRACE_S = 10.0
-"""How much longer than its deadline a write is waited for: its commit may just be under way."""
-
-
-class _Calls:
-    """Calls of one deployment: its errors unwrapped, those that met a dying replica sent again.
-
-    Sending again is safe for all of them: reads change nothing, and writes carry a request id.
-    """
-
-    def __init__(self, *, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-
-    async def answer(self, send: Callable[[], Awaitable[T]], *, timeout_s: float = 0.0) -> T:
-        """Await the answer to a read; `timeout_s` is for long work, restarts included.
-
-        Raises:
-            EngineError: what the replica raised.
-            OverloadedError: its queue is full.
-            NotReadyError: no replica answered in time.
-        """
-        patience_s = timeout_s or self._timeout_s
-        try:
-            return await _until_answered(lambda _: send(), patience_s=patience_s, grace_s=0.0)
-        except asyncio.TimeoutError:
-            raise NotReadyError(
-                f"no answer within {patience_s:g} s; the service may be starting"
-            ) from None
-
-    async def write(self, send: Callable[[float], Awaitable[T]], *, timeout_s: float = 0.0) -> T:
-        """Await the answer to a write; `send` is given its deadline, in seconds since the epoch.
-
-        The index applies nothing past the deadline and says so itself, so it is waited for a
-        little longer. Only when it still says nothing is the outcome unknown.
-
-        Raises:
-            EngineError: what the replica raised.
-            OverloadedError, NotReadyError: nothing was applied.
-            UnknownOutcomeError: no replica answered.
-        """
-        patience_s = timeout_s or self._timeout_s
-        try:
-            return await _until_answered(
-                send, patience_s=patience_s, grace_s=min(patience_s, _LONGEST_GRACE_S)
-            )
-        except asyncio.TimeoutError:
-            raise UnknownOutcomeError(
-                f"no answer within {patience_s:g} s: the request may or may not have been applied; "
-                "send it again with the same Idempotency-Key"
-            ) from None
-
-
-async def _until_answered(
-    send: Callable[[float], Awaitable[T]], *, patience_s: float, grace_s: float
-) -> T:
-    """Send until a replica answers. Raises `asyncio.TimeoutError`."""
-    deadline_s = time.monotonic() + patience_s
-    # The index may be on another machine, which has another monotonic clock.
-    send_until_s = time.time() + patience_s
-    lost = False
-    while True:
-        try:
-            return await _unwrapped(
-                functools.partial(send, send_until_s), until_s=deadline_s + grace_s
-            )
-        except _REPLICA_GONE:
-            lost = True
-        except DeadlinePassedError:
-            raise
-        except ShuttingDownError:
-            if not lost and time.monotonic() > deadline_s:
-                raise
-        except (NotReadyError, OverloadedError):
-            # Says nothing of an earlier sending that died with its replica.
-            if not lost:
-                raise
-        await asyncio.sleep(_RETRY_PAUSE_S)
-
-
-async def _unwrapped(send: Callable[[], Awaitable[T]], *, until_s: float) -> T:
-    """Send once; errors as the replica raised them."""
-    try:
-        return await asyncio.wait_for(_sent(send), max(until_s - time.monotonic(), 0.0))
-    except RayTaskError as exc:
-        if isinstance(exc.cause, EngineError):
-            raise exc.cause from None
-        raise
-    except BackPressureError as exc:
-        raise OverloadedError("the service is busy; try again shortly") from exc
-
-
-async def _sent(send: Callable[[], Awaitable[T]]) -> T:
-    return await send()
-
 
 class ServeEmbedderClient:
     """`EmbedderClient` over a Serve handle."""
 
     def __init__(self, handle: DeploymentHandle, *, timeout_s: float) -> None:
         self._handle = handle
-        self._calls = _Calls(timeout_s=timeout_s)
+        self._calls = ReplicaCalls(timeout_s=timeout_s)
 
     async def embed_query(self, text: str) -> FloatVector:
         """Embed one query."""
@@ -181,7 +66,7 @@ class ServeIndexClient:
         self, handle: DeploymentHandle, *, timeout_s: float, long_timeout_s: float
     ) -> None:
         self._handle = handle
-        self._calls = _Calls(timeout_s=timeout_s)
+        self._calls = ReplicaCalls(timeout_s=timeout_s)
         self._long_timeout_s = long_timeout_s
 
     async def count(self) -> int:

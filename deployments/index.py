@@ -18,7 +18,8 @@ from deployments.settings import Settings
 from engine.errors import OverloadedError
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome
-from engine.memory_index import IndexOptions, MemoryIndex
+from engine.index_options import IndexOptions
+from engine.memory_index import MemoryIndex
 from engine.offsite.cloud_sync import SyncStatus
 from engine.offsite.download import Download
 from engine.offsite.snapshots import RemoteSnapshot

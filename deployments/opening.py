@@ -16,7 +16,8 @@ from engine.errors import (
     RemoteError,
     RemoteSealedError,
 )
-from engine.memory_index import BACKUPS_NAME, IndexOptions, MemoryIndex
+from engine.index_options import BACKUPS_NAME, IndexOptions
+from engine.memory_index import MemoryIndex
 from engine.offsite.cloud_sync import CloudSync
 from engine.offsite.first_start import is_new, restore_newest
 from engine.offsite.snapshots import RemoteSnapshots

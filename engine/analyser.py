@@ -28,6 +28,9 @@ from typing import Final
 
 import Stemmer
 
+ANALYSER: Final = f"1, {Stemmer.version()}, Unicode {unicodedata.unidata_version}"
+"""Whose terms these are; the number changes with this module's answers."""
+
 MAX_TERM_LENGTH: Final = 128
 """Longest term, in characters; what is longer is cut."""
 

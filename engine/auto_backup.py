@@ -26,7 +26,7 @@ class AutoBackup:
         """Start the thread.
 
         Args:
-            back_up: makes one backup; an `EngineError` is logged and tried again.
+            back_up: makes one backup; an error is logged and it is tried again.
             pause_s: a burst is over after this long without a write.
             longest_burst_s: a burst that goes on is backed up after this long.
             retry_s: after a failure.
@@ -65,9 +65,10 @@ class AutoBackup:
             try:
                 self._back_up()
                 self.error = None
-            except EngineError as exc:
-                self.error = str(exc)
-                _log.warning("no automatic backup: %s", exc)
+            except Exception as exc:  # noqa: BLE001 - the next attempt may go better
+                known = isinstance(exc, EngineError)
+                self.error = str(exc) if known else f"{type(exc).__name__}: {exc}"
+                _log.warning("no automatic backup: %s", self.error, exc_info=not known)
                 self._postpone()
 
     def _wait_for_pause(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any, Literal
 
 from engine.backup_files import BackupFile, StoreFacts
 from engine.durable_files import replacing
+from engine.memory_rows import iso_time
 from engine.row_checksum import row_checksum
 
 MANIFEST_NAME = "manifest.json"
+_VERIFIED_NAME = "verified"
 
 BackupKind = Literal["automatic", "requested", "scheduled", "safety"]
 """After writes; by someone's wish; by the clock; before a restore, a build or the like."""
@@ -83,3 +86,19 @@ def read_manifest(directory: Path) -> Manifest | None:
 
 def _checksum(fields: dict[str, Any]) -> int:
     return row_checksum([json.dumps(fields, sort_keys=True)])
+
+
+def note_verified(directory: Path) -> None:
+    """Record that a backup was put together and searched just now."""
+    now = iso_time(time.time_ns() // 1_000)
+    with replacing(directory / _VERIFIED_NAME) as file:
+        file.write(f"{now} {row_checksum([directory.name, now])}".encode())
+
+
+def verified_at(directory: Path) -> str | None:
+    """When `note_verified` was called last; None for never."""
+    try:
+        when, checksum = (directory / _VERIFIED_NAME).read_text("ascii").split()
+    except (OSError, ValueError):
+        return None
+    return when if str(row_checksum([directory.name, when])) == checksum else None

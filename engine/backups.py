@@ -9,7 +9,6 @@ deltas have outgrown a quarter of it.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 import threading
@@ -19,22 +18,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from engine.backup_chain import BackupChain, damage_of, link_file
 from engine.backup_files import (
     BackupFile,
     StoreFacts,
     assemble,
     facts_in,
     origin_in,
-    pruned_lsn_in,
-    write_base,
-    write_delta,
 )
 from engine.backup_manifest import (
     MANIFEST_NAME,
     BackupKind,
     Manifest,
     is_backup_name,
+    note_verified,
     read_manifest,
+    verified_at,
     write_manifest,
 )
 from engine.durable_files import (
@@ -42,19 +41,14 @@ from engine.durable_files import (
     make_directory,
     remove_directory,
     rename_directory,
-    replacing,
-    sha256_of,
     sweep_leftovers,
     translating_os_errors,
 )
-from engine.errors import BackupError, BackupNotFoundError, StorageError
-from engine.memory_rows import iso_time
+from engine.errors import BackupError, BackupNotFoundError, StorageError, StoreFullError
 from engine.records import BackupCheck, BackupSummary
-from engine.row_checksum import row_checksum
 from engine.soundness import problems_in
 from engine.upgrade import upgrade
 
-_VERIFIED_NAME = "verified"
 _NOT_IN_PREFIX = re.compile(r"[^A-Za-z0-9_-]")
 _log = logging.getLogger(__name__)
 
@@ -81,12 +75,10 @@ class Backups:
         """
         self._directory = directory
         self._keep = keep
-        self._deltas_share = deltas_share
-        self._merge_below_bytes = merge_below_bytes
-        self._trusted: set[BackupFile] = set()
-        """Files whose hash this process has checked or written."""
+        self._chain = BackupChain(deltas_share=deltas_share, merge_below_bytes=merge_below_bytes)
         self._pins: Counter[str] = Counter()
         self._pin_lock = threading.Lock()
+        self._verifying = threading.Lock()
         with translating_os_errors(directory):
             make_directory(directory)
             sweep_leftovers(directory)
@@ -104,13 +96,15 @@ class Backups:
         try:
             with translating_os_errors(partial):
                 partial.mkdir(mode=0o700)
-            files, facts = self._write_files(database, partial)
-            manifest = Manifest(kind=kind, created_s=time.time(), facts=facts, files=files)
+            before = self._manifests()
+            files, facts = self._chain.write(database, partial, before)
+            # The newest also after a clock was set back.
+            created_s = max([time.time(), *(m.created_s + 0.001 for _, m in before[:1])])
+            manifest = Manifest(kind=kind, created_s=created_s, facts=facts, files=files)
             self._finish(partial, name, manifest)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        self._trusted.update(files)
         self._retain(kind)
         return self.get(name)
 
@@ -152,13 +146,13 @@ class Backups:
         self, file: BackupFile, path: Path, fetch: Callable[[BackupFile, Path], None]
     ) -> None:
         for other, manifest in self._manifests():
-            if file in manifest.files and not path.exists() and self._is_trusted(other, file):
-                _link(other / file.name, path)
-        if not _damage_of(path, file):
+            if file in manifest.files and not path.exists() and self._chain.trusts(other, file):
+                link_file(other / file.name, path)
+        if not damage_of(path, file):
             return
         path.unlink(missing_ok=True)
         fetch(file, path)
-        if problem := _damage_of(path, file):
+        if problem := damage_of(path, file):
             path.unlink(missing_ok=True)
             raise BackupError(problem)
         with translating_os_errors(path):
@@ -231,7 +225,7 @@ class Backups:
         return [
             problem
             for file in manifest.files
-            if (problem := _damage_of(self._directory / name / file.name, file))
+            if (problem := damage_of(self._directory / name / file.name, file))
         ]
 
     def assemble(self, name: str, target: Path) -> StoreFacts:
@@ -256,17 +250,15 @@ class Backups:
     def verify(self, name: str, check: Callable[[Path], Sequence[str]]) -> BackupCheck:
         """Check hashes, put the backup together in a scratch directory, and `check` it there."""
         try:
-            with self._scratch(name) as scratch:
+            with self._verifying, self.pinned(name), self._scratch(name) as scratch:
                 self.assemble(name, scratch / "memories.db")
                 problems = list(check(scratch / "memories.db"))
-        except BackupNotFoundError:
+                if not problems:
+                    note_verified(self._directory / name)
+        except (BackupNotFoundError, StoreFullError):
             raise
         except StorageError as exc:
             problems = [str(exc)]
-        if not problems:
-            with replacing(self._directory / name / _VERIFIED_NAME) as file:
-                verified_at = iso_time(time.time_ns() // 1_000)
-                file.write(f"{verified_at} {row_checksum([name, verified_at])}".encode())
         return BackupCheck(name=name, problems=problems)
 
     def last_id(self) -> int:
@@ -275,7 +267,6 @@ class Backups:
 
     @contextmanager
     def _scratch(self, name: str) -> Iterator[Path]:
-        self._manifest_of(name)
         scratch = self._directory / f"{name}.scratch.partial"
         shutil.rmtree(scratch, ignore_errors=True)
         with translating_os_errors(scratch):
@@ -284,60 +275,6 @@ class Backups:
             yield scratch
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-
-    def _write_files(
-        self, database: Path, partial: Path
-    ) -> tuple[tuple[BackupFile, ...], StoreFacts]:
-        now = facts_in(database)
-        directory, files = self._newest_chain(lambda facts: facts.epoch == now.epoch)
-        if directory is None and (origin := origin_in(database)):
-            # After a restore only what has changed since is new.
-            directory, files = self._newest_chain(
-                lambda facts: (facts.epoch, facts.lsn) == (origin.epoch, origin.lsn)
-            )
-        base_bytes = files[0].n_bytes if files else 0
-        if files and files[0].to_lsn < pruned_lsn_in(database):
-            directory = None  # the deltas upon this base would miss deletions
-        if directory is None or sum(f.n_bytes for f in files[1:]) > self._deltas_share * base_bytes:
-            base, facts = write_base(database, partial)
-            return (base,), facts
-        kept = list(files)
-        if kept[-1].to_lsn != now.lsn:
-            n_merged_bytes, from_lsn = 0, kept[-1].to_lsn
-            while len(kept) > 1 and n_merged_bytes + kept[-1].n_bytes <= self._merge_below_bytes:
-                merged = kept.pop()
-                n_merged_bytes += merged.n_bytes
-                from_lsn = merged.from_lsn or 0
-            delta, facts = write_delta(database, partial, from_lsn=from_lsn)
-            new = [delta]
-        else:
-            facts, new = now, []
-        with translating_os_errors(partial):
-            for file in kept:
-                _link(directory / file.name, partial / file.name)
-        return (*kept, *new), facts
-
-    def _newest_chain(
-        self, fits: Callable[[StoreFacts], bool]
-    ) -> tuple[Path | None, tuple[BackupFile, ...]]:
-        """The newest backup that fits, if its files are whole."""
-        for directory, manifest in self._manifests():
-            if not fits(manifest.facts):
-                continue
-            if all(self._is_trusted(directory, file) for file in manifest.files):
-                return directory, manifest.files
-            _log.warning("%s is damaged; the next backup starts a new base", directory)
-            return None, ()
-        return None, ()
-
-    def _is_trusted(self, directory: Path, file: BackupFile) -> bool:
-        path = directory / file.name
-        if file in self._trusted:
-            return path.exists() and path.stat().st_size == file.n_bytes
-        if _damage_of(path, file):
-            return False
-        self._trusted.add(file)
-        return True
 
     def _retain(self, kind: BackupKind) -> None:
         of_kind = [path for path, manifest in self._manifests() if manifest.kind == kind]
@@ -380,28 +317,5 @@ def _summary(directory: Path, manifest: Manifest) -> BackupSummary:
         path=str(directory),
         total_memories=manifest.facts.total_memories,
         size_bytes=sum(file.n_bytes for file in manifest.files),
-        verified_at=_verified_at(directory),
+        verified_at=verified_at(directory),
     )
-
-
-def _verified_at(directory: Path) -> str | None:
-    try:
-        verified_at, checksum = (directory / _VERIFIED_NAME).read_text("ascii").split()
-    except (OSError, ValueError):
-        return None
-    return verified_at if str(row_checksum([directory.name, verified_at])) == checksum else None
-
-
-def _damage_of(path: Path, file: BackupFile) -> str | None:
-    if not path.is_file():
-        return f"{file.name} is missing"
-    if path.stat().st_size != file.n_bytes or sha256_of(path) != file.sha256:
-        return f"{file.name} is not the file that was written"
-    return None
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)

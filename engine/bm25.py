@@ -5,24 +5,17 @@ of k1, b and epsilon, its idf (negative ones become epsilon times the average ov
 way of counting a repeated query term. See Trotman, Puurula, Burgess, "Improvements to BM25 and
 Language Models Examined", ADCS 2014.
 
-```
-terms ─► id ─┬─► packed postings   rows and tfs of all terms end to end, immutable numpy arrays
-             └─► recent postings   one array per term, [row, tf, row, tf, …], since the last packing
-```
-
 A write touches the terms of its document and nothing else. A removed document keeps its postings,
-masked, until `compacted`. Loading or compacting packs everything: 5 bytes a posting then, 8 and
-an array object per term before.
+masked, until `compacted`. Loading or compacting packs all posting lists.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -30,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from rank_bm25 import BM25Okapi
 
+from engine.posting_lists import ROW_DTYPE, PostingLists, RowNumbers, TermFrequencies
 from engine.records import BoolMask, RowArray, ScoreArray
 
 _OKAPI: Final = inspect.signature(BM25Okapi).parameters
@@ -37,8 +31,6 @@ K1: Final[float] = _OKAPI["k1"].default
 B: Final[float] = _OKAPI["b"].default
 EPSILON: Final[float] = _OKAPI["epsilon"].default
 
-_ROW: Final = np.uint32
-_RECENT_ARRAY_BYTES: Final = sys.getsizeof(array("I")) + 100  # with its dict entry, id, slack
 _TERM_BYTES: Final = 150  # dict entry, id, df and a string of average length
 
 
@@ -54,11 +46,7 @@ class BM25Index:
         self._df = array("I")
         self._df_counts: dict[int, int] = {}  # how many terms have a df; idf needs no more
         self._average_idf: float | None = None
-        self._offsets: npt.NDArray[np.int64] = np.zeros(1, dtype=np.int64)
-        self._rows: npt.NDArray[np.uint32] = np.zeros(0, dtype=_ROW)
-        self._tfs: npt.NDArray[np.unsignedinteger[Any]] = np.zeros(0, dtype=np.uint8)
-        self._recent: dict[int, array[int]] = {}
-        self._n_recent = 0
+        self._postings = PostingLists()
         self._n_rows = 0
         self._doc_lens: npt.NDArray[np.uint32] = np.zeros(0, dtype=np.uint32)  # with room to grow
         self._live: BoolMask = np.zeros(0, dtype=np.bool_)
@@ -83,9 +71,8 @@ class BM25Index:
     @property
     def n_bytes(self) -> int:
         """Memory held, an estimate."""
-        packed = self._offsets.nbytes + self._rows.nbytes + self._tfs.nbytes
-        recent = 8 * self._n_recent + _RECENT_ARRAY_BYTES * len(self._recent)
-        return packed + recent + _TERM_BYTES * len(self._term_ids) + 5 * len(self._live)
+        documents = 5 * len(self._live)
+        return self._postings.n_bytes + _TERM_BYTES * len(self._term_ids) + documents
 
     def add(self, row: int, tokens: Sequence[str]) -> None:
         """Add a document. Costs its own terms.
@@ -106,19 +93,10 @@ class BM25Index:
         self._n_rows = row + 1
         self._doc_lens[row] = len(tokens)
         self._live[row] = True
-        tfs = Counter(tokens)
-        for term, tf in tfs.items():
-            term_id = self._term_ids.get(term)
-            if term_id is None:
-                term_id = self._term_ids[term] = len(self._df)
-                self._df.append(0)
+        tfs = {self._id_of(term): tf for term, tf in Counter(tokens).items()}
+        for term_id in tfs:
             self._change_df(term_id, 1)
-            postings = self._recent.get(term_id)
-            if postings is None:
-                postings = self._recent[term_id] = array("I")
-            postings.append(row)
-            postings.append(tf)
-        self._n_recent += len(tfs)
+        self._postings.append(row, tfs)
         self._n_documents += 1
         self._total_len += len(tokens)
         self._average_idf = None
@@ -138,11 +116,11 @@ class BM25Index:
         if not (0 <= row < self._n_rows and self._live[row]):
             raise ValueError(f"no document at row {row}")
         tfs = {self._term_ids.get(term, -1): tf for term, tf in Counter(tokens).items()}
-        at = np.array([row], dtype=_ROW)
+        at = np.array([row], dtype=ROW_DTYPE)
         if (
             len(tokens) != self._doc_lens[row]
             or -1 in tfs
-            or any(self._tfs_at(term_id, at)[0] != tf for term_id, tf in tfs.items())
+            or any(self._postings.tfs_at(term_id, at)[0] != tf for term_id, tf in tfs.items())
         ):
             raise ValueError(f"the document at row {row} has other tokens")
         for term_id in tfs:
@@ -186,7 +164,9 @@ class BM25Index:
             return scores
         doc_lens = self._doc_lens[rows]
         for term_id, weight in self._weights(tokens):
-            scores += self._impacts(weight, self._tfs_at(term_id, rows.astype(_ROW)), doc_lens)
+            scores += self._impacts(
+                weight, self._postings.tfs_at(term_id, rows.astype(ROW_DTYPE)), doc_lens
+            )
         return np.where(known & self._live[rows], scores, 0.0)
 
     def compacted(self, keep: BoolMask) -> BM25Index:
@@ -200,7 +180,7 @@ class BM25Index:
         arrays = self.to_arrays()
         kept = keep[arrays["rows"]]
         ends = np.concatenate(([0], np.cumsum(kept)))[arrays["offsets"]]
-        new_rows = (np.cumsum(keep) - 1).astype(_ROW)
+        new_rows = (np.cumsum(keep) - 1).astype(ROW_DTYPE)
         index = BM25Index()
         index._set_documents(arrays["doc_lens"][keep], arrays["live"][keep])
         index._set_postings(
@@ -219,7 +199,7 @@ class BM25Index:
         `doc_lens` and `live` have one entry per row.
         """
         live = self._live[: self._n_rows].copy()
-        offsets, rows, tfs = self._merged()
+        offsets, rows, tfs = self._postings.merged(len(self._df))
         kept = live[rows]
         ends = np.concatenate(([0], np.cumsum(kept)))[offsets]
         terms = [term for term, df in zip(self._term_ids, self._df, strict=True) if df]
@@ -252,6 +232,13 @@ class BM25Index:
         if len(index._term_ids) != len(terms):
             raise ValueError("not the arrays of a BM25 index: a term occurs twice")
         return index
+
+    def _id_of(self, term: str) -> int:
+        term_id = self._term_ids.get(term)
+        if term_id is None:
+            term_id = self._term_ids[term] = len(self._df)
+            self._df.append(0)
+        return term_id
 
     def _change_df(self, term_id: int, by: int) -> None:
         counts, before = self._df_counts, self._df[term_id]
@@ -286,7 +273,7 @@ class BM25Index:
         scores = np.zeros(self._n_rows)
         hits = None if weights[-1][1] > 0 else np.zeros(self._n_rows, dtype=np.bool_)
         for term_id, weight in weights:
-            for held, tfs in self._postings(term_id):
+            for held, tfs in self._postings.of(term_id):
                 rows = held.astype(np.intp)
                 scores[rows] += self._impacts(weight, tfs, self._doc_lens[rows])
                 if hits is not None:
@@ -307,45 +294,6 @@ class BM25Index:
         impacts /= denominators
         return impacts
 
-    def _postings(self, term_id: int) -> Iterator[tuple[npt.NDArray[np.uint32], npt.NDArray[Any]]]:
-        """The term's rows and tfs: the packed ones, then the recent ones."""
-        if term_id < len(self._offsets) - 1:
-            part = slice(self._offsets[term_id], self._offsets[term_id + 1])
-            yield self._rows[part], self._tfs[part]
-        if term_id in self._recent:
-            recent = np.array(self._recent[term_id], dtype=_ROW)  # a view would forbid appending
-            yield recent[0::2], recent[1::2]
-
-    def _tfs_at(self, term_id: int, rows: npt.NDArray[np.uint32]) -> ScoreArray:
-        """The term's tf at each of `rows`; 0.0 where it does not occur."""
-        tfs = np.zeros(len(rows))
-        for held, held_tfs in self._postings(term_id):
-            at = np.minimum(np.searchsorted(held, rows), len(held) - 1)
-            found = held[at] == rows
-            tfs[found] = held_tfs[at[found]]
-        return tfs
-
-    def _merged(
-        self,
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.unsignedinteger[Any]]]:
-        """Offsets, rows and tfs of all postings, each term's recent ones after its packed ones."""
-        n_new_terms = len(self._df) - len(self._offsets) + 1
-        padded = np.pad(self._offsets, (0, n_new_terms), mode="edge")
-        n_packed = padded[1:] - padded[:-1]
-        term_ids = sorted(self._recent)
-        recent = np.frombuffer(b"".join(self._recent[i] for i in term_ids), dtype=_ROW)
-        n_recent = np.zeros_like(n_packed)
-        n_recent[term_ids] = [len(self._recent[i]) // 2 for i in term_ids]
-        runs = np.column_stack((n_packed, n_recent)).ravel()
-        is_recent = np.repeat(np.tile([False, True], len(n_packed)), runs)
-        rows = np.empty(len(is_recent), dtype=_ROW)
-        rows[~is_recent], rows[is_recent] = self._rows, recent[0::2]
-        largest_tf = recent[1::2].max(initial=0)
-        tf_dtype = np.promote_types(self._tfs.dtype, np.min_scalar_type(largest_tf))
-        tfs = np.empty(len(is_recent), dtype=tf_dtype)
-        tfs[~is_recent], tfs[is_recent] = self._tfs, recent[1::2]
-        return np.concatenate(([0], np.cumsum(n_packed + n_recent))), rows, tfs
-
     def _set_documents(self, doc_lens: npt.NDArray[np.uint32], live: BoolMask) -> None:
         self._n_rows = len(live)
         self._doc_lens, self._live = doc_lens.astype(np.uint32), live.astype(np.bool_)
@@ -356,11 +304,11 @@ class BM25Index:
         self,
         terms: Sequence[str],
         offsets: npt.NDArray[np.int64],
-        rows: npt.NDArray[np.uint32],
-        tfs: npt.NDArray[np.unsignedinteger[Any]],
+        rows: RowNumbers,
+        tfs: TermFrequencies,
     ) -> None:
         self._term_ids = dict(zip(terms, range(len(terms)), strict=True))
-        self._offsets, self._rows, self._tfs = offsets, rows, tfs
+        self._postings = PostingLists(offsets, rows, tfs)
         dfs = np.diff(offsets)
         self._df = array("I", dfs.astype(np.uint32).tobytes())
         values, counts = np.unique(dfs, return_counts=True)
@@ -392,7 +340,7 @@ def _check(arrays: Mapping[str, npt.NDArray[Any]], *, n_terms: int) -> None:
     starts = np.zeros(len(rows), dtype=np.bool_)
     if not (
         kinds == "iuuub"
-        and rows.dtype == _ROW
+        and rows.dtype == ROW_DTYPE
         and len(offsets) == n_terms + 1
         and offsets[0] == 0
         and offsets[-1] == len(rows) == len(tfs)

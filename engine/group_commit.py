@@ -68,6 +68,11 @@ class GroupCommitter:
         """Jobs that wait."""
         return len(self._jobs)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
     def submit(self, job: WriteJob[T]) -> Future[T]:
         """Queue a job.
 

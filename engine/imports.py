@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from engine.memory_rows import iso_time
+from engine.nearest_in_write import NearestInWrite
 from engine.records import FloatMatrix, FloatVector, MemoryId, NewMemory
 from engine.write_session import WriteSession
 
@@ -94,15 +93,8 @@ class _Lines:
         self._memories = memories
         self._embeddings = embeddings
         self._dedup_threshold = dedup_threshold
-        # The stored ones are asked once for all; what this write adds is compared one by one.
         asked = [i for i, m in enumerate(memories) if m.deduplicate and m.key is None]
-        self._stored: dict[int, tuple[int, float]] = {}
-        if asked:
-            ids, similarities = session.nearest(embeddings[asked])
-            self._stored = dict(zip(asked, zip(ids, similarities, strict=True), strict=True))
-        self._own_ids: list[MemoryId] = []
-        self._own_vectors = np.empty_like(embeddings)
-        self._replaced: set[int] = set()
+        self._nearest = NearestInWrite(session, embeddings, asked)
 
     def apply(self, at: int) -> ImportOutcome:
         """Write one line."""
@@ -110,32 +102,19 @@ class _Lines:
         if memory.key is not None:
             return self._upsert(memory, vector)
         if memory.deduplicate:
-            nearest_id, similarity = self._nearest(at, vector)
+            nearest_id, similarity = self._nearest.to(at)
             if similarity >= self._dedup_threshold:
                 return ImportOutcome(
                     status="duplicate",
                     id=None,
-                    duplicate_of=MemoryId(nearest_id),
+                    duplicate_of=nearest_id,
                     similarity=similarity,
                 )
         return self._insert(memory, vector)
 
-    def _nearest(self, at: int, vector: FloatVector) -> tuple[int, float]:
-        nearest_id, similarity = self._stored[at]
-        if nearest_id in self._replaced:
-            [nearest_id], [similarity] = self._session.nearest(vector[None])
-        if self._own_ids:
-            cosines = self._own_vectors[: len(self._own_ids)] @ vector
-            best = int(cosines.argmax())
-            own_id = self._own_ids[best]
-            if cosines[best] > similarity and own_id not in self._replaced:
-                return own_id, float(cosines[best])
-        return nearest_id, similarity
-
     def _insert(self, memory: NewMemory, vector: FloatVector) -> ImportOutcome:
         new_id = self._session.insert(memory, vector)
-        self._own_vectors[len(self._own_ids)] = vector
-        self._own_ids.append(new_id)
+        self._nearest.note(new_id, vector)
         return ImportOutcome(status="added", id=new_id)
 
     def _upsert(self, memory: NewMemory, vector: FloatVector) -> ImportOutcome:
@@ -159,7 +138,7 @@ class _Lines:
             updated_us=memory.updated_us,
         )
         if text_changed:
-            self._replaced.add(known)
+            self._nearest.note(known, vector)
         return ImportOutcome(status="updated", id=known)
 
 

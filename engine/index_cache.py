@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.analyser import ANALYSER
 from engine.bm25 import BM25Index
 from engine.durable_files import replacing
 from engine.errors import StorageError
@@ -46,8 +47,8 @@ def postings_of(index: SearchIndex, *, epoch: str, lsn: int) -> dict[str, Any]:
 def arrays_of(keywords: BM25Index, ids: IdArray, *, epoch: str, lsn: int) -> dict[str, Any]:
     """What the cache holds of posting lists whose row i is the memory `ids[i]`."""
     arrays = {f"bm25_{name}": array for name, array in keywords.to_arrays().items()}
-    facts = {"format": np.array(_FORMAT), "epoch": np.array(epoch), "lsn": np.array(lsn)}
-    return {**facts, "ids": ids.copy(), **arrays}
+    facts = {"format": _FORMAT, "epoch": epoch, "lsn": lsn, "analyser": ANALYSER}
+    return {**{name: np.array(fact) for name, fact in facts.items()}, "ids": ids.copy(), **arrays}
 
 
 def replace_cache(path: Path, postings: dict[str, Any]) -> None:
@@ -135,6 +136,8 @@ def _read_cache(path: Path, store: Store) -> CachedPostings:
     with np.load(path, allow_pickle=False) as arrays:
         if str(arrays["epoch"]) != store.epoch:
             raise ValueError("of another history")
+        if str(arrays["analyser"]) != ANALYSER:
+            raise ValueError("its terms are those of another analyser")
         cached = _parsed(arrays)
     if cached.lsn > store.lsn:
         raise ValueError("it is ahead of the store")

@@ -51,7 +51,7 @@ class LegacyData:
 def find_legacy(data_dir: Path) -> bool:
     """Whether `data_dir` holds files of the original service, complete or not.
 
-    An `index.faiss` alone says nothing: the engine's own cache has the same name.
+    An `index.faiss` alone says nothing: without texts there is nothing to import.
     """
     if (data_dir / METADATA_FILE).is_file():
         return True
@@ -96,8 +96,8 @@ def read_legacy(data_dir: Path, *, dim: int) -> LegacyData:
 def set_aside(data_dir: Path) -> Path:
     """Move the original files to `legacy_<n>` and return that directory. Durable.
 
-    To be called once the import is committed, and before the engine writes an `index.faiss` of
-    its own. Killed half-way, it goes on where it stopped when called again.
+    To be called once the import is committed. Killed half-way, it goes on where it stopped when
+    called again.
 
     Raises:
         StorageError: a file could not be moved.

@@ -6,30 +6,26 @@ Reads run in the caller's thread and see every acknowledged write. Writes return
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from engine import writes
-from engine.auto_backup import AutoBackup
-from engine.backup_manifest import BackupKind
 from engine.backups import Backups
 from engine.builds import plan_build
 from engine.data_lock import DataLock
-from engine.duplicates import DuplicateGroups, similar_pairs
+from engine.deduplication import find_duplicates, remove_duplicates
 from engine.durable_files import sweep_leftovers
-from engine.errors import EngineError, MemoryNotFoundError, StorageError
+from engine.errors import MemoryNotFoundError, StorageError
 from engine.exports import ExportFacts, Exports
 from engine.imports import ImportAttempt, ImportOutcome, ingest
 from engine.index_cache import CACHE_NAME, load_index
+from engine.index_options import IndexOptions
 from engine.legacy_import import import_legacy
+from engine.live_backups import LiveBackups
 from engine.memory_rows import iso_time
 from engine.opening import open_store
 from engine.records import (
@@ -40,7 +36,6 @@ from engine.records import (
     BuildReport,
     DedupeReport,
     DeleteOutcome,
-    DuplicatePair,
     FloatMatrix,
     FloatVector,
     IndexStats,
@@ -49,24 +44,18 @@ from engine.records import (
     MemoryId,
     MemoryPage,
     MemoryPatch,
-    ModelIdentity,
     Neighbour,
     NewMemory,
     SearchHit,
     SearchQuery,
     UpsertOutcome,
 )
-from engine.restore import restore_into
 from engine.snapshot import ExportedMemory, Snapshot
-from engine.store import DATABASE_NAME
-from engine.verification import problems_of
 from engine.workspace import Workspace
 from engine.write_session import WriteSession
 from engine.writer import LiveState, Writer
 
-BACKUPS_NAME = "backups"
-_SHOWN_PAIRS = 20
-_BACKUP_RETRY_S = 30.0
+_TRIES = 3
 
 _ADDED = TypeAdapter(list[AddOutcome])
 _INGESTED = TypeAdapter(list[ImportOutcome])
@@ -78,43 +67,6 @@ _DEDUPED = TypeAdapter(DedupeReport)
 _BUILT = TypeAdapter(tuple[int, int, int])
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexOptions:
-    """How one index behaves."""
-
-    data_dir: Path
-    workspace_dir: Path
-    identity: ModelIdentity
-    dedup_threshold: float = 0.90
-    """Cosine from which an added memory is a duplicate."""
-    exact_below: int = 20_000
-    """Memories from which searches use RaBitQ codes."""
-    compact_from: int = 1_000
-    """Dead rows from which the indexes are compacted, if they are a quarter of all."""
-    cache_after: int = 2_000
-    """Changes after which the posting lists are cached anew, if they are a tenth of all."""
-    lock_timeout_s: float = 30.0
-    """How long to wait for another process to let go of the data directory."""
-    max_pending_jobs: int = 1_024
-    max_pending_memories: int = 8_192
-    max_backups: int = 10
-    """Automatic backups kept; 0 makes none."""
-    max_requested_backups: int = 100
-    max_scheduled_backups: int = 48
-    """Those with the prefix `scheduled`: a day of half hours. They push out no other."""
-    max_safety_backups: int = 10
-    """Those made before a restore, a build or the like."""
-    backup_pause_s: float = 0.5
-    """A burst of writes is over, and backed up, after this long without one."""
-    backup_longest_burst_s: float = 30.0
-    deltas_share: float = 0.25
-    """A backup starts a new base when its deltas outgrow this share of the old one."""
-    merge_below_bytes: int = 512 * 1024
-    """Deltas of a backup are merged while they take less together."""
-    max_pieces: int = 256
-    """Pieces that the model embeds: the most a chunk of a file may have."""
 
 
 class MemoryIndex:
@@ -134,24 +86,11 @@ class MemoryIndex:
         self._options = options
         self._count_pieces = count_pieces
         self._workspace = Workspace(options.workspace_dir)
-        self._hear_backup: Callable[[str], None] | None = None
-        self._backup_lock = threading.Lock()
-        """No copy is being made while a restore swaps the database."""
         self._lock = DataLock(options.data_dir, timeout_s=options.lock_timeout_s)
         try:
             sweep_leftovers(options.data_dir)
-            self._backups = Backups(
-                options.data_dir / BACKUPS_NAME,
-                keep={
-                    "automatic": options.max_backups,
-                    "requested": options.max_requested_backups,
-                    "scheduled": options.max_scheduled_backups,
-                    "safety": options.max_safety_backups,
-                },
-                deltas_share=options.deltas_share,
-                merge_below_bytes=options.merge_below_bytes,
-            )
-            store = open_store(options.data_dir, self._backups, options.identity)
+            backups = options.open_backups()
+            store = open_store(options.data_dir, backups, options.identity)
             import_legacy(store, options.data_dir)
             index, n_uncached = load_index(
                 store, options.data_dir / CACHE_NAME, exact_below=options.exact_below
@@ -160,35 +99,22 @@ class MemoryIndex:
             self._lock.release()
             raise
         self._exports = Exports()
-        self._auto_backup = self._start_auto_backup()
         self._state = LiveState(store, index, n_uncached=n_uncached)
         self._writer = Writer(
             self._state,
             options.data_dir,
-            on_commit=self._notice_write,
+            on_commit=lambda: self._backups.notice_write(),
             max_pending_jobs=options.max_pending_jobs,
             max_pending_memories=options.max_pending_memories,
             compact_from=options.compact_from,
             cache_after=options.cache_after,
         )
-        self._prune_tombstones()
-
-    def _start_auto_backup(self) -> AutoBackup | None:
-        if not self._options.max_backups:
-            _log.warning("MAX_BACKUPS is 0: no automatic backups are made")
-            return None
-        return AutoBackup(
-            self._back_up_automatically,
-            pause_s=self._options.backup_pause_s,
-            longest_burst_s=self._options.backup_longest_burst_s,
-            retry_s=_BACKUP_RETRY_S,
-        )
+        self._backups = LiveBackups(self._state, self._writer, backups, options)
 
     def close(self) -> None:
         """Finish the writes that wait, close the store and let go of the directory."""
         self._writer.close()
-        if self._auto_backup is not None:
-            self._auto_backup.close()
+        self._backups.close()
         self._exports.close()
         self._state.store.close()
         self._lock.release()
@@ -197,6 +123,8 @@ class MemoryIndex:
         """Raise `StorageError` when only a restart can make the answers right again."""
         if self._state.broken is not None:
             raise StorageError("the indexes do not show what the store holds; restart")
+        if not self._writer.is_alive:
+            raise StorageError("nothing is written any more; restart")
 
     # Reads
 
@@ -217,8 +145,8 @@ class MemoryIndex:
                 lsn=store.lsn,
                 store_bytes=store.file_bytes(),
                 index_bytes=index.n_bytes,
-                backup_count=self._backups.count(),
-                backup_error=self._auto_backup.error if self._auto_backup else None,
+                backup_count=self._backups.files.count(),
+                backup_error=self._backups.error,
                 vector_index=index.vectors.kind,
                 n_rows=index.n_rows,
                 n_terms=index.keywords.n_terms,
@@ -239,12 +167,16 @@ class MemoryIndex:
         ]
 
     def _search_one(self, embedding: FloatVector, query: SearchQuery) -> list[SearchHit]:
-        with self._state.lock.shared():
-            store = self._state.store
-            allowed = None if query.where.is_empty() else store.ids_where(query.where)
-            ranked = self._state.index.search(embedding, query, allowed)
-            memories = store.get_many([hit.id for hit in ranked])
-        # A delete that has committed but is not applied yet leaves a hit without its record.
+        asks_store = not query.where.is_empty()
+        for _ in range(_TRIES):
+            with self._state.lock.shared():
+                store = self._state.store
+                allowed = store.ids_where(query.where) if asks_store else None
+                ranked = self._state.index.search(embedding, query, allowed)
+                memories = store.get_many([hit.id for hit in ranked])
+            if len(memories) == len(ranked):
+                break
+            asks_store = True  # a delete has committed that the indexes do not show yet
         return [
             SearchHit(
                 memory=memories[hit.id],
@@ -258,6 +190,7 @@ class MemoryIndex:
 
     def nearest(self, embedding: FloatVector) -> Neighbour | None:
         """The memory with the highest cosine; None only on an empty store."""
+        self.check()
         query = SearchQuery(text="", k=1, hybrid=False)
         hits = self._search_one(embedding, query)
         if not hits:
@@ -424,38 +357,23 @@ class MemoryIndex:
 
         Compares a snapshot outside every lock; what changed meanwhile is not removed.
         """
-        with self._state.lock.shared():
-            ids, vectors = self._state.store.embeddings()
-        pairs = list(similar_pairs(vectors, threshold))
-        groups = DuplicateGroups(len(ids))
-        for i, j, _ in pairs:
-            groups.join(i, j)
-        best = sorted(pairs, key=lambda pair: -pair[2])[:_SHOWN_PAIRS]
-        id_of = ids.tolist()
-        with self._state.lock.shared():
-            later = self._state.store.get_many(ids[groups.later_members()].tolist())
-            shown = self._state.store.get_many([id_of[at] for i, j, _ in best for at in (i, j)])
-        best_pairs = [
-            DuplicatePair(id_a=a.id, id_b=b.id, similarity=cosine, text_a=a.text, text_b=b.text)
-            for i, j, cosine in best
-            if (a := shown.get(id_of[i])) and (b := shown.get(id_of[j]))
-        ]
+        found = find_duplicates(self._state, threshold)
 
         def remove(session: WriteSession) -> DedupeReport:
-            n_removed = writes.delete_unchanged(session, ((m.id, m.text) for m in later.values()))
+            n_removed = remove_duplicates(session, found)
             return report(n_removed, remaining=self.count() - n_removed)
 
         def report(n_removed: int, remaining: int) -> DedupeReport:
             return DedupeReport(
-                n_pairs=len(pairs),
+                n_pairs=found.n_pairs,
                 n_removed=n_removed,
                 remaining=remaining,
                 dry_run=dry_run,
-                best_pairs=best_pairs,
+                best_pairs=found.best_pairs,
             )
 
         if dry_run:
-            return report(len(later), remaining=self.count())
+            return report(len(found.later), remaining=self.count())
         return self._writer.submit(remove, _DEDUPED, request_id=request_id).result()
 
     # Workspace files
@@ -475,11 +393,9 @@ class MemoryIndex:
         self, plan: BuildPlan, embeddings: FloatMatrix, *, request_id: str
     ) -> BuildReport:
         """Back up, then apply a plan; `embeddings` has a row for each of `plan.to_embed`."""
-        backup = self._back_up("pre_build", "safety")
+        backup = self._backups.create("pre_build", "safety")
         run = functools.partial(writes.apply_build, plan=plan, embeddings=embeddings)
-        added, removed, unchanged = self._writer.submit(
-            run, _BUILT, request_id=request_id, weight=len(plan.to_embed)
-        ).result()
+        added, removed, unchanged = self._writer.submit(run, _BUILT, request_id=request_id).result()
         return BuildReport(
             files_processed=len(plan.files),
             memories_added=added,
@@ -493,73 +409,28 @@ class MemoryIndex:
 
     def backups(self) -> list[BackupSummary]:
         """Every restorable backup, newest first."""
-        return self._backups.summaries()
+        return self._backups.files.summaries()
 
     def backup(self, prefix: str) -> BackupSummary:
         """Back up the store as it is now; writes go on meanwhile."""
-        return self._back_up(prefix, "scheduled" if prefix == "scheduled" else "requested")
+        return self._backups.create(prefix, "scheduled" if prefix == "scheduled" else "requested")
 
     @property
     def backup_files(self) -> Backups:
         """The backup directories, for whoever copies them elsewhere."""
-        return self._backups
+        return self._backups.files
 
     def on_automatic_backup(self, hear: Callable[[str], None]) -> None:
-        """Call `hear` with the name of each automatic backup, in the thread that made it.
-
-        It hears at once of a backup that holds the store as it is; without one, one is made.
-        """
-        self._hear_backup = hear
-        current = self._backups.current(self._options.data_dir / DATABASE_NAME)
-        if current is not None:
-            hear(current)
-        elif self._state.store.lsn:
-            self._notice_write()
-
-    def _back_up_automatically(self) -> None:
-        backup = self._back_up("auto", "automatic")
-        if self._hear_backup is not None:
-            self._hear_backup(backup.name)
-
-    def _back_up(self, prefix: str, kind: BackupKind) -> BackupSummary:
-        with self._backup_lock:
-            database = self._options.data_dir / DATABASE_NAME
-            summary = self._backups.create(database, prefix, kind=kind)
-        self._prune_tombstones()
-        return summary
-
-    def _prune_tombstones(self) -> None:
-        """Forget deletions that no backup needs, when the writer has a moment."""
-
-        def prune() -> None:
-            store = self._state.store
-            base_lsn = self._backups.base_lsn(store.epoch)
-            store.prune_tombstones(store.lsn if base_lsn is None else base_lsn)
-
-        with contextlib.suppress(EngineError):  # closing, or busy: after the next backup
-            self._writer.submit_alone(prune)
-
-    def _notice_write(self) -> None:
-        if self._auto_backup is not None:
-            self._auto_backup.notice_write()
+        """Tell `hear` of each automatic backup; see `LiveBackups.on_automatic`."""
+        self._backups.on_automatic(hear)
 
     def verify_backup(self, name: str) -> BackupCheck:
         """Check that a backup can be restored. Raises `BackupNotFoundError`."""
-        check = functools.partial(problems_of, exact_below=self._options.exact_below)
-        return self._backups.verify(name, check)
+        return self._backups.verify(name)
 
     def restore(self, name: str) -> Future[int]:
         """Put a backup in the store's place; the result is how many memories there are now.
 
         The state before is kept as `pre_restore_…`. Reads go on against it until the swap.
         """
-        self._backups.get(name)
-        return self._writer.submit_alone(functools.partial(self._restore, name))
-
-    def _restore(self, name: str) -> int:
-        self._back_up("pre_restore", "safety")
-        with self._backup_lock:
-            restore_into(self._state, self._backups, name, exact_below=self._options.exact_below)
-        self._writer.forget_cache()
-        self._notice_write()
-        return self.count()
+        return self._backups.restore(name)

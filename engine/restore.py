@@ -101,6 +101,10 @@ def _swap(state: LiveState, candidate: Path, index: SearchIndex) -> None:
             state.index = index  # at once: what follows may fail, and they belong together
             fsync_directory(live.path.parent)
         finally:
-            state.store = Store(live.path, identity=live.identity)
+            try:
+                state.store = Store(live.path, identity=live.identity)
+            except Exception as exc:
+                state.broken = exc
+                raise
             if live.mark is not None:
                 state.store.follow(live.mark)

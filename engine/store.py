@@ -225,6 +225,17 @@ class Store:
         with translating_sqlite_errors(self.path):
             return self._reader().execute(sql, parameters).fetchall()
 
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """This thread's connection; all that is read from it is as of one commit."""
+        connection = self._reader()
+        with translating_sqlite_errors(self.path):
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
     def get_many(self, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
         """The memories among `ids` that exist."""
         with translating_sqlite_errors(self.path):
@@ -300,11 +311,11 @@ class Store:
     def embeddings(self) -> tuple[IdArray, FloatMatrix]:
         """Every id, ascending, and its embedding, shape (n, dim)."""
         dim = self.identity.dim
-        n = int(self._read("SELECT count(*) FROM embeddings")[0][0])
-        ids = np.empty(n, dtype=np.int64)
-        vectors = np.empty((n, dim), dtype=np.float32)
-        with translating_sqlite_errors(self.path):
-            cursor = self._reader().execute("SELECT * FROM embeddings ORDER BY id")
+        with self._snapshot() as connection:
+            (n,) = connection.execute("SELECT count(*) FROM embeddings").fetchone()
+            ids = np.empty(n, dtype=np.int64)
+            vectors = np.empty((n, dim), dtype=np.float32)
+            cursor = connection.execute("SELECT * FROM embeddings ORDER BY id")
             at = 0
             while rows := cursor.fetchmany(4096):
                 if rotten := [row[0] for row in rows if not is_intact(row)]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from engine.errors import RottenRowError
+from engine.errors import RottenRowError, StorageError
 from engine.memory_rows import (
     COLUMNS,
     PRUNED_LSN,
@@ -40,10 +40,12 @@ class Transaction:
         self._connection.execute("SAVEPOINT job")
         try:
             yield
-        except BaseException:
+        except BaseException as exc:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK TO job")
                 self._connection.execute("RELEASE job")
+            if isinstance(exc, sqlite3.IntegrityError):  # this part's fault, not the file's
+                raise StorageError(f"the tables do not allow it: {exc}") from exc
             raise
         self._connection.execute("RELEASE job")
 
@@ -232,6 +234,12 @@ class Transaction:
     def get_many(self, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
         """The memories among `ids` that exist."""
         return select_many(self._connection, ids)
+
+    def get_unchanged(self, ids: Sequence[MemoryId], *, since_lsn: int) -> dict[MemoryId, Memory]:
+        """The memories among `ids` that exist and whose last change is at or before `since_lsn`."""
+        rows = self._connection.execute("SELECT id FROM memories WHERE lsn > ?", (since_lsn,))
+        changed = {row[0] for row in rows}
+        return self.get_many([memory_id for memory_id in ids if memory_id not in changed])
 
     def ids_where(self, where: MemoryFilter) -> list[MemoryId]:
         """Ids of the memories that pass a filter."""

@@ -22,8 +22,9 @@ from pydantic import TypeAdapter
 from engine.errors import DeadlinePassedError, EngineError, StorageError
 from engine.group_commit import GroupCommitter, WriteJob
 from engine.index_cache import CACHE_NAME, postings_of, write_cache
+from engine.records import MemoryId
 from engine.rw_lock import ReadWriteLock
-from engine.search_index import SearchIndex
+from engine.search_index import IndexEntry, SearchIndex
 from engine.store import Store, now_us
 from engine.write_session import WriteSession
 
@@ -48,6 +49,18 @@ class LiveState:
     """Memories in the indexes that the cache on disk does not know."""
     broken: Exception | None = None
     """Why the indexes no longer show what the store holds; only a restart mends that."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """What a group committed."""
+
+    lsn: int
+    """That it reached."""
+    n_written: int
+    """Memories written or removed."""
+    entries: list[IndexEntry]
+    removals: dict[MemoryId, list[str]]
 
 
 class Writer:
@@ -124,6 +137,11 @@ class Writer:
 
         return self._queue.submit(WriteJob(run=exactly_once, weight=weight, in_pieces=in_pieces))
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether writes are still worked off."""
+        return self._queue.is_alive
+
     def submit_alone(self, run: Callable[[], T]) -> Future[T]:
         """Queue work that needs the writer thread to itself, between two commits."""
         return self._queue.submit(WriteJob(run=run, weight=0, alone=True))
@@ -146,28 +164,34 @@ class Writer:
         try:
             if self._state.broken is not None:
                 raise StorageError("the index needs a restart") from self._state.broken
-            session = self._run(group, outcomes)
+            changes = self._run(group, outcomes)
         except Exception as exc:  # noqa: BLE001 - settles the callers, whatever it is
             for job in group:
                 if not job.done.done():
                     job.done.set_exception(exc)
             return
         try:
-            self._apply(session, in_pieces=all(job.in_pieces for job, _ in outcomes))
+            self._state.store.publish_lsn(changes.lsn)
+            self._apply(changes, in_pieces=all(job.in_pieces for job, _ in outcomes))
         except Exception as exc:  # noqa: BLE001 - whatever it is, the answers are wrong now
             # Committed, but not searchable: nothing may be answered until a restart.
             self._state.broken = exc
             _log.exception("the indexes could not follow the store")
         for job, outcome in outcomes:
             job.done.set_result(outcome)
-        if session.n_changes:
+        if changes.n_written:
             self._on_commit()
         if self._state.broken is None:
-            self._maintain()
+            try:
+                self._maintain()
+            except Exception:  # noqa: BLE001 - the indexes are as they were, only less compact
+                _log.exception(
+                    "maintenance of the indexes failed; it is tried after the next write"
+                )
 
     def _run(
         self, group: Sequence[WriteJob[Any]], outcomes: list[tuple[WriteJob[Any], Any]]
-    ) -> WriteSession:
+    ) -> _Changes:
         """Run a group in one transaction; durable when this returns."""
         store = self._state.store
         lsn, time_us = store.lsn, now_us()
@@ -181,8 +205,9 @@ class Writer:
                     lsn += session.n_changes > n_before
             if lsn != store.lsn:
                 transaction.set_lsn(lsn, time_us)
-        store.publish_lsn(lsn)
-        return session
+            # Before the commit: until they are applied, searches find what is gone.
+            entries, removals = session.entries(), session.removals()
+        return _Changes(lsn, session.n_changes, entries, removals)
 
     @staticmethod
     def _run_one(job: WriteJob[Any], session: WriteSession, lsn: int) -> Any:  # noqa: ANN401
@@ -194,9 +219,9 @@ class Writer:
             job.done.set_exception(exc)
             return exc
 
-    def _apply(self, session: WriteSession, *, in_pieces: bool) -> None:
-        """Show a committed session to searches. The analysis runs before the lock is taken."""
-        entries, removals = session.entries(), session.removals()
+    def _apply(self, changes: _Changes, *, in_pieces: bool) -> None:
+        """Show what is committed to searches."""
+        entries, removals = changes.entries, changes.removals
         if not entries and not removals:
             return
         # A changed memory leaves and enters in one step; an import's additions are let in a few at

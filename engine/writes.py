@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from engine.builds import match_chunks, stored_chunks
-from engine.errors import NotReadyError
+from engine.errors import InvalidInputError, NotReadyError
+from engine.nearest_in_write import NearestInWrite
 from engine.records import (
     AddOutcome,
     BuildPlan,
@@ -37,25 +36,17 @@ def add(
 ) -> list[AddOutcome]:
     """Add memories in order; one too similar to a stored or an earlier one is skipped."""
     outcomes: list[AddOutcome] = []
-    # The stored ones are asked once for all; what this call adds is compared one by one.
-    ids, similarities = session.nearest(embeddings)
-    own_ids: list[MemoryId] = []
-    own_vectors = np.empty_like(embeddings)
+    asked = [i for i, memory in enumerate(memories) if memory.deduplicate]
+    nearest = NearestInWrite(session, embeddings, asked)
     for at, (memory, vector) in enumerate(zip(memories, embeddings, strict=True)):
-        nearest_id, similarity = ids[at], similarities[at]
-        if own_ids:
-            cosines = own_vectors[: len(own_ids)] @ vector
-            best = int(cosines.argmax())
-            if cosines[best] > similarity:
-                nearest_id, similarity = own_ids[best], float(cosines[best])
-        if memory.deduplicate and similarity >= dedup_threshold:
-            outcomes.append(
-                AddOutcome(id=None, duplicate_of=MemoryId(nearest_id), similarity=similarity)
-            )
-            continue
-        own_vectors[len(own_ids)] = vector
-        own_ids.append(session.insert(memory, vector))
-        outcomes.append(AddOutcome(id=own_ids[-1]))
+        if memory.deduplicate:
+            nearest_id, similarity = nearest.to(at)
+            if similarity >= dedup_threshold:
+                outcomes.append(AddOutcome(id=None, duplicate_of=nearest_id, similarity=similarity))
+                continue
+        new_id = session.insert(memory, vector)
+        nearest.note(new_id, vector)
+        outcomes.append(AddOutcome(id=new_id))
     return outcomes
 
 
@@ -66,7 +57,7 @@ def upsert(session: WriteSession, memory: NewMemory, embedding: FloatVector) -> 
         return UpsertOutcome(id=session.insert(memory, embedding), created=True)
     old = session.get(known)
     new = dataclasses.replace(old, text=memory.text, metadata=memory.metadata)
-    session.replace(old, new, embedding)
+    session.replace(old, new, embedding if new.text != old.text else None)
     return UpsertOutcome(id=known, created=False)
 
 
@@ -78,7 +69,15 @@ def update(
     changes = {
         name: value for name, value in dataclasses.asdict(patch).items() if value is not None
     }
-    return session.replace(old, dataclasses.replace(old, **changes), embedding)
+    new = dataclasses.replace(old, **changes)
+    if new.key is not None and session.transaction.id_of_key(new.source, new.key) not in (
+        None,
+        memory_id,
+    ):
+        raise InvalidInputError(
+            f"source '{new.source}' has another memory with this one's key; delete that first"
+        )
+    return session.replace(old, new, embedding if new.text != old.text else None)
 
 
 def delete(session: WriteSession, ids: Sequence[MemoryId]) -> DeleteOutcome:
@@ -99,20 +98,6 @@ def delete(session: WriteSession, ids: Sequence[MemoryId]) -> DeleteOutcome:
 def delete_by_source(session: WriteSession, pattern: str) -> int:
     """Delete every memory whose source contains `pattern`; returns how many."""
     doomed = session.matching(MemoryFilter(source=pattern))
-    session.delete(doomed)
-    return len(doomed)
-
-
-def delete_unchanged(session: WriteSession, versions: Iterable[tuple[MemoryId, str]]) -> int:
-    """Delete the memories that still say what they said; returns how many.
-
-    Args:
-        session: the open group.
-        versions: (id, text) as they were when the decision was made.
-    """
-    wanted = dict(versions)
-    found = session.transaction.get_many(list(wanted))
-    doomed = [memory for memory in found.values() if memory.text == wanted[memory.id]]
     session.delete(doomed)
     return len(doomed)
 

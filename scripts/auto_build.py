@@ -104,7 +104,9 @@ class WorkspaceBuilder:
         ids = [
             memory["id"]
             for memory in self._memories(path)
-            if (file := file_of(memory["source"])) == path or (file or "").startswith(f"{path}/")
+            # What somebody else put there under a key of theirs is not the file's.
+            if memory["key"] is None
+            and ((file := file_of(memory["source"])) == path or (file or "").startswith(f"{path}/"))
         ]
         for start in range(0, len(ids), _MAX_IDS):
             some = ids[start : start + _MAX_IDS]

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from deployments.settings import SettingsError, load_settings
 from scripts.ray_switches import ray_variables
@@ -38,7 +39,7 @@ def main(
         with console.status("Deploying ..."):
             _deploy(config, runtime, timeout_s=settings.start_timeout_s)
     except (LauncherError, SettingsError) as exc:
-        console.print(f"[bold red]Not deployed:[/] {exc}")
+        console.print(f"[bold red]Not deployed:[/] {escape(str(exc))}")
         raise typer.Exit(1) from None
     console.print("Deployed: every replica runs as configured.")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -180,7 +181,6 @@ class _RateColumn(ProgressColumn):
 def main(
     file: Annotated[Path, typer.Argument(help="JSON Lines, .gz or plain.", dir_okay=False)],
     url: Annotated[str, typer.Option(envvar="FAISS_URL")] = "http://localhost:8900",
-    api_key: Annotated[str, typer.Option(envvar="FAISS_API_KEY", show_default=False)] = "",
     name: Annotated[
         str, typer.Option("--source", help="Sources are NAME/ID. Default: the file's directory.")
     ] = "",
@@ -190,7 +190,7 @@ def main(
     deduplicate: Annotated[bool, typer.Option(help="Skip what is stored already.")] = False,
     title: Annotated[bool, typer.Option(help="Put 'title: ' before the text.")] = True,
 ) -> None:
-    """Add the passages of FILE to a running service."""
+    """Add the passages of FILE to a running service; FAISS_API_KEY is its key, if it has one."""
     console = Console(stderr=True)
     name = name or file.resolve().parent.name
     started = time.monotonic()
@@ -202,8 +202,9 @@ def main(
     with (
         httpx.Client(
             base_url=url.rstrip("/"),
-            headers={"X-API-Key": api_key} if api_key else {},
+            headers={"X-API-Key": os.environ.get("FAISS_API_KEY", "")},
             timeout=_TIMEOUT_S,
+            trust_env=False,
         ) as client,
         Progress(*columns, console=console) as progress,
     ):

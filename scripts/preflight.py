@@ -48,9 +48,14 @@ def check_model(settings: Settings) -> None:
 
 def check_port_free(host: str, port: int) -> None:
     """See that nobody listens on the port, and say who does if so."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host.strip("[]"), port, type=socket.SOCK_STREAM
-    )[0]
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM
+        )[0]
+    except OSError as exc:
+        raise LauncherError(
+            f"HOST={host} is no address of this machine ({exc.strerror}); 127.0.0.1 is its own"
+        ) from exc
     with socket.socket(family, kind, protocol) as probe:
         # As servers do: connections of the past in TIME_WAIT are no obstacle.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

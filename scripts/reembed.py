@@ -10,13 +10,14 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from deployments.settings import SettingsError, load_settings
 from engine.backups import Backups
 from engine.data_lock import DataLock
 from engine.embedder import Embedder
 from engine.errors import EngineError, StorageError
-from engine.memory_index import BACKUPS_NAME
+from engine.index_options import BACKUPS_NAME
 from engine.model_files import default_model_dir
 from engine.precision import choose_precision
 from engine.reembed import reembed
@@ -42,13 +43,13 @@ def main() -> None:
             upgrade(database)
             backups = Backups(settings.data_dir / BACKUPS_NAME, keep={"safety": 10})
             backup = backups.create(database, "pre_reembed", kind="safety")
-            console.print(f"The vectors before are kept in {backup.path}")
+            console.print(f"The vectors before are kept in {escape(backup.path)}")
             with progress_bar(console) as progress:
                 task = progress.add_task("Embedding", total=None)
                 for done, total in reembed(database, embedder.identity, embedder.embed):
                     progress.update(task, completed=done, total=total)
     except (EngineError, SettingsError) as exc:
-        console.print(f"[bold red]The store is as it was:[/] {exc}")
+        console.print(f"[bold red]The store is as it was:[/] {escape(str(exc))}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         console.print("Stopped; the store is as it was. Run this again to go on.")

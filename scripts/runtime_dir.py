@@ -67,6 +67,8 @@ class RuntimeDir:
             raise LauncherError(
                 f"this data directory is already served by process {holder or 'unknown'}"
             ) from None
+        # systemd-tmpfiles spares what is old in a directory that someone has locked.
+        fcntl.flock(os.open(path, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
         os.truncate(lock_fd, 0)
         os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
         opened = cls(path=path, lock_fd=lock_fd)

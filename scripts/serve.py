@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import httpx
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from deployments.logs import configure_logging, log_settings, resolve_format
 from deployments.settings import Settings, SettingsError, load_settings
@@ -53,7 +54,7 @@ def main(
     except _StopRequested:
         console.print("Stopped.")
     except (LauncherError, SettingsError, EngineError) as exc:
-        console.print(f"[bold red]Cannot run:[/] {exc}", markup=True)
+        console.print("[bold red]Cannot run:[/]", escape(str(exc)), markup=True)
         raise typer.Exit(1) from None
 
 

@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from ray.serve._private.api import serve_start
 from ray.serve._private.common import DeploymentStatus
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
-from ray.serve.schema import ApplicationStatus, ServeDeploySchema
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, ServeDeploySchema
+
+from scripts.runtime_dir import LauncherError
 
 _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 _WATCH_INTERVAL_S = 2.0
@@ -29,7 +32,7 @@ _OUTCOME = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception)): (.+)$")
 def deploy(config: Path, *, host: str, port: int) -> None:
     """Apply a Serve configuration, the way `serve run` does; does not wait for the replicas."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    schema = ServeDeploySchema.model_validate(yaml.safe_load(config.read_text(encoding="utf-8")))
+    schema = _read(config)
     try:
         client = serve_start(
             http_options={**schema.http_options.model_dump(), "host": host, "port": port},
@@ -42,9 +45,16 @@ def deploy(config: Path, *, host: str, port: int) -> None:
     client.deploy_apps(schema, _blocking=False)
 
 
+def _read(config: Path) -> ServeDeploySchema:
+    try:
+        return ServeDeploySchema.model_validate(yaml.safe_load(config.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError) as exc:
+        raise LauncherError(f"{config} is no Serve configuration: {exc}") from exc
+
+
 def redeploy(config: Path) -> dict[str, float]:
     """Apply a changed configuration; returns when each application was deployed before."""
-    schema = ServeDeploySchema.model_validate(yaml.safe_load(config.read_text(encoding="utf-8")))
+    schema = _read(config)
     before_s = _deployed_s()
     _get_global_client().deploy_apps(schema, _blocking=False)
     return before_s
@@ -71,7 +81,10 @@ def _deployed_s() -> dict[str, float]:
 
 def failure_of() -> str | None:
     """Why an application cannot start, in one sentence; None while it may still."""
-    for name, application in serve.status().applications.items():
+    applications = serve.status().applications
+    if sentence := _refusal_in(applications.values()):
+        return sentence
+    for name, application in applications.items():
         if application.status in _FAILED:
             messages = [deployment.message for deployment in application.deployments.values()]
             return _sentence([*messages, application.message]) or f"application {name} failed"
@@ -96,11 +109,17 @@ class RefusalWatch:
                 applications = serve.status().applications.values()
             except (ray.exceptions.RayError, RuntimeError):  # between two controllers, or stopping
                 continue
-            for application in applications:
-                for deployment in application.deployments.values():
-                    outcomes = _outcomes(deployment.message)
-                    if outcomes and outcomes[-1].group(1) in _PERMANENT:
-                        self.sentence = outcomes[-1].group(2)
+            self.sentence = _refusal_in(applications)
+
+
+def _refusal_in(applications: Iterable[ApplicationStatusOverview]) -> str | None:
+    """What no further attempt to start a part will change, and which command mends it."""
+    for application in applications:
+        for deployment in application.deployments.values():
+            outcomes = _outcomes(deployment.message)
+            if outcomes and outcomes[-1].group(1) in _PERMANENT:
+                return outcomes[-1].group(2)
+    return None
 
 
 def stop_gracefully(*, timeout_s: float) -> None:

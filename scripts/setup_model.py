@@ -228,7 +228,7 @@ def main(
             console=console,
             force=force,
         )
-    except EngineError as exc:
+    except (EngineError, OSError) as exc:
         console.print(f"Model set-up failed: {exc}", style="red", markup=False)
         raise typer.Exit(1) from exc
     console.print(f"Model {ALL_MINILM_L6_V2.name} is ready in {directory}")

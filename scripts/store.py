@@ -21,7 +21,7 @@ from engine.backups import Backups
 from engine.data_lock import DataLock
 from engine.errors import EngineError, StorageError
 from engine.examination import examine
-from engine.memory_index import BACKUPS_NAME
+from engine.index_options import BACKUPS_NAME
 from engine.offline import accept_loss, rebuild_indexes, restore_offline
 from engine.verification import problems_of
 from scripts.progress import progress_bar
@@ -56,7 +56,7 @@ def backups(data_dir: DataDir = None) -> None:
     """List the backups, newest first."""
     with locked(data_dir) as (_, found):
         for summary in found.summaries():
-            console.print(f"{summary.name}  {summary.total_memories} memories")
+            console.print(f"{summary.name}  {summary.total_memories} memories", markup=False)
 
 
 @app.command()
@@ -70,7 +70,7 @@ def verify(
         for each in [name] if name else [summary.name for summary in found.summaries()]:
             problems = found.verify(each, CHECK).problems
             n_bad += bool(problems)
-            console.print(f"{each}: {'; '.join(problems) or 'ok'}")
+            console.print(f"{each}: {'; '.join(problems) or 'ok'}", markup=False)
     raise typer.Exit(1 if n_bad else 0)
 
 
@@ -81,7 +81,8 @@ def restore(
     """Put a backup in the store's place; the database before is kept."""
     with locked(data_dir) as (directory, found):
         aside = restore_offline(directory, found, name)
-    console.print(f"Restored {name}." + (f" What was there is in {aside}." if aside else ""))
+    kept = f" What was there is in {aside}." if aside else ""
+    console.print(f"Restored {name}.{kept}", markup=False)
 
 
 @app.command()
@@ -108,7 +109,7 @@ def doctor(data_dir: DataDir = None) -> None:
     with locked(data_dir) as (directory, found):
         findings = list(examine(directory, found))
     for finding in findings:
-        console.print(f"[bold red]{finding.problem}[/]\n  {finding.remedy}")
+        console.print(f"[bold red]{escape(finding.problem)}[/]\n  {escape(finding.remedy)}")
     if not findings:
         console.print("Nothing is wrong.")
     raise typer.Exit(1 if findings else 0)

@@ -1,5 +1,5 @@
 """Fixtures that several test files share."""
 
-from tests.service import shared_service
+from tests.service import mortal_service, shared_service
 
-__all__ = ["shared_service"]
+__all__ = ["mortal_service", "shared_service"]

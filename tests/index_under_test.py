@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.memory_index import IndexOptions, MemoryIndex
+from engine.index_options import IndexOptions
+from engine.memory_index import MemoryIndex
 from engine.records import FloatMatrix, MemoryId, ModelIdentity, NewMemory, SearchHit, SearchQuery
 from tests.fakes import DIM, embedding_of
 

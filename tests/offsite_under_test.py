@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.memory_index import BACKUPS_NAME
+from engine.index_options import BACKUPS_NAME
 from engine.offsite.cloud_sync import CloudSync, SyncStatus
 from engine.offsite.first_start import restore_newest
 from engine.offsite.object_store import ObjectStore

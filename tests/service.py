@@ -199,6 +199,17 @@ def running_service(
 
 
 @pytest.fixture(scope="session")
+def mortal_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for the tests that kill it; each leaves it answering, and knows its own sources.
+
+    With more patience than anything takes to come back on a busy machine.
+    """
+    env = {"REQUEST_TIMEOUT_S": "120"}
+    with running_service(tmp_path_factory.mktemp("mortal_service"), env=env) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
 def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One service for every test that neither kills it nor counts its memories."""
     with running_service(tmp_path_factory.mktemp("shared_service")) as service:

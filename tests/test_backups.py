@@ -3,9 +3,12 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.auto_backup import AutoBackup
@@ -202,3 +205,78 @@ def test_without_backups_no_tombstone_is_kept(tmp_path: Path) -> None:
     index.close()
     open_with_deltas(tmp_path).close()
     assert n_tombstones(tmp_path) == 0
+
+
+def test_the_oldest_backup_of_its_kind_can_still_be_restored(tmp_path: Path) -> None:
+    index = open_with_deltas(tmp_path, max_safety_backups=2)
+    add(index, "first")
+    oldest = index.backup("manual")
+    index.restore(oldest.name).result()
+    add(index, "second")
+    index.restore(oldest.name).result()
+    safety = [b.name for b in index.backups() if b.name.startswith("pre_restore")]
+    assert len(safety) == 2
+    assert index.restore(safety[-1]).result() == 1
+    index.close()
+
+
+def test_a_backup_made_after_the_clock_was_set_back_is_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = open_with_deltas(tmp_path, max_requested_backups=2)
+    add(index, "first")
+    for _ in range(2):
+        index.backup("manual")
+    now_s = time.time()
+    monkeypatch.setattr("engine.backups.time.time", lambda: now_s - 86_400)
+    after = index.backup("manual")
+    assert index.backups()[0].name == after.name
+    index.close()
+
+
+def test_a_backup_can_be_verified_by_several_at_once(tmp_path: Path) -> None:
+    index = open_with_deltas(tmp_path)
+    add(index, *(f"memory {i}" for i in range(50)))
+    name = index.backup("manual").name
+    with ThreadPoolExecutor(4) as threads:
+        checks = list(threads.map(index.verify_backup, [name] * 8))
+    assert [check.problems for check in checks] == [[]] * 8
+    index.close()
+
+
+def test_embeddings_are_read_as_of_one_commit(tmp_path: Path) -> None:
+    index = open_with_deltas(tmp_path)
+    ids = add(index, *(f"memory {i}" for i in range(200)))
+    stop = threading.Event()
+
+    def churn() -> None:
+        for i in ids:
+            index.delete([i], request_id=fresh_request_id()).result()
+            add(index, f"other {i}", f"more {i}")
+        stop.set()
+
+    churning = threading.Thread(target=churn)
+    churning.start()
+    while not stop.is_set():
+        ids_read, vectors = index._state.store.embeddings()
+        assert (np.diff(ids_read) > 0).all()
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
+    churning.join()
+    index.close()
+
+
+def test_an_unexpected_error_does_not_end_automatic_backups() -> None:
+    attempts: list[int] = []
+    done = threading.Event()
+
+    def back_up() -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise OSError(5, "Input/output error")
+        done.set()
+
+    automatic = AutoBackup(back_up, pause_s=0.0, longest_burst_s=0.0, retry_s=0.0)
+    automatic.notice_write()
+    assert done.wait(30)
+    automatic.close()
+    assert automatic.error is None

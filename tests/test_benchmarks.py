@@ -53,10 +53,10 @@ def run_benchmark(name: str, *options: str) -> Any:
 
 
 @pytest.mark.service
-def test_rest_reports_latency_weight_and_restarts(data_dir: Path, tmp_path: Path) -> None:
+def test_rest_reports_latency_and_weight(data_dir: Path, tmp_path: Path) -> None:
     report = run_benchmark(
         "rest",
-        *("--size", "40", "--requests", "4", "--clients", "2", "--no-defaults"),
+        *("--size", "40", "--requests", "4", "--clients", "2", "--no-defaults", "--no-restarts"),
         *("--data-dir", str(data_dir), "--cache-dir", str(tmp_path / "cache")),
         *("--results-dir", str(tmp_path)),
     )
@@ -72,9 +72,6 @@ def test_rest_reports_latency_weight_and_restarts(data_dir: Path, tmp_path: Path
             assert figures["service_to_in_process_p50"] > 0
     assert size["1_client"]["search"]["stages_p50"]["index_hop"] > 0
     assert size["pss_mib"]["peak"] > report["empty_serve_pss_mib"]["service"] > 0
-    for way in ("sigterm", "sigkill"):
-        assert size["restart"][way]["same_answers"] is True
-        assert size["restart"][way]["texts_embedded_at_start"] < 40
 
 
 @pytest.mark.service

@@ -77,6 +77,14 @@ def test_what_is_no_text_is_named_and_not_sent(tmp_path: Path) -> None:
     ]
 
 
+def test_a_row_with_more_cells_than_columns_is_named_and_not_cut(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text('text,source\nlikes apples, pears,ann\n"likes figs, dates",ben\n')
+    found, problems = records(path)
+    assert [m["text"] for m in found] == ["likes figs, dates"]
+    assert problems == [f"{path}, line 2: 3 cells for 2 columns; quote the commas"]
+
+
 def test_globs_and_files_named_twice_are_read_once(tmp_path: Path) -> None:
     for name in ("b.txt", "a.txt", "c.log"):
         (tmp_path / name).write_text(name)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,18 @@ def test_everything_readable_is_in_and_everything_else_named(
         "errors": 2,
         "ok": False,
     }
+
+
+def test_a_file_that_cannot_be_read_does_not_keep_the_others_out(
+    workspace: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(b"no gzip")
+    lines_file(tmp_path / "b.jsonl", 3)
+    result = run("import", tmp_path / "a.jsonl.gz", tmp_path / "b.jsonl")
+    assert result.exit_code == 1
+    assert "a.jsonl.gz cannot be read" in result.stderr
+    assert result.stdout == "3 added\n"
+    assert run("import", tmp_path / "a.jsonl.gz", "--stop-on-error").exit_code == 1
 
 
 def test_stop_on_error_ends_at_the_first_bad_memory(workspace: Path, tmp_path: Path) -> None:
@@ -226,6 +239,22 @@ def test_an_export_that_breaks_off_leaves_the_file_as_it_was(
     assert "broke off after 1 memories" in result.stderr
     assert out.read_text() == "older"
     assert os.listdir(tmp_path) == ["all.jsonl"]  # noqa: PTH208
+
+
+def test_an_export_goes_through_a_link_and_into_a_pipe(workspace: Path, tmp_path: Path) -> None:
+    run("add", "an apple")
+    target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(target)
+    os.mkfifo(pipe)
+    assert run("export", "-o", link).exit_code == 0
+    with ThreadPoolExecutor() as threads:
+        piped = threads.submit(pipe.read_bytes)
+        assert run("export", "-o", pipe).exit_code == 0
+    assert link.is_symlink()
+    assert pipe.is_fifo()
+    texts = [json.loads(line).get("text") for line in piped.result().splitlines()]
+    assert texts == [json.loads(line).get("text") for line in target.read_bytes().splitlines()]
+    assert "an apple" in texts
 
 
 def test_a_build_takes_paths_as_the_shell_gives_them(

@@ -82,6 +82,11 @@ def test_a_port_that_is_taken_is_refused_with_the_name_of_its_holder() -> None:
     check_port_free("127.0.0.1", port)
 
 
+def test_an_address_that_does_not_exist_is_refused_by_name() -> None:
+    with pytest.raises(LauncherError, match=r"HOST=no\.such\.name\.invalid"):
+        check_port_free("no.such.name.invalid", 8900)
+
+
 def test_a_data_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LauncherError, match="DATA_DIR"):

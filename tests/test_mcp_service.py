@@ -17,7 +17,7 @@ import httpx
 import pytest
 from mcp import Client, stdio_client
 
-from tests.service import Service, running_service
+from tests.service import Service
 from tests.test_mcp_http import bridge, free_port, text_of
 from tests.test_mcp_stdio import parameters
 from tests.test_skill import AWKWARD, SKILL
@@ -200,10 +200,10 @@ def _id(structure: Any) -> int:
 
 
 async def test_killed_and_started_again_the_service_answers_the_same_sessions(
-    tmp_path: Path,
+    mortal_service: Service,
 ) -> None:
-    port = free_port()
-    with running_service(tmp_path) as service, bridge(service.base_url, port):
+    service, port = mortal_service, free_port()
+    with bridge(service.base_url, port):
         stdio = stdio_client(parameters(service.base_url, FAISS_WAIT_S="0.5"))
         async with (
             Client(stdio, mode="legacy") as over_stdio,

@@ -12,6 +12,7 @@ import pytest
 from engine.errors import (
     BackupError,
     BackupNotFoundError,
+    InvalidInputError,
     MemoryNotFoundError,
     ModelMismatchError,
     NotReadyError,
@@ -23,7 +24,8 @@ from engine.errors import (
 from engine.index_cache import CACHE_NAME
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryFilter, MemoryId, MemoryPatch, NewMemory
-from engine.store import DATABASE_NAME
+from engine.search_index import SearchIndex
+from engine.store import DATABASE_NAME, Store
 from tests.fakes import embedding_of
 from tests.index_under_test import (
     IDENTITY,
@@ -467,3 +469,81 @@ def test_writes_submitted_together_share_commits(index: MemoryIndex) -> None:
     ]
     wait(futures)
     assert sorted(future.result()[0].id or 0 for future in futures) == list(range(1, 51))
+
+
+def test_a_source_that_would_give_two_memories_one_key_is_refused_and_spares_the_group(
+    index: MemoryIndex,
+) -> None:
+    def upsert(source: str, text: str) -> MemoryId:
+        memory = NewMemory(text=text, source=source, key="k")
+        written = index.upsert(memory, embedding_of(text), request_id=fresh_request_id())
+        return written.result().id
+
+    upsert("a", "tea")
+    other = upsert("b", "coffee")
+    refused = index.update(other, MemoryPatch(source="a"), None, request_id=fresh_request_id())
+    with pytest.raises(InvalidInputError, match="delete that first"):
+        refused.result()
+    assert index.get(other).source == "b"
+
+
+def test_the_same_text_again_keeps_the_vector_that_it_has(index: MemoryIndex) -> None:
+    own = embedding_of("something else entirely")
+    memory = NewMemory(text="tea", source="a", key="k", own_vector=True)
+    first = index.upsert(memory, own, request_id=fresh_request_id()).result()
+    again = NewMemory(text="tea", source="a", key="k", metadata={"n": 1})
+    index.upsert(again, embedding_of("tea"), request_id=fresh_request_id()).result()
+    hits = search(index, "something else entirely", hybrid=False)
+    assert [(hit.memory.id, hit.memory.metadata) for hit in hits] == [(first.id, {"n": 1})]
+    assert hits[0].similarity == pytest.approx(1)
+
+
+def test_a_search_between_a_deletes_commit_and_its_last_step_finds_the_others(
+    index: MemoryIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, *_ = add(index, "tea tea tea", "tea and cake", "tea and bread")
+    committed, searched = threading.Event(), threading.Event()
+    publish = Store.publish_lsn
+
+    def publish_and_wait(store: Store, lsn: int) -> None:
+        publish(store, lsn)
+        committed.set()
+        searched.wait(30)
+
+    monkeypatch.setattr(Store, "publish_lsn", publish_and_wait)
+    deleted = index.delete([gone], request_id=fresh_request_id())
+    assert committed.wait(30)
+    found = search(index, "tea tea tea", k=2)
+    nearest = index.nearest(embedding_of("tea tea tea"))
+    searched.set()
+    assert deleted.result().deleted
+    assert len(found) == 2
+    assert gone not in [hit.memory.id for hit in found]
+    assert nearest is not None
+
+
+def test_terms_of_another_analyser_are_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = open_index(tmp_path)
+    (memory_id,) = add(index, "running gateways")
+    index.close()
+    monkeypatch.setattr("engine.index_cache.ANALYSER", "another")
+    index = open_index(tmp_path)
+    assert "another analyser" in caplog.text
+    index.delete([memory_id], request_id=fresh_request_id()).result()
+    index.check()
+    index.close()
+
+
+def test_a_failure_of_maintenance_does_not_end_the_writer(
+    index: MemoryIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> bool:
+        raise MemoryError
+
+    monkeypatch.setattr(SearchIndex, "needs_compaction", fail)
+    add(index, "one")
+    add(index, "two")
+    index.check()
+    assert index.count() == 2

@@ -125,6 +125,7 @@ def test_what_did_not_change_does_not_travel(bucket: Bucket, tmp_path: Path) -> 
     assert after_restore.n_bytes < base.n_bytes
 
 
+@pytest.mark.parametrize("any_bucket", ["rclone"], indirect=True)  # moto takes its time
 def test_more_than_a_thousand_objects_are_listed_newest_first(
     any_bucket: Bucket, tmp_path: Path
 ) -> None:

@@ -58,6 +58,8 @@ def test_a_bucket_that_is_down_is_said_to_be_and_is_caught_up_with(
     with behind(proxy, bucket, tmp_path / "one") as machine:
         machine.add("before")
         machine.upload()
+        patient = machine.remote.store
+        machine.remote.store = bucket.store(endpoint=proxy.url, timeout_s=0.5)  # hangs soon enough
         proxy.choose = always(fault)  # type: ignore[arg-type]
         machine.add("meanwhile")
         with pytest.raises(RemoteError, match=words):
@@ -66,6 +68,7 @@ def test_a_bucket_that_is_down_is_said_to_be_and_is_caught_up_with(
         assert texts_of(search(machine.index, "meanwhile", k=1)) == ["meanwhile"]
         assert texts_in_bucket(tmp_path / "then", bucket.store()) == ["before"]
         proxy.choose = no_fault
+        machine.remote.store = patient
         machine.upload()
         assert machine.sync.status().last_error is None
     assert texts_in_bucket(tmp_path / "now", bucket.store()) == ["before", "meanwhile"]

@@ -5,23 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.service import ROOT, Service, running_service
+from tests.service import ROOT, Service
 from tests.test_service_faults import writing
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running_service(tmp_path_factory.mktemp("rolling")) as service:
-        yield service
+@pytest.fixture
+def service(mortal_service: Service) -> Service:
+    return mortal_service
 
 
 def changed_config(path: Path, *names: str) -> Path:

@@ -204,7 +204,7 @@ def test_a_damaged_file_of_a_backup_is_found_and_harms_nothing_else(
 
 def doctor_names(data_dir: Path, backup: str, name: str, index: MemoryIndex) -> bool:
     """Whether the damage would be reported; the index has the lock, so not by the command."""
-    backups = index._backups
+    backups = index.backup_files
     return name == "verified" or backup in backups.unreadable() or bool(backups.damage(backup))
 
 

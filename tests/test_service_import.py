@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.service import Service, running_service
+from tests.service import Service
 
 pytestmark = pytest.mark.service
 
@@ -23,10 +23,9 @@ MOST_BYTES_UNREAD = 48 << 20
 """Sockets, HAProxy and the pipeline of one import hold far less."""
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running_service(tmp_path_factory.mktemp("import")) as service:
-        yield service
+@pytest.fixture
+def service(mortal_service: Service) -> Service:
+    return mortal_service
 
 
 class Stream:
@@ -125,7 +124,7 @@ def test_an_export_imported_under_another_source_is_the_same(service: Service) -
 def test_a_client_that_sends_without_reading_is_held_back(service: Service) -> None:
     block = b"".join(line(f"word {n}", "unread") for n in range(2_000)) * 10
     with importing(service, "?deduplicate=false") as stream:
-        stream.socket.settimeout(5)
+        stream.socket.settimeout(2)
         n_sent = 0
         try:
             while n_sent <= MOST_BYTES_UNREAD:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from deployments.handles import _Calls
+from deployments.replica_calls import ReplicaCalls
 from engine.errors import (
     DeadlinePassedError,
     NotReadyError,
@@ -100,7 +100,7 @@ GONE = DeploymentUnavailableError("Index")
 def test_only_a_refusal_that_is_certain_is_told_as_one(
     outcomes: list[object], told: object
 ) -> None:
-    calls = _Calls(timeout_s=0.3)
+    calls = ReplicaCalls(timeout_s=0.3)
     if isinstance(told, type):
         with pytest.raises(told) as raised:
             asyncio.run(calls.write(Replica(*outcomes).send))

@@ -111,8 +111,13 @@ def _written(output: Path | None) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
+    output = output.resolve()
     partial: Path | None = None
     try:
+        if output.exists() and not output.is_file():  # a device or a pipe stays what it is
+            with output.open("wb") as file:
+                yield file
+            return
         descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
         partial = Path(name)
         with os.fdopen(descriptor, "wb") as file:

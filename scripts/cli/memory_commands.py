@@ -62,7 +62,7 @@ def add(
     given = _json_object(metadata)
     for text in texts:
         memory = {
-            "text": sys.stdin.read() if text == "-" else text,
+            "text": _given(text),
             "source": source,
             "metadata": given,
         }
@@ -76,6 +76,16 @@ def add(
             say(f"Skipped: memory {answer.get('duplicate_of', '?')} says that already")
         else:
             say(f"{'Added' if answer.get('created', True) else 'Replaced'} memory {answer['id']}")
+
+
+def _given(argument: str) -> str:
+    """The argument, or what stdin says in its place."""
+    if argument != "-":
+        return argument
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"stdin is not UTF-8: {exc}") from exc
 
 
 def search(
@@ -99,7 +109,7 @@ def search(
     answer = service_at(url).post(
         "/search",
         {
-            "query": sys.stdin.read() if query == "-" else query,
+            "query": _given(query),
             "k": k,
             "threshold": threshold,
             "hybrid": hybrid,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from scripts.cli.errors import CliError
+from scripts.cli.errors import CliError, UsageError
 from scripts.cli.readers import Format, read
 from scripts.cli.readers.inputs import InputFile
-from scripts.cli.readers.records import Memory, Options
+from scripts.cli.readers.records import Memory, Options, Record, Unreadable
 from scripts.cli.terminal import note, print_json
 
 
@@ -24,6 +24,14 @@ class Reading:
     stop_on_error: bool
     as_json: bool
     n_unreadable: int = 0
+    _n_bytes: int = field(init=False)
+    _n_read_before: int = field(default=0, init=False)
+    """Of the files before the current one."""
+    _current: InputFile | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        is_known = not any(file.is_stdin for file in self.files)
+        self._n_bytes = sum(file.size for file in self.files) if is_known else 0
 
     def memories(self) -> Iterator[Memory]:
         """Every memory; tells of what cannot be read when it gets there.
@@ -32,7 +40,7 @@ class Reading:
             CliError: something cannot be read, and the user wants to stop then.
         """
         for file in self.files:
-            for record in read(file, self.format, self.options):
+            for record in self._records(file):
                 if isinstance(record, Memory):
                     if self.deduplicate is not None:
                         record.line.pop("deduplicate", None)
@@ -42,6 +50,17 @@ class Reading:
                 if self.stop_on_error:
                     raise CliError(f"{record.origin}: {record.reason}")
                 self.complain(record.origin, record.reason)
+            self._n_read_before += file.n_read
+
+    def _records(self, file: InputFile) -> Iterator[Record]:
+        """What a file holds; the others are taken in also when it cannot be read."""
+        self._current = file
+        try:
+            yield from read(file, self.format, self.options)
+        except UsageError:
+            raise
+        except CliError as exc:
+            yield Unreadable(origin=file.name, reason=str(exc))
 
     def complain(self, origin: str, reason: str) -> None:
         """Tell of a memory that is not in."""
@@ -52,7 +71,7 @@ class Reading:
 
     def share_read(self) -> float:
         """How much of the files was read, 0 to 1; 0 when nobody knows how much there is."""
-        total = sum(file.size for file in self.files)
-        if not total or any(file.is_stdin for file in self.files):
+        if not self._n_bytes:
             return 0.0
-        return min(sum(file.n_read for file in self.files) / total, 1.0)
+        n_read = self._n_read_before + (self._current.n_read if self._current else 0)
+        return min(n_read / self._n_bytes, 1.0)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from watchfiles import watch
 
-from scripts.cli.errors import RefusedError, UnreachableError
+from scripts.cli.errors import CliError, RefusedError, UnreachableError
 from scripts.cli.memory_commands import delete_all, pages
 from scripts.cli.readers import TEXT_SUFFIXES
 from scripts.cli.readers.inputs import InputFile, find_inputs, is_entered
@@ -30,6 +30,8 @@ _FILES_AT_ONCE = 200
 _LOOK_AGAIN_MS = 1000
 _DEBOUNCE_MS = 400
 _RETRY_S = 2.0
+_PASSING = frozenset({429, 502, 503, 504, 507})
+"""Busy, restarting or out of disk space: statuses that end by themselves, or by somebody else."""
 
 
 class Keeper(Protocol):
@@ -74,7 +76,9 @@ def follow(keeper: Keeper, top: Path, *, once: bool) -> None:
                     _sync(keeper, pending)
                     pending.clear()
                     told = False
-            except UnreachableError as exc:
+            except (UnreachableError, RefusedError) as exc:
+                if isinstance(exc, RefusedError) and exc.status not in _PASSING:
+                    raise
                 if not told:
                     note(f"{exc} Waiting for it.")
                 told = True
@@ -126,7 +130,7 @@ class Built:
 
     def sync(self, present: Sequence[Path], gone: Sequence[Path]) -> None:
         """See `Keeper`."""
-        filled = [path for path in present if path.stat().st_size]
+        filled = [path for path in present if path.is_file() and path.stat().st_size]
         names = [path.relative_to(self._workspace).as_posix() for path in filled]
         for start in range(0, len(names), _FILES_AT_ONCE):
             self._build(names[start : start + _FILES_AT_ONCE])
@@ -206,12 +210,16 @@ class Sent:
         file = InputFile(path=path, relative=path.relative_to(self._top).as_posix())
         name = file.source(self.prefix)
         found: list[Memory] = []
-        for record in read_text(file, Options(source=self.prefix)):
-            if isinstance(record, Unreadable):
-                note(f"{record.origin}: {record.reason}")
-                return
-            record.line["key"] = self._key
-            found.append(record)
+        try:
+            for record in read_text(file, Options(source=self.prefix)):
+                if isinstance(record, Unreadable):
+                    note(f"{record.origin}: {record.reason}")
+                    return
+                record.line["key"] = self._key
+                found.append(record)
+        except CliError as exc:  # not for us to read, or gone again
+            note(str(exc))
+            return
         stored = self._stored.get(name, {})
         new = [
             memory

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 
-from scripts.cli.errors import UsageError
+from scripts.cli.errors import CliError, UsageError
 from scripts.cli.readers.inputs import InputFile
 from scripts.cli.readers.records import Options, Record
 
@@ -78,8 +78,11 @@ def read(file: InputFile, chosen: Format, options: Options) -> Iterator[Record]:
 
 
 def is_export(file: InputFile) -> bool:
-    """Whether a file begins as our own exports do."""
-    return bool(_EXPORT.match(file.peek(64))) and (file.suffix in _LINES or file.is_stdin)
+    """Whether a file begins as our own exports do; one that cannot be read does not."""
+    try:
+        return bool(_EXPORT.match(file.peek(64))) and (file.suffix in _LINES or file.is_stdin)
+    except CliError:
+        return False
 
 
 def _kind_of(file: InputFile) -> Format:

@@ -46,6 +46,10 @@ def read_table(file: InputFile, options: Options) -> Iterator[Record]:
                     yield cells
                 elif any(cell.strip() for cell in cells):
                     origin = f"{file.name}, line {rows.line_num}"
+                    if len(cells) > len(names):
+                        reason = f"{len(cells)} cells for {len(names)} columns; quote the commas"
+                        yield Unreadable(origin=origin, reason=reason)
+                        continue
                     row = {n: c for n, c in zip(names, cells, strict=False) if n and c.strip()}
                     try:
                         "".join(row.values()).encode()

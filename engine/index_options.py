@@ -1,0 +1,62 @@
+"""How one index behaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.backups import Backups
+from engine.records import ModelIdentity
+
+BACKUPS_NAME = "backups"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOptions:
+    """Where the data is, limits and thresholds."""
+
+    data_dir: Path
+    workspace_dir: Path
+    identity: ModelIdentity
+    dedup_threshold: float = 0.90
+    """Cosine from which an added memory is a duplicate."""
+    exact_below: int = 20_000
+    """Memories from which searches use RaBitQ codes."""
+    compact_from: int = 1_000
+    """Dead rows from which the indexes are compacted, if they are a quarter of all."""
+    cache_after: int = 2_000
+    """Changes after which the posting lists are cached anew, if they are a tenth of all."""
+    lock_timeout_s: float = 30.0
+    """How long to wait for another process to let go of the data directory."""
+    max_pending_jobs: int = 1_024
+    max_pending_memories: int = 8_192
+    max_backups: int = 10
+    """Automatic backups kept; 0 makes none."""
+    max_requested_backups: int = 100
+    max_scheduled_backups: int = 48
+    """Those with the prefix `scheduled`: a day of half hours. They push out no other."""
+    max_safety_backups: int = 10
+    """Those made before a restore, a build or the like."""
+    backup_pause_s: float = 0.5
+    """A burst of writes is over, and backed up, after this long without one."""
+    backup_longest_burst_s: float = 30.0
+    deltas_share: float = 0.25
+    """A backup starts a new base when its deltas outgrow this share of the old one."""
+    merge_below_bytes: int = 512 * 1024
+    """Deltas of a backup are merged while they take less together."""
+    max_pieces: int = 256
+    """Pieces that the model embeds: the most a chunk of a file may have."""
+
+    def open_backups(self) -> Backups:
+        """The backup directories; see `Backups`."""
+        return Backups(
+            self.data_dir / BACKUPS_NAME,
+            keep={
+                "automatic": self.max_backups,
+                "requested": self.max_requested_backups,
+                "scheduled": self.max_scheduled_backups,
+                "safety": self.max_safety_backups,
+            },
+            deltas_share=self.deltas_share,
+            merge_below_bytes=self.merge_below_bytes,
+        )
