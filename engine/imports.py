@@ -102,7 +102,8 @@ class _Lines:
             self._stored = dict(zip(asked, zip(ids, similarities, strict=True), strict=True))
         self._own_ids: list[MemoryId] = []
         self._own_vectors = np.empty_like(embeddings)
-        self._replaced: set[int] = set()
+        self._own_rows: dict[MemoryId, int] = {}
+        """Of every memory whose vector this write has set."""
 
     def apply(self, at: int) -> ImportOutcome:
         """Write one line."""
@@ -122,20 +123,18 @@ class _Lines:
 
     def _nearest(self, at: int, vector: FloatVector) -> tuple[int, float]:
         nearest_id, similarity = self._stored[at]
-        if nearest_id in self._replaced:
+        if nearest_id in self._own_rows:  # as it was before this write
             [nearest_id], [similarity] = self._session.nearest(vector[None])
         if self._own_ids:
             cosines = self._own_vectors[: len(self._own_ids)] @ vector
             best = int(cosines.argmax())
-            own_id = self._own_ids[best]
-            if cosines[best] > similarity and own_id not in self._replaced:
-                return own_id, float(cosines[best])
+            if cosines[best] > similarity:
+                return self._own_ids[best], float(cosines[best])
         return nearest_id, similarity
 
     def _insert(self, memory: NewMemory, vector: FloatVector) -> ImportOutcome:
         new_id = self._session.insert(memory, vector)
-        self._own_vectors[len(self._own_ids)] = vector
-        self._own_ids.append(new_id)
+        self._compare_with(new_id, vector)
         return ImportOutcome(status="added", id=new_id)
 
     def _upsert(self, memory: NewMemory, vector: FloatVector) -> ImportOutcome:
@@ -159,8 +158,15 @@ class _Lines:
             updated_us=memory.updated_us,
         )
         if text_changed:
-            self._replaced.add(known)
+            self._compare_with(known, vector)
         return ImportOutcome(status="updated", id=known)
+
+    def _compare_with(self, memory_id: MemoryId, vector: FloatVector) -> None:
+        """Let later lines be duplicates of a memory as it is now."""
+        row = self._own_rows.setdefault(memory_id, len(self._own_ids))
+        if row == len(self._own_ids):
+            self._own_ids.append(memory_id)
+        self._own_vectors[row] = vector
 
 
 class _Ledger:
