@@ -18,10 +18,11 @@ from typer.testing import CliRunner, Result
 
 from scripts.cli import sending
 from scripts.cli.app import app
-from scripts.cli.errors import CliError
+from scripts.cli.errors import CliError, RefusedError
 from scripts.cli.journal import Journal, Tally
 from scripts.cli.readers.records import Memory
 from scripts.cli.sending import MAX_PART_BYTES, MAX_PART_LINES, parts_of
+from scripts.cli.service import Service
 from tests.light_service import light_service
 
 ROOT = Path(__file__).parent.parent
@@ -190,6 +191,22 @@ def test_a_part_whose_answer_breaks_off_is_sent_again_and_nothing_is_added_twice
     assert result.stdout == "50 added\n"
     assert n_asked == 2
     assert len(stored()) == 50
+
+
+def test_a_service_that_restarts_in_mid_import_is_waited_for_longer_than_one_request_waits(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, refusals = Service.call, [RefusedError(503, "restarting"), RefusedError(429, "full")]
+
+    def refusing(service: Service, method: str, path: str, **more: Any) -> Any:
+        if path == "/import" and refusals:
+            raise refusals.pop()
+        return whole(service, method, path, **more)
+
+    monkeypatch.setattr(Service, "call", refusing)
+    monkeypatch.setattr(sending, "_PAUSE_S", 0.0)
+    assert run("import", lines_file(tmp_path / "x.jsonl", 5)).stdout == "5 added\n"
+    assert refusals == []
 
 
 def test_an_export_reproduces_an_empty_store_s_former_memories(

@@ -26,7 +26,7 @@ PATIENCE_S = 30.0
 _TIMEOUT_S = 3600.0
 """Between two bytes: a build or a restore may say nothing for long."""
 _LONGEST_PAUSE_S = 5.0
-_WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
+WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
 
 _ADVICE = {
     401: "Set FAISS_API_KEY to the service's API_KEY.",
@@ -150,7 +150,7 @@ class Service:
                     refusal = RefusedError(exc.code, _detail(exc), _ADVICE.get(exc.code, ""))
                     asked_s = _retry_after_s(exc)
                 remaining_s = deadline - time.monotonic()
-                if exc.code not in _WORTH_ANOTHER_TRY or remaining_s <= 0:
+                if exc.code not in WORTH_ANOTHER_TRY or remaining_s <= 0:
                     raise refusal from None
                 time.sleep(min(max(pause_s, asked_s), remaining_s))
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
