@@ -16,7 +16,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from scripts.cli.app import COMMANDS, app
+from scripts.cli.errors import RefusedError
 from scripts.cli.readers import Format
+from scripts.cli.service import Service
 from tests.fake_service import FakeService, Refused, serving
 from tests.readme_commands import README, first_cells
 
@@ -151,6 +153,16 @@ def test_a_busy_service_is_waited_for(
     assert run("add", "patience").exit_code == 0
     assert waits[0] == 3.0
     assert len(service.memories) == 1
+
+
+def test_a_service_that_is_still_starting_is_told_from_one_that_refuses(
+    url: str, service: FakeService
+) -> None:
+    for status, code in ((503, 3), (429, 1), (422, 1)):
+        service.refusals = [Refused(status, "no")]
+        with pytest.raises(RefusedError) as refusal:
+            Service(url, patience_s=0).get("/stats")
+        assert refusal.value.exit_code == code
 
 
 def test_an_add_whose_answer_is_lost_happens_once(url: str, service: FakeService) -> None:

@@ -17,8 +17,8 @@ Keep and find memories: a client of the FAISS Memory service, and its launcher.
 
 FAISS_URL says where the service is (http://localhost:8900), FAISS_API_KEY is its key.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no service answers,
-4 nothing found, 130 interrupted.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no service answers or it
+is still starting, 4 nothing found, 130 interrupted.
 """
 
 COMMANDS = {
