@@ -94,6 +94,8 @@ def test_json_is_one_document_a_line(url: str) -> None:
         (["search", "x", "--metadata", "[]"], 2),
         (["search", "  "], 1),
         (["serch"], 2),
+        (["--version"], 0),
+        (["search", "-h"], 0),
         (["restore", "nope", "--yes"], 1),
         (["import", "no-such-file"], 2),
         (["search", "one", "--url", "ftp://there"], 2),
@@ -115,6 +117,23 @@ def test_a_service_that_is_not_there_is_told_in_words(url: str) -> None:
         "Start it with `make serve` or `faiss-memory serve`.\n"
     )
     assert "FAISS_URL" in run("status", "--url", "http://there.invalid").stderr
+
+
+def test_a_misspelt_command_and_a_wrong_address_are_told_what_may_be_meant(url: str) -> None:
+    assert "Did you mean 'search'" in run("serch").stderr
+    assert "check FAISS_URL" in run("search", "x", "--url", f"{url}/elsewhere").stderr
+
+
+def test_help_and_complaints_import_neither_rich_nor_the_service() -> None:
+    code = (
+        "import sys; from scripts.cli.app import app\n"
+        "for words in (['--help'], ['search', '--help'], ['search', '-k', 'x']):\n"
+        "    try: app(words)\n"
+        "    except SystemExit: pass\n"
+        "print(sorted({'rich', 'ray', 'faiss', 'httpx', 'numpy'} & set(sys.modules)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.endswith("[]\n"), result.stdout
 
 
 def test_something_else_that_answers_is_no_service(tmp_path: Path) -> None:

@@ -108,6 +108,26 @@ def test_everything_readable_is_in_and_everything_else_named(
     }
 
 
+def test_a_command_that_cannot_be_carried_out_leaves_nothing_to_continue(
+    workspace: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("who,text\nBen,plays the cello\n")
+    result = run("import", path, "--source-column", "nope")
+    assert result.exit_code == 2
+    assert "continues" not in result.stderr
+    assert journals(tmp_path) == []
+
+
+def test_lines_with_a_bad_first_one_are_lines_all_the_same(workspace: Path, tmp_path: Path) -> None:
+    bad, empty = tmp_path / "bad.jsonl", tmp_path / "empty.jsonl"
+    bad.write_bytes(b'\xff\xfe\n{"text": "the second line"}\n')
+    empty.touch()
+    result = run("import", bad, empty)
+    assert (result.exit_code, result.stdout) == (1, "1 added\n")
+    assert f"{bad}, line 1" in result.stderr
+
+
 def test_stop_on_error_ends_at_the_first_bad_memory(workspace: Path, tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     bad = {"text": "two", "source": "x" * 600}

@@ -31,11 +31,11 @@ WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
 _ADVICE = {
     401: "Set FAISS_API_KEY to the service's API_KEY.",
     403: "A proxy or browser extension added an Origin that the service does not allow.",
-    404: "",
     429: "It is overloaded; nothing was changed. Try again in a while.",
     503: "It is still starting; nothing was changed. Try again in a few seconds.",
     507: "Its disk is full; nothing was stored.",
 }
+_NO_ROUTE = "There is no such route: check FAISS_URL, and the versions of both sides."
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -147,7 +147,9 @@ class Service:
                 return response
             except urllib.error.HTTPError as exc:
                 with exc:
-                    refusal = RefusedError(exc.code, _detail(exc), _ADVICE.get(exc.code, ""))
+                    detail = _detail(exc)
+                    advice = _NO_ROUTE if detail == "Not Found" else _ADVICE.get(exc.code, "")
+                    refusal = RefusedError(exc.code, detail, advice)
                     asked_s = _retry_after_s(exc)
                 remaining_s = deadline - time.monotonic()
                 if exc.code not in WORTH_ANOTHER_TRY or remaining_s <= 0:
