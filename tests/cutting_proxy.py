@@ -1,4 +1,4 @@
-"""A TCP proxy that tells when a given byte passes, and can cut every connection there."""
+"""A TCP proxy that holds or cuts every connection when a given byte has passed."""
 
 from __future__ import annotations
 
@@ -22,35 +22,38 @@ _RESET = struct.pack("ii", 1, 0)
 class Strike:
     """A byte to come, and what happens when it has passed."""
 
-    direction: Direction
-    n_left: int
-    """Bytes until then."""
+    n_left: dict[Direction, int]
+    """Bytes until then; the direction that gets there first counts."""
     cuts: bool
-    """Whether every connection is reset right after that byte."""
+    """Whether every connection is reset right after that byte, or only held."""
     passed: threading.Event = field(default_factory=threading.Event)
 
 
 class CuttingProxy:
     """Connections to `port` are passed on to another port of this machine."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, loop: asyncio.AbstractEventLoop) -> None:
         self.port = 0
+        self._goes_on = asyncio.Event()
         self._target_port = target_port
+        self._loop = loop
         self._strike: Strike | None = None
         self._is_cut = False
         self._writers: set[asyncio.StreamWriter] = set()
 
-    def arm(self, direction: Direction, n_bytes: int, *, cuts: bool) -> threading.Event:
+    def arm(self, n_bytes: dict[Direction, int], *, cuts: bool) -> threading.Event:
         """Strike when so many more bytes have passed; the event is set then."""
-        self._strike = Strike(direction=direction, n_left=n_bytes, cuts=cuts)
+        self._strike = Strike(n_left=n_bytes, cuts=cuts)
         return self._strike.passed
 
-    def mend(self) -> None:
-        """Take connections again."""
+    def go_on(self) -> None:
+        """Pass on what was held, and take connections again."""
         self._is_cut = False
+        self._loop.call_soon_threadsafe(self._goes_on.set)
 
     async def serve(self, started: threading.Event, stop: asyncio.Event) -> None:
         """Pass connections on until `stop`."""
+        self._goes_on.set()
         server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         started.set()
@@ -87,22 +90,29 @@ class CuttingProxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction
     ) -> None:
         while content := await reader.read(_CHUNK_BYTES):
-            strike = self._strike
-            n_now = len(content)
-            if strike is not None and strike.direction == direction:
-                n_now = min(strike.n_left, n_now)
-                strike.n_left -= n_now
-            writer.write(content[:n_now])
-            await writer.drain()
-            if strike is not None and strike.n_left == 0:
-                self._strike = None
-                if strike.cuts:
-                    self._is_cut = True
-                    self._reset_all()
-                strike.passed.set()
-            writer.write(content[n_now:])
-            await writer.drain()
+            while content:
+                await self._goes_on.wait()
+                n_now, strike = len(content), self._strike
+                if strike is not None and direction in strike.n_left:
+                    n_now = min(strike.n_left[direction], n_now)
+                    strike.n_left[direction] -= n_now
+                writer.write(content[:n_now])
+                content = content[n_now:]
+                await writer.drain()
+                if strike is not None and strike.n_left.get(direction) == 0:
+                    self._happen(strike)
         writer.write_eof()
+
+    def _happen(self, strike: Strike) -> None:
+        if strike.passed.is_set():
+            return
+        self._strike = None
+        if strike.cuts:
+            self._is_cut = True
+            self._reset_all()
+        else:
+            self._goes_on.clear()
+        strike.passed.set()
 
     def _reset_all(self) -> None:
         for writer in list(self._writers):
@@ -118,8 +128,8 @@ class CuttingProxy:
 @contextmanager
 def cutting_proxy(target_port: int) -> Iterator[CuttingProxy]:
     """A running proxy in front of a port."""
-    proxy, started = CuttingProxy(target_port), threading.Event()
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    loop, stop, started = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
+    proxy = CuttingProxy(target_port, loop)
     thread = threading.Thread(
         target=lambda: loop.run_until_complete(proxy.serve(started, stop)), daemon=True
     )

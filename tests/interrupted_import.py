@@ -44,7 +44,6 @@ Memory = dict[str, Any]
 
 _PATIENCE_S = 300
 _ANSWER_BYTES_A_LINE = 50
-_DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 _LONGEST_CUT_S = 3.0
 _MOST_DIFFERENCE = 1e-5
 """Of a vector's numbers: the model rounds otherwise beside other texts."""
@@ -124,9 +123,16 @@ class InterruptedImport:
 
     def run(self, interruptions: Sequence[Interruption]) -> dict[str, Any]:
         """Import, interrupted each time after some share of the file; returns the report."""
+        share = 1 / (len(interruptions) + 1)
+        passed = self._arm(interruptions[0], share) if interruptions else None
         self.command.run()
-        for what in interruptions:
-            self._interrupt(what, 1 / (len(interruptions) + 1))
+        for what, then in itertools.zip_longest(interruptions, interruptions[1:]):
+            assert passed is not None, "armed for each"
+            self._wait_for(passed)
+            self._begin(what)
+            # Before anything goes on: it might be through before it can be interrupted again.
+            passed = self._arm(then, share) if then else None
+            self._end(what)
         deadline_s = time.monotonic() + _PATIENCE_S
         while not self.command.has_ended():
             if time.monotonic() > deadline_s:
@@ -136,25 +142,37 @@ class InterruptedImport:
         assert report is not None, "it has ended"
         return report
 
-    def _interrupt(self, what: Interruption, most: float) -> None:
-        direction = self._random.choice(_DIRECTIONS)
-        n_bytes = self._n_bytes
-        if direction == "to client":
-            n_bytes = _ANSWER_BYTES_A_LINE * self._n_lines
-        n_bytes = 1 + int(self._random.uniform(0.3, 1) * most * n_bytes)
-        passed = self._proxy.arm(direction, n_bytes, cuts=what == "network")
-        self._wait_for(passed)
-        print(f"{what} after {n_bytes:,} bytes {direction}", file=sys.stderr, flush=True)
+    def _arm(self, what: Interruption, most: float) -> threading.Event:
+        """Let something be struck after at most this share of the whole conversation."""
+        n_sent, n_answered = most * self._n_bytes, most * self._n_lines * _ANSWER_BYTES_A_LINE
+        share = self._random.uniform(0.3, 1)
+        n_bytes: dict[Direction, int] = {"to client": 1 + int(share * n_answered)}
+        if self._random.random() < 0.5:
+            # What is sent may be all in the service's buffers already: the answers count, too.
+            n_bytes = {"to service": 1 + int(share * n_sent), "to client": 1 + int(n_answered)}
+        print(f"{what} after {n_bytes}", file=sys.stderr, flush=True)
+        return self._proxy.arm(n_bytes, cuts=what == "network")
+
+    def _begin(self, what: Interruption) -> None:
         self.counts[what] += 1
         if what == "client":
             self.command.kill()
-        elif what == "network":
-            time.sleep(self._random.uniform(0, _LONGEST_CUT_S))
-            self._proxy.mend()
         elif what == "service":
-            self._kill_service()
-        else:
+            pids = [process.pid for process in self._service.processes()]
+            self._random.shuffle(pids)
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        elif what != "network":
             self._service.kill(what.capitalize())
+
+    def _end(self, what: Interruption) -> None:
+        if what == "network":
+            time.sleep(self._random.uniform(0, _LONGEST_CUT_S))
+        self._proxy.go_on()
+        if what == "service":
+            self._service.exited_within(30)
+            self._service.start()
 
     def _wait_for(self, passed: threading.Event) -> None:
         deadline_s = time.monotonic() + _PATIENCE_S
@@ -163,15 +181,6 @@ class InterruptedImport:
                 raise Violation("it was through before it could be interrupted")
             if time.monotonic() > deadline_s:
                 raise Violation(f"nothing goes on: {self._service.log()}")
-
-    def _kill_service(self) -> None:
-        pids = [process.pid for process in self._service.processes()]
-        self._random.shuffle(pids)
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._service.exited_within(30)
-        self._service.start()
 
 
 def exported(service: Service) -> list[Memory]:
