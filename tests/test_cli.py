@@ -16,7 +16,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from scripts.cli.app import COMMANDS, app
+from scripts.cli.errors import RefusedError
 from scripts.cli.readers import Format
+from scripts.cli.service import Service
 from tests.fake_service import FakeService, Refused, serving
 from tests.readme_commands import README, first_cells
 
@@ -92,6 +94,8 @@ def test_json_is_one_document_a_line(url: str) -> None:
         (["search", "x", "--metadata", "[]"], 2),
         (["search", "  "], 1),
         (["serch"], 2),
+        (["--version"], 0),
+        (["search", "-h"], 0),
         (["restore", "nope", "--yes"], 1),
         (["import", "no-such-file"], 2),
         (["search", "one", "--url", "ftp://there"], 2),
@@ -113,6 +117,23 @@ def test_a_service_that_is_not_there_is_told_in_words(url: str) -> None:
         "Start it with `make serve` or `faiss-memory serve`.\n"
     )
     assert "FAISS_URL" in run("status", "--url", "http://there.invalid").stderr
+
+
+def test_a_misspelt_command_and_a_wrong_address_are_told_what_may_be_meant(url: str) -> None:
+    assert "Did you mean 'search'" in run("serch").stderr
+    assert "check FAISS_URL" in run("search", "x", "--url", f"{url}/elsewhere").stderr
+
+
+def test_help_and_complaints_import_neither_rich_nor_the_service() -> None:
+    code = (
+        "import sys; from scripts.cli.app import app\n"
+        "for words in (['--help'], ['search', '--help'], ['search', '-k', 'x']):\n"
+        "    try: app(words)\n"
+        "    except SystemExit: pass\n"
+        "print(sorted({'rich', 'ray', 'faiss', 'httpx', 'numpy'} & set(sys.modules)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.endswith("[]\n"), result.stdout
 
 
 def test_something_else_that_answers_is_no_service(tmp_path: Path) -> None:
@@ -151,6 +172,16 @@ def test_a_busy_service_is_waited_for(
     assert run("add", "patience").exit_code == 0
     assert waits[0] == 3.0
     assert len(service.memories) == 1
+
+
+def test_a_service_that_is_still_starting_is_told_from_one_that_refuses(
+    url: str, service: FakeService
+) -> None:
+    for status, code in ((503, 3), (429, 1), (422, 1)):
+        service.refusals = [Refused(status, "no")]
+        with pytest.raises(RefusedError) as refusal:
+            Service(url, patience_s=0).get("/stats")
+        assert refusal.value.exit_code == code
 
 
 def test_an_add_whose_answer_is_lost_happens_once(url: str, service: FakeService) -> None:

@@ -19,10 +19,11 @@ from typer.testing import CliRunner, Result
 
 from scripts.cli import sending
 from scripts.cli.app import app
-from scripts.cli.errors import CliError
+from scripts.cli.errors import CliError, RefusedError
 from scripts.cli.journal import Journal, Tally
 from scripts.cli.readers.records import Memory
 from scripts.cli.sending import MAX_PART_BYTES, MAX_PART_LINES, parts_of
+from scripts.cli.service import Service
 from tests.light_service import light_service
 
 ROOT = Path(__file__).parent.parent
@@ -120,6 +121,26 @@ def test_a_file_that_cannot_be_read_does_not_keep_the_others_out(
     assert run("import", tmp_path / "a.jsonl.gz", "--stop-on-error").exit_code == 1
 
 
+def test_a_command_that_cannot_be_carried_out_leaves_nothing_to_continue(
+    workspace: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("who,text\nBen,plays the cello\n")
+    result = run("import", path, "--source-column", "nope")
+    assert result.exit_code == 2
+    assert "continues" not in result.stderr
+    assert journals(tmp_path) == []
+
+
+def test_lines_with_a_bad_first_one_are_lines_all_the_same(workspace: Path, tmp_path: Path) -> None:
+    bad, empty = tmp_path / "bad.jsonl", tmp_path / "empty.jsonl"
+    bad.write_bytes(b'\xff\xfe\n{"text": "the second line"}\n')
+    empty.touch()
+    result = run("import", bad, empty)
+    assert (result.exit_code, result.stdout) == (1, "1 added\n")
+    assert f"{bad}, line 1" in result.stderr
+
+
 def test_stop_on_error_ends_at_the_first_bad_memory(workspace: Path, tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     bad = {"text": "two", "source": "x" * 600}
@@ -203,6 +224,22 @@ def test_a_part_whose_answer_breaks_off_is_sent_again_and_nothing_is_added_twice
     assert result.stdout == "50 added\n"
     assert n_asked == 2
     assert len(stored()) == 50
+
+
+def test_a_service_that_restarts_in_mid_import_is_waited_for_longer_than_one_request_waits(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, refusals = Service.call, [RefusedError(503, "restarting"), RefusedError(429, "full")]
+
+    def refusing(service: Service, method: str, path: str, **more: Any) -> Any:
+        if path == "/import" and refusals:
+            raise refusals.pop()
+        return whole(service, method, path, **more)
+
+    monkeypatch.setattr(Service, "call", refusing)
+    monkeypatch.setattr(sending, "_PAUSE_S", 0.0)
+    assert run("import", lines_file(tmp_path / "x.jsonl", 5)).stdout == "5 added\n"
+    assert refusals == []
 
 
 def test_an_export_reproduces_an_empty_store_s_former_memories(

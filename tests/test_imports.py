@@ -176,6 +176,35 @@ def test_a_duplicate_is_found_among_stored_and_earlier_lines_and_not_among_repla
     assert outcomes[3].duplicate_of == outcomes[0].id
 
 
+def test_a_text_that_a_key_was_given_is_a_duplicate_however_the_stream_is_cut(
+    index: MemoryIndex,
+) -> None:
+    stored, twice = line("older", key="k"), line("a", key="twice")
+    lines = [
+        *(line("newer", key="k"), line("newer", deduplicate=True)),
+        *(twice, line("b", key="twice"), line("b", deduplicate=True)),
+        *(line("a", deduplicate=True), line("a", deduplicate=True)),
+    ]
+    found = []
+    for n_at_once in (1, 3, len(lines)):
+        sender = Sender(index, None, attempt=n_at_once)
+        sender.send(stored, line("another"))
+        outcomes = [
+            outcome
+            for start in range(0, len(lines), n_at_once)
+            for outcome in sender.send(*lines[start : start + n_at_once])
+        ]
+        found.append([outcome.status for outcome in outcomes])
+        ids = [
+            memory.id for memory in index.list_memories(MemoryFilter(), offset=0, limit=9).memories
+        ]
+        index.delete(ids, request_id=f"delete {n_at_once}").result(PATIENCE_S)
+
+    added, updated, duplicate = "added", "updated", "duplicate"
+    assert found[0] == [updated, duplicate, added, updated, duplicate, added, duplicate]
+    assert found[1:] == found[:1] * 2
+
+
 def test_known_embeddings_are_those_of_stored_texts(index: MemoryIndex) -> None:
     sender = Sender(index, None)
     sender.send(line("a", key="k"), line("b"), line("own", own_vector=True))

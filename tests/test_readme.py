@@ -55,6 +55,9 @@ NOT_RUN = {
     "scripts/backup-gdrive.sh --force": "the same",
     ".venv/bin/python -m tests.kill_loop --rounds 200 --seed 7": "takes half an hour; "
     "test_kill_loop runs three rounds",
+    ".venv/bin/python -m tests.interrupted_import --lines 20000 --interruptions 10 --seed 7": (
+        "takes minutes; tests/test_interrupted_import.py runs a short one"
+    ),
     **dict.fromkeys(
         [
             "docker compose up -d",

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from scripts.cli.errors import CliError
-from scripts.cli.terminal import complain
+from scripts.cli.terminal import complain, say
 
 _HELP = """
 Keep and find memories: a client of the FAISS Memory service, and its launcher.
 
 FAISS_URL says where the service is (http://localhost:8900), FAISS_API_KEY is its key.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no service answers,
-4 nothing found, 130 interrupted.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no service answers
+or it is still starting, 4 nothing found, 130 interrupted.
 """
 
 COMMANDS = {
@@ -40,8 +40,21 @@ COMMANDS = {
 """Module and function of each, in the order of the help."""
 
 
+_PLAIN: dict[str, Any] = {
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["--help", "-h"]},
+}
+"""Help and complaints without rich: importing it takes twice as long as all the rest."""
+
+
 class _Group(TyperGroup):
     """Makes a command when it is asked for: making all of them takes longer than a search."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 (typer's own)
+        """Know the names, which typer suggests for one that is misspelt."""
+        super().__init__(**settings)
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 (typer exports no context type)
         """Names of the commands."""
@@ -52,7 +65,7 @@ class _Group(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module, function = COMMANDS[cmd_name].split(":")
-        one = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        one = typer.Typer(add_completion=False, **_PLAIN)
         one.command(cmd_name)(getattr(importlib.import_module(f"scripts.cli.{module}"), function))
         return typer.main.get_command(one)
 
@@ -65,11 +78,24 @@ class _Group(TyperGroup):
             raise typer.Exit(exc.exit_code) from None
 
 
-app = typer.Typer(cls=_Group, help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=_Group, help=_HELP, no_args_is_help=True, **_PLAIN)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        say(version("faiss-memory"))
+        raise typer.Exit
 
 
 @app.callback()
-def _group() -> None:
+def _group(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which this is."),
+    ] = False,
+) -> None:
     pass
 
 

@@ -3,12 +3,15 @@
 ```
 CliError               1  the service refused, or something is wrong with what was given
 ├── UsageError         2  the command line makes no sense
+├── RefusedError       1  the service answered with an error; 3 while it is starting
 ├── UnreachableError   3  no service answers
 └── NothingFoundError  4  there is nothing that matches
 ```
 """
 
 from __future__ import annotations
+
+_NOT_READY = 503
 
 
 class CliError(Exception):
@@ -43,6 +46,8 @@ class RefusedError(CliError):
         self.status = status
         self.detail = detail
         self.advice = advice
+        if status == _NOT_READY:
+            self.exit_code = UnreachableError.exit_code
 
     def __str__(self) -> str:
         words = f"The service refused: {self.detail.rstrip('.')} ({self.status})."

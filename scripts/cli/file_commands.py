@@ -58,10 +58,10 @@ def watch(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Keep memories in step with the text files of a directory until Ctrl-C.
+    """Keep memories in step with the text files of a directory.
 
-    Changed files are read again, those of deleted files are deleted. In the service's workspace
-    the service reads them; elsewhere they are read here and sent.
+    Until Ctrl-C, changed files are read again, and what deleted files said is deleted. In the
+    service's workspace the service reads them; elsewhere they are read here and sent.
     """
     from scripts.cli.watching import Built, Sent, follow
 

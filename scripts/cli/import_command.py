@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scripts.cli.errors import CliError, NothingFoundError
+from scripts.cli.errors import CliError, NothingFoundError, UsageError
 from scripts.cli.journal import Journal, Tally, journal_path
 from scripts.cli.options import DEFAULT_URL, AsJson, Url, service_at
 from scripts.cli.progress import progress
@@ -53,7 +53,7 @@ def import_memories(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Import files: Markdown and text, JSON Lines, CSV, exports of other memories.
+    """Import files: text, JSON Lines, CSV, other memories' exports.
 
     Interrupted, the same command continues and adds nothing twice. Exits with 1 when a memory
     could not be read or was refused; the others are in.
@@ -90,13 +90,16 @@ def import_memories(
     journal = Journal(path, deduplicate=deduplicate)
     if journal.n_before:
         note(f"Continuing after {counted(journal.n_before, 'memory')} that are in already.")
-    complete = False
+    continues = True
     try:
         tally = _send_all(service, reading, journal)
-        complete = True
+        continues = False
+    except UsageError:
+        continues = journal.has_parts
+        raise
     finally:
-        journal.close(complete=complete)
-        if not complete:
+        journal.close(complete=not continues)
+        if continues:
             note("Not finished. The same command continues from here.")
     _report(tally, reading)
 

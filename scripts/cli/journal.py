@@ -78,6 +78,8 @@ class Journal:
         }
         self.n_before = sum(tally.lines for tally in self._done.values())
         """Memories that an earlier run of this command got through."""
+        self.has_parts = bool(self._done)
+        """Whether any part is done."""
         if not entries:
             self._append({"run": self._run, "deduplicate": deduplicate})
 
@@ -95,6 +97,7 @@ class Journal:
 
     def note(self, number: int, content: bytes, tally: Tally) -> None:
         """Remember that a part is done."""
+        self.has_parts = True
         self._append({"part": number, "digest": _digest(content), "tally": asdict(tally)})
 
     def close(self, *, complete: bool) -> None:

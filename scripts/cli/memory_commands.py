@@ -178,7 +178,7 @@ def pages(service: Service, *, limit: int | None = None, **where: object) -> Ite
 
 def delete(
     ids: Annotated[
-        list[int] | None, typer.Argument(min=0, metavar="[ID]...", help="Ids of memories.")
+        list[int] | None, typer.Argument(min=0, metavar="ID", help="Ids of memories.")
     ] = None,
     source: Annotated[
         str | None, typer.Option("--source", "-s", help="All whose source contains this.")

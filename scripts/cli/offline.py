@@ -30,7 +30,7 @@ def serve(config: Config = None) -> None:
 
 
 def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Say what is wrong with a stopped service's data directory, and what mends it.
+    """Say what is wrong with a stopped service's data, and the remedy.
 
     Exits with 1 when something is.
     """

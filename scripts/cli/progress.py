@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from scripts.cli.terminal import note
+from scripts.cli.terminal import counted, note
 
 _LINE_EVERY_S = 10.0
+_LEAST_SHARE = 0.01
+"""Less tells nothing about the rest."""
 
 
 class Progress(Protocol):
@@ -40,8 +42,10 @@ class _Lines:
         self._told_s = now_s
         spent_s = now_s - self._began_s
         rate = (n - self._n_before) / spent_s
-        left = f", {done:.0%}, about {_duration(spent_s * (1 - done) / done)} left" if done else ""
-        note(f"{self._verb}: {n:,} memories, {rate:,.0f}/s{left}")
+        left = ""
+        if done >= _LEAST_SHARE:
+            left = f", {done:.0%}, about {_duration(spent_s * (1 - done) / done)} left"
+        note(f"{self._verb}: {counted(n, 'memory')}, {rate:,.0f}/s{left}")
 
 
 @contextmanager

@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.cli.errors import CliError, UnreachableError
+from scripts.cli.errors import CliError, RefusedError, UnreachableError
 from scripts.cli.journal import Tally
 from scripts.cli.readers.records import Memory
-from scripts.cli.service import Service
+from scripts.cli.service import WORTH_ANOTHER_TRY, Service
 
 MAX_PART_LINES = 2000
 MAX_PART_BYTES = 4 * 1024 * 1024
-_PATIENCE_S = 60.0
-"""How long a part is sent again after its connection broke: by then a service is back."""
+_PATIENCE_S = 120.0
+"""How long a part is sent again to a service that says nothing: by then it has restarted."""
 _PAUSE_S = 1.0
 _COUNTED = {
     "added": "added",
@@ -124,6 +124,8 @@ class Sender:
         }
         self._on_error = on_error
         self._on_progress = on_progress
+        self._heard_s = 0.0
+        """When the service was last known to be there."""
 
     def send(self, part: Part, key: str) -> Outcome:
         """Send a part, again if the connection breaks. Durable when this returns.
@@ -132,12 +134,14 @@ class Sender:
             CliError: the service refused the part, or stopped at a memory as it was told to.
             UnreachableError: the service does not come back.
         """
-        deadline = time.monotonic() + _PATIENCE_S
+        self._heard_s = time.monotonic()
         while True:
             try:
                 return self._send(part, key)
-            except UnreachableError:
-                if time.monotonic() >= deadline:
+            except (UnreachableError, RefusedError) as exc:
+                if isinstance(exc, RefusedError) and exc.status not in WORTH_ANOTHER_TRY:
+                    raise
+                if time.monotonic() - self._heard_s >= _PATIENCE_S:
                     raise
                 time.sleep(_PAUSE_S)
 
@@ -150,6 +154,7 @@ class Sender:
             "POST", "/import", content=part.content, headers=headers, params=self._params
         ) as answer:
             for event in _events(answer):
+                self._heard_s = time.monotonic()
                 if event.get("type") == "item":
                     tally.lines += 1
                     sent.ids.append(event.get("id"))

@@ -26,16 +26,16 @@ PATIENCE_S = 30.0
 _TIMEOUT_S = 3600.0
 """Between two bytes: a build or a restore may say nothing for long."""
 _LONGEST_PAUSE_S = 5.0
-_WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
+WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
 
 _ADVICE = {
     401: "Set FAISS_API_KEY to the service's API_KEY.",
     403: "A proxy or browser extension added an Origin that the service does not allow.",
-    404: "",
     429: "It is overloaded; nothing was changed. Try again in a while.",
     503: "It is still starting; nothing was changed. Try again in a few seconds.",
     507: "Its disk is full; nothing was stored.",
 }
+_NO_ROUTE = "There is no such route: check FAISS_URL, and the versions of both sides."
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -147,10 +147,12 @@ class Service:
                 return response
             except urllib.error.HTTPError as exc:
                 with exc:
-                    refusal = RefusedError(exc.code, _detail(exc), _ADVICE.get(exc.code, ""))
+                    detail = _detail(exc)
+                    advice = _NO_ROUTE if detail == "Not Found" else _ADVICE.get(exc.code, "")
+                    refusal = RefusedError(exc.code, detail, advice)
                     asked_s = _retry_after_s(exc)
                 remaining_s = deadline - time.monotonic()
-                if exc.code not in _WORTH_ANOTHER_TRY or remaining_s <= 0:
+                if exc.code not in WORTH_ANOTHER_TRY or remaining_s <= 0:
                     raise refusal from None
                 time.sleep(min(max(pause_s, asked_s), remaining_s))
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

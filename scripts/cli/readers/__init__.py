@@ -98,6 +98,8 @@ def _kind_of(file: InputFile) -> Format:
 
         if found := kind_of_json(file):
             return Format(found)
+        if suffix in _LINES:  # empty, or with a bad first line, which is not all of it
+            return Format.JSONL
         if file.is_stdin:
             return Format.TEXT
     raise UsageError(f"cannot tell what {file.name} is; say it with --format")
