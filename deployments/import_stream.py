@@ -40,8 +40,6 @@ _CHUNK_EMBED_CHARS = 1 << 17
 _EMBEDDED_CHARS = 1_200
 """The model sees about so many characters of a text, however long it is."""
 _CHUNK_BYTES = 1 << 19
-_WAITING_CHUNKS = 2
-"""Read but not written: with those that are being embedded, what one stream may hold."""
 _WRITE_LINES = 256
 """Lines of one write: a search waits for at most one."""
 _PARSED_AT_ONCE = 16
@@ -140,7 +138,10 @@ class ImportStream:
         self._dim = identity.dim
         self._send_bytes = send
         self._parser = LineParser(identity, deduplicate=options.deduplicate)
-        self._queue: asyncio.Queue[_Chunk | _End] = asyncio.Queue(_WAITING_CHUNKS)
+        # One more is being written and one more is full: together they fill the pool's places.
+        self._queue: asyncio.Queue[_Chunk | _End] = asyncio.Queue(
+            max(1, services.settings.import_chunks - 1)
+        )
         self._tally = _Tally()
         self._attempt = secrets.randbits(62)
         self._n_writes = 0

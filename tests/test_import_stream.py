@@ -248,6 +248,25 @@ def test_texts_that_are_stored_or_repeated_are_embedded_once(ingress: Ingress) -
     assert len(ingress.index.memories) == 4
 
 
+def test_one_import_fills_every_place_at_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.import_stream._CHUNK_LINES", 1)
+    ingress = make_ingress(import_chunks=16)
+    asked: list[str] = []
+    all_places_taken = asyncio.Event()
+
+    async def embed(texts: list[str]) -> Any:
+        asked.extend(texts)
+        if len(asked) == 16:
+            all_places_taken.set()
+        await asyncio.wait_for(all_places_taken.wait(), 60)
+        return np.stack([embedding_of(text) for text in texts])
+
+    monkeypatch.setattr(ingress.embedder, "embed", embed)
+    lines = [memory(f"text {n}", deduplicate=False) for n in range(64)]
+    answers = send(ingress, ndjson(*lines))
+    assert answers[-1]["added"] == 64
+
+
 def test_times_of_a_line_are_handed_on(ingress: Ingress) -> None:
     send(ingress, ndjson(memory("t", timestamp="1970-01-01T00:00:01Z")))
 
