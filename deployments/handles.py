@@ -17,7 +17,7 @@ from ray.serve.exceptions import (
     DeploymentUnavailableError,
     ReplicaUnavailableError,
 )
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from engine.errors import (
     DeadlinePassedError,
@@ -157,9 +157,13 @@ async def _sent(send: Callable[[], Awaitable[T]]) -> T:
 class ServeEmbedderClient:
     """`EmbedderClient` over a Serve handle."""
 
-    def __init__(self, handle: DeploymentHandle, *, timeout_s: float) -> None:
+    def __init__(
+        self, handle: DeploymentHandle, *, timeout_s: float, long_timeout_s: float
+    ) -> None:
         self._handle = handle
         self._calls = _Calls(timeout_s=timeout_s)
+        self._timeout_s = timeout_s
+        self._long_timeout_s = long_timeout_s
 
     async def embed_query(self, text: str) -> FloatVector:
         """Embed one query."""
@@ -168,6 +172,36 @@ class ServeEmbedderClient:
     async def embed(self, texts: Sequence[str]) -> FloatMatrix:
         """Embed texts in bulk, in order."""
         return await self._calls.answer(lambda: self._handle.embed.remote(texts))
+
+    async def embed_long(self, texts: Sequence[str]) -> FloatMatrix:
+        """Embed texts in bulk, in order, however long that takes a busy pool.
+
+        A replica that is silent for the time limit of other calls may be slow, or on a machine
+        without power: it is asked again, likely another, and the first answer is taken.
+        """
+        asked = [asyncio.ensure_future(self._embedded(texts))]
+        try:
+            if not (await asyncio.wait(asked, timeout=self._timeout_s))[0]:
+                asked.append(asyncio.ensure_future(self._embedded(texts)))
+            answered, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            return answered.pop().result()
+        finally:
+            for each in asked:
+                each.cancel()
+
+    async def _embedded(self, texts: Sequence[str]) -> FloatMatrix:
+        responses: list[DeploymentResponse[FloatMatrix]] = []
+
+        def send() -> DeploymentResponse[FloatMatrix]:
+            responses.append(self._handle.embed.remote(texts))
+            return responses[-1]
+
+        try:
+            return await self._calls.answer(send, timeout_s=self._long_timeout_s)
+        except asyncio.CancelledError:
+            # Else the replica would go on embedding for nobody.
+            responses[-1].cancel()
+            raise
 
     async def counters(self) -> Mapping[str, float]:
         """Counters of one replica of the pool."""

@@ -36,7 +36,7 @@ T = TypeVar("T")
 _CHUNK_LINES = 1_024
 """Enough that texts of equal length meet in full runs of the model."""
 _CHUNK_EMBED_CHARS = 1 << 17
-"""About two seconds of the model on two cores: no call comes near its time limit."""
+"""About two seconds of the model on two cores."""
 _EMBEDDED_CHARS = 1_200
 """The model sees about so many characters of a text, however long it is."""
 _CHUNK_BYTES = 1 << 19
@@ -266,7 +266,7 @@ class ImportStream:
         found = {texts[at]: vector for at, vector in known.items()}
         new = [text for text in texts if text not in found]
         if new:
-            vectors = await self._patiently(lambda: self._services.embedder.embed(new))
+            vectors = await self._patiently(lambda: self._services.embedder.embed_long(new))
             found.update(zip(new, vectors, strict=True))
         return found
 
