@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 NODE_SCRIPT = DEPLOY / "node.sh"
 PORT = 8000
-START_PATIENCE_S = 300
+START_PATIENCE_S = 600
 
 Role = Literal["head", "index", "embedder"]
 
@@ -204,7 +204,7 @@ class Cluster:
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "state"),
             "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
             # A busy machine must not fail the test.
-            "RAY_raylet_start_wait_time_s": "300",
+            "RAY_raylet_start_wait_time_s": "60",  # then the node is started anew
             "RAY_agent_register_timeout_ms": "300000",
             "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
             "DATA_DIR": str(self.data_dir),
