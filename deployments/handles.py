@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TypeVar
 
 from ray.exceptions import RayActorError, RayTaskError
@@ -154,6 +154,32 @@ async def _sent(send: Callable[[], Awaitable[T]]) -> T:
     return await send()
 
 
+async def _first_answer(ask: Callable[[], Coroutine[None, None, T]], *, pause_s: float) -> T:
+    """Ask; after a silence ask once more, likely another replica, and take the first answer.
+
+    A replica that says nothing may be slow, or on a machine that has lost its power: nothing
+    tells the two apart for half a minute.
+    """
+    asked = {asyncio.ensure_future(ask())}
+    unanswered = set(asked)
+    patience_s: float | None = pause_s
+    try:
+        while True:
+            answered, unanswered = await asyncio.wait(
+                unanswered, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            for each in sorted(answered, key=lambda each: each.exception() is not None):
+                if not unanswered or each.exception() is None:
+                    return each.result()
+            if not answered:
+                patience_s = None
+                asked.add(again := asyncio.ensure_future(ask()))
+                unanswered.add(again)
+    finally:
+        for each in asked:
+            each.cancel()
+
+
 class ServeEmbedderClient:
     """`EmbedderClient` over a Serve handle."""
 
@@ -167,40 +193,35 @@ class ServeEmbedderClient:
 
     async def embed_query(self, text: str) -> FloatVector:
         """Embed one query."""
-        return await self._calls.answer(lambda: self._handle.embed_query.remote(text))
+        return await _first_answer(
+            lambda: self._asked(lambda: self._handle.embed_query.remote(text), self._timeout_s),
+            pause_s=self._timeout_s / 10,
+        )
 
     async def embed(self, texts: Sequence[str]) -> FloatMatrix:
         """Embed texts in bulk, in order."""
         return await self._calls.answer(lambda: self._handle.embed.remote(texts))
 
     async def embed_long(self, texts: Sequence[str]) -> FloatMatrix:
-        """Embed texts in bulk, in order, however long that takes a busy pool.
+        """Embed texts in bulk, in order, however long that takes a busy pool."""
+        return await _first_answer(
+            lambda: self._asked(lambda: self._handle.embed.remote(texts), self._long_timeout_s),
+            pause_s=self._timeout_s,
+        )
 
-        A replica that is silent for the time limit of other calls may be slow, or on a machine
-        without power: it is asked again, likely another, and the first answer is taken.
-        """
-        asked = [asyncio.ensure_future(self._embedded(texts))]
-        try:
-            if not (await asyncio.wait(asked, timeout=self._timeout_s))[0]:
-                asked.append(asyncio.ensure_future(self._embedded(texts)))
-            answered, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-            return answered.pop().result()
-        finally:
-            for each in asked:
-                each.cancel()
+    async def _asked(self, send: Callable[[], DeploymentResponse[T]], timeout_s: float) -> T:
+        """The answer of whichever replica; cancelled, the replica embeds no longer for nobody."""
+        responses: list[DeploymentResponse[T]] = []
 
-    async def _embedded(self, texts: Sequence[str]) -> FloatMatrix:
-        responses: list[DeploymentResponse[FloatMatrix]] = []
-
-        def send() -> DeploymentResponse[FloatMatrix]:
-            responses.append(self._handle.embed.remote(texts))
+        def sent() -> DeploymentResponse[T]:
+            responses.append(send())
             return responses[-1]
 
         try:
-            return await self._calls.answer(send, timeout_s=self._long_timeout_s)
+            return await self._calls.answer(sent, timeout_s=timeout_s)
         except asyncio.CancelledError:
-            # Else the replica would go on embedding for nobody.
-            responses[-1].cancel()
+            for response in responses[-1:]:
+                response.cancel()
             raise
 
     async def counters(self) -> Mapping[str, float]:

@@ -1,15 +1,16 @@
-"""Bulk embedding for imports: slow replicas are waited for, silent ones are not."""
+"""Embedding by a pool: slow replicas are waited for, silent ones are not waited for alone."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from deployments.handles import ServeEmbedderClient
+from engine.errors import OverloadedError
 from engine.records import FloatMatrix
 
 PATIENCE_S = 60
@@ -35,9 +36,9 @@ class Handle:
     def __init__(self) -> None:
         self.answers: list[asyncio.Future[FloatMatrix]] = []
         self.responses: list[Response] = []
-        self.embed = self
+        self.embed = self.embed_query = self
 
-    def remote(self, texts: Sequence[str]) -> Response:
+    def remote(self, _: object) -> Response:
         self.answers.append(asyncio.get_running_loop().create_future())
         self.responses.append(Response(self.answers[-1]))
         return self.responses[-1]
@@ -53,17 +54,21 @@ async def until(holds: Callable[[], bool]) -> None:
     await asyncio.wait_for(wait(), PATIENCE_S)
 
 
+def client_of(handle: Handle) -> ServeEmbedderClient:
+    return ServeEmbedderClient(cast(Any, handle), timeout_s=1, long_timeout_s=PATIENCE_S)
+
+
 @pytest.mark.parametrize("answering", [0, 1], ids=["the slow one", "the other one"])
+@pytest.mark.parametrize("method", ["embed_query", "embed_long"])
 def test_after_a_silence_another_replica_is_asked_and_the_first_answer_counts(
-    answering: int,
+    method: str, answering: int
 ) -> None:
     async def embed() -> FloatMatrix:
         handle = Handle()
-        client = ServeEmbedderClient(cast(Any, handle), timeout_s=0.01, long_timeout_s=PATIENCE_S)
-        embedding = asyncio.create_task(client.embed_long(["a"]))
+        embedding = asyncio.create_task(getattr(client_of(handle), method)("a"))
         await until(lambda: len(handle.answers) == 2)
         handle.answers[answering].set_result(np.full((1, 3), answering, np.float32))
-        embeddings = await asyncio.wait_for(embedding, PATIENCE_S)
+        embeddings: FloatMatrix = await asyncio.wait_for(embedding, PATIENCE_S)
         await until(lambda: handle.responses[1 - answering].is_cancelled)
         assert not handle.responses[answering].is_cancelled
         return embeddings
@@ -71,16 +76,27 @@ def test_after_a_silence_another_replica_is_asked_and_the_first_answer_counts(
     assert (asyncio.run(embed()) == answering).all()
 
 
-def test_a_replica_that_answers_in_time_is_asked_alone() -> None:
+def test_a_replica_that_is_full_does_not_answer_for_the_slow_one() -> None:
+    async def embed() -> FloatMatrix:
+        handle = Handle()
+        embedding = asyncio.create_task(client_of(handle).embed_long(["a"]))
+        await until(lambda: len(handle.answers) == 2)
+        handle.answers[1].set_exception(OverloadedError("full"))
+        await asyncio.sleep(0.01)
+        handle.answers[0].set_result(np.ones((1, 3), np.float32))
+        return await asyncio.wait_for(embedding, PATIENCE_S)
+
+    assert (asyncio.run(embed()) == 1).all()
+
+
+def test_a_refusal_is_told_and_nobody_else_is_asked() -> None:
     async def embed() -> int:
         handle = Handle()
-        client = ServeEmbedderClient(
-            cast(Any, handle), timeout_s=PATIENCE_S, long_timeout_s=PATIENCE_S
-        )
-        embedding = asyncio.create_task(client.embed_long(["a"]))
+        embedding = asyncio.create_task(client_of(handle).embed_long(["a"]))
         await until(lambda: len(handle.answers) == 1)
-        handle.answers[0].set_result(np.zeros((1, 3), np.float32))
-        await embedding
-        return len(handle.responses)
+        handle.answers[0].set_exception(OverloadedError("full"))
+        with pytest.raises(OverloadedError):
+            await embedding
+        return len(handle.answers)
 
     assert asyncio.run(embed()) == 1
