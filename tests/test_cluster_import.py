@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import base64
 import os
-import threading
 from collections.abc import Iterator, Sequence
-from itertools import count, takewhile
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -136,21 +135,25 @@ def test_embedders_come_with_an_import_and_go_when_idle_and_no_request_is_refuse
     with UnderLoad(doors(cluster), "embedders come and go") as load:
         deploy(head, changed_config(tmp_path / "eager.yaml", eager))
         watch.wait_for_one("Embedder")
-        enough = threading.Event()
-        importing = Import([index], takewhile(lambda _: not enough.is_set(), _endless(texts)), "up")
-        watch.wait_for("Embedder", embedders)
-        enough.set()
-        summary = importing.finish()
+        _import_until(watch, embedders, [index], next(texts))
         watch.wait_for_one("Embedder")
         load.recover()
-    assert summary["ok"], summary
     assert not any(each.refused for each in load.loads)
     load.assert_nothing_lost()
 
 
-def _endless(texts: Iterator[list[str]]) -> Iterator[str]:
-    some = next(texts)
-    return (f"{text} ({n})" for n in count() for text in some)
+def _import_until(
+    watch: ReplicaWatch, embedders: list[Machine], through: list[Machine], texts: list[str]
+) -> None:
+    """Import long texts until an embedder runs on each of these machines."""
+    names = sorted(machine.name for machine in embedders)
+    long_texts = [" ".join(texts[start : start + 8]) for start in range(0, len(texts), 8)]
+    for n in count():
+        lines = [f"{n} {text} {again}" for again in range(2) for text in long_texts]
+        summary = Import(through, lines, f"growing {n}").finish()
+        assert summary["ok"], summary
+        if watch.machines_of("Embedder") == names:
+            return
 
 
 def test_a_rolling_update_under_load_loses_nothing_and_answers_no_500(

@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from jsonschema import Draft202012Validator
 from ray.serve.schema import ServeDeploySchema
 
+from deployments.import_stream import _CHUNK_LINES
 from deployments.settings import Settings
 from scripts.ray_switches import working_haproxy
 from tests.rayservice_schema import RAY_SERVICE
@@ -82,7 +83,9 @@ def test_the_builder_learns_where_a_cluster_listens_and_so_refuses_to_run_open()
 
 
 def test_an_import_alone_asks_for_more_than_the_least_embedders() -> None:
-    chunks = CLUSTER["applications"][0]["args"]["import_chunks"]
+    arguments = CLUSTER["applications"][0]["args"]
+    chunks = arguments["import_chunks"]
+    assert chunks * _CHUNK_LINES < arguments["max_queued_texts"]
     scaling = _deployments(CLUSTER)["Embedder"]["autoscaling_config"]
     assert chunks > scaling["min_replicas"] * scaling["target_ongoing_requests"]
 
