@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -338,7 +338,8 @@ class ImportStream:
             if stops:
                 lines = lines[: bad + 1] if bad is not None else lines
             good = [line for line in lines if isinstance(line, GoodLine)]
-            outcomes = await self._ingest(good, embeddings[n_good : n_good + len(good)])
+            ingesting = self._ingest(good, embeddings[n_good : n_good + len(good)])
+            outcomes = await self._while_reporting(ingesting)
             n_good += len(good)
             await self._answer(lines, outcomes)
             if stops:
@@ -410,6 +411,16 @@ class ImportStream:
         if n_lines is None or line.fields.get("count") == n_lines:
             return None
         return f"the export says it has {line.fields.get('count')} memories, {n_lines} came"
+
+    async def _while_reporting(self, work: Coroutine[None, None, T]) -> T:
+        """Await something that a restart may draw out; progress is reported meanwhile."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not await _done_within(task, _PROGRESS_S):
+                await self._report_progress()
+            return task.result()
+        finally:
+            task.cancel()
 
     async def _report_progress(self) -> None:
         now_s = time.monotonic()

@@ -13,6 +13,7 @@ import pytest
 import zstandard
 from starlette.types import Message
 
+from deployments.import_stream import ImportStream
 from deployments.line_reader import MAX_LINE_BYTES, BodyError, LineReader
 from engine.records import MemoryId
 from tests.fakes import DIM, embedding_of
@@ -265,6 +266,29 @@ def test_one_import_fills_every_place_at_the_pool(monkeypatch: pytest.MonkeyPatc
     lines = [memory(f"text {n}", deduplicate=False) for n in range(64)]
     answers = send(ingress, ndjson(*lines))
     assert answers[-1]["added"] == 64
+
+
+def test_progress_is_reported_while_the_index_is_waited_for(
+    ingress: Ingress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.import_stream._PROGRESS_S", 0.01)
+    ingest, report = ingress.index.ingest, ImportStream._report_progress
+    is_writing, has_reported = asyncio.Event(), asyncio.Event()
+
+    async def slow_ingest(*args: Any, **options: Any) -> Any:
+        is_writing.set()
+        await asyncio.wait_for(has_reported.wait(), 60)
+        return await ingest(*args, **options)
+
+    async def seen_report(stream: ImportStream) -> None:
+        await report(stream)
+        if is_writing.is_set():
+            has_reported.set()
+
+    monkeypatch.setattr(ingress.index, "ingest", slow_ingest)
+    monkeypatch.setattr(ImportStream, "_report_progress", seen_report)
+    answers = send(ingress, ndjson(memory("a")))
+    assert answers[-1]["added"] == 1
 
 
 def test_times_of_a_line_are_handed_on(ingress: Ingress) -> None:
