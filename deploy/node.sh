@@ -2,6 +2,7 @@
 # Runs one node of a cluster until it ends; systemd or another supervisor starts it again.
 #
 #   deploy/node.sh head|index|embedder
+#   deploy/node.sh deploy     on the head: applies a changed SERVE_CONFIG to the running cluster
 #
 # HEAD_IP              address of the head, which every node reaches
 # NODE_IP              address of this node, which every other node reaches
@@ -50,8 +51,12 @@ index)
 embedder)
   exec ray start --address="$HEAD_IP:6379" --resources='{"faiss_memory_embedder": 1}' "$@"
   ;;
+deploy)
+  exec python -m scripts.deploy --address="$HEAD_IP:6379" \
+    --config="${SERVE_CONFIG:-deploy/serve_cluster.yaml}"
+  ;;
 *)
-  echo "usage: $0 head|index|embedder" >&2
+  echo "usage: $0 head|index|embedder|deploy" >&2
   exit 2
   ;;
 esac

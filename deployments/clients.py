@@ -47,6 +47,9 @@ class EmbedderClient(Protocol):
     async def embed(self, texts: Sequence[str]) -> FloatMatrix:
         """Embed texts in bulk, in order."""
 
+    async def embed_long(self, texts: Sequence[str]) -> FloatMatrix:
+        """The same for work that nobody waits for by the clock, such as an import."""
+
 
 class IndexClient(Protocol):
     """The single-writer index actor.

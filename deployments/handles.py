@@ -5,11 +5,13 @@ The only module that calls `.remote()`; see `deployments.clients` for what each 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
-from deployments.replica_calls import ReplicaCalls
+from deployments.replica_calls import ReplicaCalls, first_answer
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome
 from engine.offsite.cloud_sync import SyncStatus
@@ -38,21 +40,52 @@ from engine.records import (
     UpsertOutcome,
 )
 
+T = TypeVar("T")
+
 
 class ServeEmbedderClient:
     """`EmbedderClient` over a Serve handle."""
 
-    def __init__(self, handle: DeploymentHandle, *, timeout_s: float) -> None:
+    def __init__(
+        self, handle: DeploymentHandle, *, timeout_s: float, long_timeout_s: float
+    ) -> None:
         self._handle = handle
         self._calls = ReplicaCalls(timeout_s=timeout_s)
+        self._timeout_s = timeout_s
+        self._long_timeout_s = long_timeout_s
 
     async def embed_query(self, text: str) -> FloatVector:
         """Embed one query."""
-        return await self._calls.answer(lambda: self._handle.embed_query.remote(text))
+        return await first_answer(
+            lambda: self._asked(lambda: self._handle.embed_query.remote(text), self._timeout_s),
+            pause_s=self._timeout_s / 10,
+        )
 
     async def embed(self, texts: Sequence[str]) -> FloatMatrix:
         """Embed texts in bulk, in order."""
         return await self._calls.answer(lambda: self._handle.embed.remote(texts))
+
+    async def embed_long(self, texts: Sequence[str]) -> FloatMatrix:
+        """Embed texts in bulk, in order, however long that takes a busy pool."""
+        return await first_answer(
+            lambda: self._asked(lambda: self._handle.embed.remote(texts), self._long_timeout_s),
+            pause_s=self._timeout_s,
+        )
+
+    async def _asked(self, send: Callable[[], DeploymentResponse[T]], timeout_s: float) -> T:
+        """The answer of whichever replica; cancelled, the replica embeds no longer for nobody."""
+        responses: list[DeploymentResponse[T]] = []
+
+        def sent() -> DeploymentResponse[T]:
+            responses.append(send())
+            return responses[-1]
+
+        try:
+            return await self._calls.answer(sent, timeout_s=timeout_s)
+        except asyncio.CancelledError:
+            for response in responses[-1:]:
+                response.cancel()
+            raise
 
     async def counters(self) -> Mapping[str, float]:
         """Counters of one replica of the pool."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -36,12 +36,10 @@ T = TypeVar("T")
 _CHUNK_LINES = 1_024
 """Enough that texts of equal length meet in full runs of the model."""
 _CHUNK_EMBED_CHARS = 1 << 17
-"""About two seconds of the model on two cores: no call comes near its time limit."""
+"""About two seconds of the model on two cores."""
 _EMBEDDED_CHARS = 1_200
 """The model sees about so many characters of a text, however long it is."""
 _CHUNK_BYTES = 1 << 19
-_WAITING_CHUNKS = 2
-"""Read but not written: with those that are being embedded, what one stream may hold."""
 _WRITE_LINES = 256
 """Lines of one write: a search waits for at most one."""
 _PARSED_AT_ONCE = 16
@@ -140,7 +138,10 @@ class ImportStream:
         self._dim = identity.dim
         self._send_bytes = send
         self._parser = LineParser(identity, deduplicate=options.deduplicate)
-        self._queue: asyncio.Queue[_Chunk | _End] = asyncio.Queue(_WAITING_CHUNKS)
+        # One more is being written and one more is full: together they fill the pool's places.
+        self._queue: asyncio.Queue[_Chunk | _End] = asyncio.Queue(
+            max(1, services.settings.import_chunks - 1)
+        )
         self._tally = _Tally()
         self._attempt = secrets.randbits(62)
         self._n_writes = 0
@@ -265,7 +266,7 @@ class ImportStream:
         found = {texts[at]: vector for at, vector in known.items()}
         new = [text for text in texts if text not in found]
         if new:
-            vectors = await self._patiently(lambda: self._services.embedder.embed(new))
+            vectors = await self._patiently(lambda: self._services.embedder.embed_long(new))
             found.update(zip(new, vectors, strict=True))
         return found
 
@@ -337,7 +338,8 @@ class ImportStream:
             if stops:
                 lines = lines[: bad + 1] if bad is not None else lines
             good = [line for line in lines if isinstance(line, GoodLine)]
-            outcomes = await self._ingest(good, embeddings[n_good : n_good + len(good)])
+            ingesting = self._ingest(good, embeddings[n_good : n_good + len(good)])
+            outcomes = await self._while_reporting(ingesting)
             n_good += len(good)
             await self._answer(lines, outcomes)
             if stops:
@@ -409,6 +411,16 @@ class ImportStream:
         if n_lines is None or line.fields.get("count") == n_lines:
             return None
         return f"the export says it has {line.fields.get('count')} memories, {n_lines} came"
+
+    async def _while_reporting(self, work: Coroutine[None, None, T]) -> T:
+        """Await something that a restart may draw out; progress is reported meanwhile."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not await _done_within(task, _PROGRESS_S):
+                await self._report_progress()
+            return task.result()
+        finally:
+            task.cancel()
 
     async def _report_progress(self) -> None:
         now_s = time.monotonic()

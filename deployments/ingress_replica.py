@@ -27,7 +27,11 @@ class IngressReplica:
         configure_logging(settings, component="ingress")
         self._app = create_app(
             ingress_settings,
-            ServeEmbedderClient(embedder, timeout_s=settings.request_timeout_s),
+            ServeEmbedderClient(
+                embedder,
+                timeout_s=settings.request_timeout_s,
+                long_timeout_s=settings.build_timeout_s,
+            ),
             ServeIndexClient(
                 index,
                 timeout_s=settings.request_timeout_s,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar
 
 from ray.exceptions import RayActorError, RayTaskError
@@ -121,3 +121,29 @@ async def _unwrapped(send: Callable[[], Awaitable[T]], *, until_s: float) -> T:
 
 async def _sent(send: Callable[[], Awaitable[T]]) -> T:
     return await send()
+
+
+async def first_answer(ask: Callable[[], Coroutine[None, None, T]], *, pause_s: float) -> T:
+    """Ask; after a silence ask once more, likely another replica, and take the first answer.
+
+    A replica that says nothing may be slow, or on a machine that has lost its power: nothing
+    tells the two apart for half a minute.
+    """
+    asked = {asyncio.ensure_future(ask())}
+    unanswered = set(asked)
+    patience_s: float | None = pause_s
+    try:
+        while True:
+            answered, unanswered = await asyncio.wait(
+                unanswered, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            for each in sorted(answered, key=lambda each: each.exception() is not None):
+                if not unanswered or each.exception() is None:
+                    return each.result()
+            if not answered:
+                patience_s = None
+                asked.add(again := asyncio.ensure_future(ask()))
+                unanswered.add(again)
+    finally:
+        for each in asked:
+            each.cancel()

@@ -12,11 +12,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+import psutil
 import pytest
 
 from deployments.settings import Settings
@@ -25,9 +26,11 @@ ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 NODE_SCRIPT = DEPLOY / "node.sh"
 PORT = 8000
-START_PATIENCE_S = 300
+START_PATIENCE_S = 600
 
 Role = Literal["head", "index", "embedder"]
+
+_NAMESPACES = ("--mount", "--uts", "--ipc", "--pid")
 
 # The supervisor of a machine: mounts what only this machine sees, then runs the node again and
 # again, as systemd does with Restart=always.
@@ -51,7 +54,7 @@ def why_not() -> str:
         return "network namespaces are Linux's"
     if os.geteuid() != 0:
         return "making network namespaces needs root"
-    for tool in ("ip", "unshare", "mount", "hostname"):
+    for tool in ("ip", "unshare", "nsenter", "mount", "hostname"):
         if shutil.which(tool) is None:
             return f"{tool} is not installed"
     name = f"fmtry{os.getpid()}"
@@ -90,11 +93,12 @@ class Machine:
 
     def power_on(self) -> None:
         """Start the machine's supervisor."""
+        self.plug_in()
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     *("ip", "netns", "exec", self.name),
-                    *("unshare", "--mount", "--uts", "--ipc", "--pid", "--mount-proc"),
+                    *("unshare", *_NAMESPACES, "--mount-proc"),
                     *("--fork", "--kill-child", "sh", "-c", _MACHINE),
                 ],
                 env=self._cluster.environment(self),
@@ -113,11 +117,23 @@ class Machine:
         )
 
     def cut_power(self) -> None:
-        """SIGKILL everything on the machine at once; its files stay."""
+        """SIGKILL everything on the machine at once, no farewell sent; its files stay."""
+        self.unplug()  # else the kernel would close every connection for the dead
         if self._process is not None:
             self._process.kill()  # and with it, by --kill-child, the first process inside
             self._process.wait()
             self._process = None
+
+    def run_here(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start a command on this machine; its output can be read."""
+        assert self._process is not None, "the power is off"
+        [first] = psutil.Process(self._process.pid).children()
+        return subprocess.Popen(
+            ["nsenter", f"--target={first.pid}", "--net", *_NAMESPACES, *words],
+            env=self._cluster.environment(self),
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+        )
 
     def unplug(self) -> None:
         """Let no packet in or out; processes go on."""
@@ -170,6 +186,8 @@ class Cluster:
         haproxy, gateway = self.shared / "haproxy", f"{self.subnet}.1"
         return {
             **kept,
+            "PYTHONPATH": str(ROOT),
+            "RAY_AUTH_MODE": "token",
             "NAME": machine.name,
             "ROLE": machine.role,
             "OWN": str(machine.own),
@@ -186,7 +204,7 @@ class Cluster:
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "state"),
             "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
             # A busy machine must not fail the test.
-            "RAY_raylet_start_wait_time_s": "300",
+            "RAY_raylet_start_wait_time_s": "60",  # then the node is started anew
             "RAY_agent_register_timeout_ms": "300000",
             "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
             "DATA_DIR": str(self.data_dir),
@@ -206,7 +224,7 @@ class Cluster:
 
 @contextmanager
 def running_cluster(
-    roles: list[Role], *, env: Mapping[str, str] | None = None
+    roles: Sequence[Role], *, env: Mapping[str, str] | None = None
 ) -> Iterator[Cluster]:
     """A cluster of these machines, the head first; removed at the end.
 
@@ -223,6 +241,10 @@ def running_cluster(
             # One after the other: raylet gives up when its agents take half a minute to start.
             cluster.add(role).wait_until_up()
         yield cluster
+    except BaseException:
+        for machine in cluster.machines:
+            print(f"--- {machine.name}, {machine.role}:\n{machine.log()}")
+        raise
     finally:
         cluster.remove()
         shutil.rmtree(directory, ignore_errors=True)

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import httpx
@@ -54,6 +54,8 @@ class Load:
     refused: Counter[str] = field(default_factory=Counter)
     """Statuses and errors that were no success."""
     n_searches: int = 0
+    slowest_s: float = 0.0
+    """The longest that a request took which was answered with success."""
     in_a_row: int = 0
     """Successes since the last refusal."""
     last_refusal_s: float = 0.0
@@ -91,6 +93,7 @@ class Load:
             self.n_searches += 1
 
     def _ask(self, send: Callable[[], httpx.Response]) -> httpx.Response | None:
+        started_s = time.monotonic()
         try:
             answer = send()
         except httpx.TransportError as exc:
@@ -100,6 +103,7 @@ class Load:
             self._refuse(str(answer.status_code))
             return None
         self.in_a_row += 1
+        self.slowest_s = max(self.slowest_s, time.monotonic() - started_s)
         return answer
 
     def _refuse(self, why: str) -> None:
@@ -110,11 +114,11 @@ class Load:
 
 
 class UnderLoad:
-    """Load through every door while something breaks."""
+    """Load through these doors while something breaks or changes."""
 
-    def __init__(self, cluster: Cluster, what: str) -> None:
+    def __init__(self, machines: Iterable[Machine], what: str) -> None:
         self._what = what
-        self.loads = [Load(machine) for machine in doors(cluster)]
+        self.loads = [Load(machine) for machine in machines]
 
     def __enter__(self) -> UnderLoad:
         for load in self.loads:
@@ -147,7 +151,8 @@ class UnderLoad:
             load.stop()
             say(
                 f"{self._what}: through {load.machine.role}: {len(load.acknowledged)} adds and "
-                f"{load.n_searches} searches answered, otherwise {dict(load.refused)}"
+                f"{load.n_searches} searches answered, the slowest after {load.slowest_s:.1f} s, "
+                f"otherwise {dict(load.refused)}"
             )
 
     def assert_nothing_lost(self) -> None:

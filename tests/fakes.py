@@ -81,6 +81,9 @@ class FakeEmbedder:
         self.batches.append(list(texts))
         return np.stack([embedding_of(text) for text in texts])
 
+    async def embed_long(self, texts: Sequence[str]) -> FloatMatrix:
+        return await self.embed(texts)
+
     async def counters(self) -> dict[str, float]:
         return {"batches": float(len(self.batches))}
 

@@ -18,8 +18,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cluster import DEPLOY, START_PATIENCE_S, Cluster, Machine, poll, running_cluster, why_not
-from tests.cluster_load import API_KEY, PATIENCE_S, UnderLoad, doors, is_ready, say
+from tests.cluster import Cluster, Machine, poll, why_not
+from tests.cluster_load import PATIENCE_S, UnderLoad, doors, is_ready
+from tests.cluster_service import changed_config, ready_cluster
 
 pytestmark = [
     pytest.mark.service,
@@ -32,38 +33,20 @@ pytestmark = [
 
 
 @contextmanager
-def _ready_cluster(directory: Path, env: Mapping[str, str]) -> Iterator[Cluster]:
+def _three_machines(directory: Path, env: Mapping[str, str]) -> Iterator[Cluster]:
     """Index on one machine, the embedder on another, the head on a third."""
     if reason := why_not():
         pytest.skip(reason)
-    config = directory / "serve_cluster.yaml"
-    config.write_text(_for_one_embedder((DEPLOY / config.name).read_text("utf-8")))
-    env = {"API_KEY": API_KEY, "SERVE_CONFIG": str(config), **env}
-    with running_cluster(["head", "index", "embedder"], env=env) as cluster:
-        for machine in doors(cluster):
-            waited_s = poll(
-                f"{machine.role} ready",
-                lambda machine=machine: is_ready(machine),  # type: ignore[misc]
-                patience_s=START_PATIENCE_S,
-            )
-            say(f"start: {machine.role}'s door is ready after {waited_s:.0f} s")
+    one_embedder = {"min_replicas: 2": "min_replicas: 1", " num_replicas: 3": " num_replicas: 2"}
+    config = changed_config(directory / "serve_cluster.yaml", one_embedder)
+    with ready_cluster(["head", "index", "embedder"], config=config, env=env) as cluster:
         yield cluster
-
-
-def _for_one_embedder(config: str) -> str:
-    for shipped, here in (
-        ("min_replicas: 2", "min_replicas: 1"),
-        (" num_replicas: 3", " num_replicas: 2"),
-    ):
-        assert config.count(shipped) == 1
-        config = config.replace(shipped, here)
-    return config
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One cluster for every test but the last."""
-    with _ready_cluster(tmp_path_factory.mktemp("cluster"), {}) as cluster:
+    with _three_machines(tmp_path_factory.mktemp("cluster"), {}) as cluster:
         yield cluster
 
 
@@ -73,7 +56,7 @@ def _machine(cluster: Cluster, role: str) -> Machine:
 
 
 def test_only_the_indexs_node_has_data_and_every_door_shows_it(cluster: Cluster) -> None:
-    with UnderLoad(cluster, "quiet") as load:
+    with UnderLoad(doors(cluster), "quiet") as load:
         load.recover()
     load.assert_nothing_lost()
     databases = {
@@ -95,7 +78,7 @@ def test_every_door_asks_for_the_key_and_has_no_window_into_haproxy(cluster: Clu
 
 def test_an_embedder_node_cut_off_and_back_loses_nothing(cluster: Cluster) -> None:
     embedder = _machine(cluster, "embedder")
-    with UnderLoad(cluster, "embedder node cut off") as load:
+    with UnderLoad(doors(cluster), "embedder node cut off") as load:
         embedder.unplug()
         [through_index, _] = load.loads
         poll(
@@ -108,20 +91,12 @@ def test_an_embedder_node_cut_off_and_back_loses_nothing(cluster: Cluster) -> No
     load.assert_nothing_lost()
 
 
-def test_an_index_node_killed_and_restarted_loses_nothing(cluster: Cluster) -> None:
-    index = _machine(cluster, "index")
-    with UnderLoad(cluster, "index node killed") as load:
-        index.cut_power()
-        index.power_on()
-        load.recover()
-    load.assert_nothing_lost()
-
-
-def test_a_head_killed_and_restarted_loses_nothing(cluster: Cluster) -> None:
-    head = _machine(cluster, "head")
-    with UnderLoad(cluster, "head killed") as load:
-        head.cut_power()
-        head.power_on()
+@pytest.mark.parametrize("role", ["index", "head"])
+def test_a_node_killed_and_restarted_loses_nothing(cluster: Cluster, role: str) -> None:
+    machine = _machine(cluster, role)
+    with UnderLoad(doors(cluster), f"{role} node killed") as load:
+        machine.cut_power()
+        machine.power_on()
         load.recover()
     load.assert_nothing_lost()
 
@@ -140,9 +115,9 @@ def test_with_redis_the_service_answers_while_the_head_is_away(tmp_path: Path) -
     )
     try:
         env = {"RAY_REDIS_ADDRESS": f"GATEWAY:{port}", "RAY_REDIS_PASSWORD": password}
-        with _ready_cluster(tmp_path, env) as cluster:
+        with _three_machines(tmp_path, env) as cluster:
             head = _machine(cluster, "head")
-            with UnderLoad(cluster, "head killed, Redis kept") as load:
+            with UnderLoad(doors(cluster), "head killed, Redis kept") as load:
                 head.cut_power()
                 load.recover()
                 head.power_on()

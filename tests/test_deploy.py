@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +16,9 @@ import yaml  # type: ignore[import-untyped]
 from jsonschema import Draft202012Validator
 from ray.serve.schema import ServeDeploySchema
 
+from deployments.import_stream import _CHUNK_LINES
 from deployments.settings import Settings
+from scripts.ray_switches import working_haproxy
 from tests.rayservice_schema import RAY_SERVICE
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +83,9 @@ def test_the_builder_learns_where_a_cluster_listens_and_so_refuses_to_run_open()
 
 
 def test_an_import_alone_asks_for_more_than_the_least_embedders() -> None:
-    chunks = CLUSTER["applications"][0]["args"]["import_chunks"]
+    arguments = CLUSTER["applications"][0]["args"]
+    chunks = arguments["import_chunks"]
+    assert chunks * _CHUNK_LINES < arguments["max_queued_texts"]
     scaling = _deployments(CLUSTER)["Embedder"]["autoscaling_config"]
     assert chunks > scaling["min_replicas"] * scaling["target_ongoing_requests"]
 
@@ -99,6 +104,24 @@ def test_each_part_asks_for_the_resource_that_its_node_offers() -> None:
 
 def test_the_manifest_serves_what_the_cluster_configuration_says() -> None:
     assert yaml.safe_load(RAY_SERVICE_DOCUMENT["spec"]["serveConfigV2"]) == CLUSTER
+
+
+@pytest.mark.skipif(working_haproxy() is None, reason="HAProxy does not run here")
+def test_haproxy_starts_with_the_script_and_listens_for_other_machines(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(
+        "defaults\n    mode http\n    timeout client 1s\n    timeout server 1s\n"
+        "    timeout connect 1s\nfrontend http_frontend\n    bind 127.0.0.1:8000\n"
+    )
+    checked = subprocess.run(
+        ["sh", str(DEPLOY / "haproxy.sh"), "-c", "-f", str(config)],
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert re.search(r"bind 0\.0\.0\.0:8000\n", config.read_text())
 
 
 def test_pods_run_haproxy_with_the_script_that_plain_machines_use() -> None:

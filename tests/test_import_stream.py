@@ -13,6 +13,7 @@ import pytest
 import zstandard
 from starlette.types import Message
 
+from deployments.import_stream import ImportStream
 from deployments.line_reader import MAX_LINE_BYTES, BodyError, LineReader
 from engine.records import MemoryId
 from tests.fakes import DIM, embedding_of
@@ -246,6 +247,48 @@ def test_texts_that_are_stored_or_repeated_are_embedded_once(ingress: Ingress) -
 
     assert ingress.embedder.batches == [["new"]]
     assert len(ingress.index.memories) == 4
+
+
+def test_one_import_fills_every_place_at_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.import_stream._CHUNK_LINES", 1)
+    ingress = make_ingress(import_chunks=16)
+    asked: list[str] = []
+    all_places_taken = asyncio.Event()
+
+    async def embed(texts: list[str]) -> Any:
+        asked.extend(texts)
+        if len(asked) == 16:
+            all_places_taken.set()
+        await asyncio.wait_for(all_places_taken.wait(), 60)
+        return np.stack([embedding_of(text) for text in texts])
+
+    monkeypatch.setattr(ingress.embedder, "embed", embed)
+    lines = [memory(f"text {n}", deduplicate=False) for n in range(64)]
+    answers = send(ingress, ndjson(*lines))
+    assert answers[-1]["added"] == 64
+
+
+def test_progress_is_reported_while_the_index_is_waited_for(
+    ingress: Ingress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.import_stream._PROGRESS_S", 0.01)
+    ingest, report = ingress.index.ingest, ImportStream._report_progress
+    is_writing, has_reported = asyncio.Event(), asyncio.Event()
+
+    async def slow_ingest(*args: Any, **options: Any) -> Any:
+        is_writing.set()
+        await asyncio.wait_for(has_reported.wait(), 60)
+        return await ingest(*args, **options)
+
+    async def seen_report(stream: ImportStream) -> None:
+        await report(stream)
+        if is_writing.is_set():
+            has_reported.set()
+
+    monkeypatch.setattr(ingress.index, "ingest", slow_ingest)
+    monkeypatch.setattr(ImportStream, "_report_progress", seen_report)
+    answers = send(ingress, ndjson(memory("a")))
+    assert answers[-1]["added"] == 1
 
 
 def test_times_of_a_line_are_handed_on(ingress: Ingress) -> None:
