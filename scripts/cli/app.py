@@ -45,7 +45,7 @@ _PLAIN: dict[str, Any] = {
     "rich_markup_mode": None,
     "context_settings": {"help_option_names": ["--help", "-h"]},
 }
-"""Help and complaints without rich: importing it takes twice as long as all the rest."""
+"""Help and complaints without rich: importing it takes longer than all the rest."""
 
 
 class _Group(TyperGroup):
