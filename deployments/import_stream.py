@@ -15,17 +15,16 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import structlog
-from pydantic_core import to_json
 from starlette.types import Message, Receive
 
-from deployments import rendering
-from deployments.import_lines import BadLine, GoodLine, LineParser, MarkLine, ParsedLine
-from deployments.line_reader import BodyError, LineReader
+from deployments.import_body import Chunk, ClientGoneError, End, ImportBody, done_within
+from deployments.import_lines import BadLine, GoodLine, LineParser
+from deployments.import_report import PROGRESS_S, ImportReport
 from deployments.services import Services
 from engine.errors import EngineError, NotReadyError, OverloadedError, UnknownOutcomeError
 from engine.imports import ImportAttempt, ImportOutcome
@@ -33,21 +32,8 @@ from engine.records import FloatMatrix, FloatVector, ModelIdentity
 
 T = TypeVar("T")
 
-_CHUNK_LINES = 1_024
-"""Enough that texts of equal length meet in full runs of the model."""
-_CHUNK_EMBED_CHARS = 1 << 17
-"""About two seconds of the model on two cores."""
-_EMBEDDED_CHARS = 1_200
-"""The model sees about so many characters of a text, however long it is."""
-_CHUNK_BYTES = 1 << 19
 _WRITE_LINES = 256
 """Lines of one write: a search waits for at most one."""
-_PARSED_AT_ONCE = 16
-"""Lines validated before other requests get their turn on the event loop."""
-_FLUSH_S = 0.05
-"""A chunk is not kept waiting longer for a client that pauses."""
-_PROGRESS_S = 1.0
-_IDLE_S = 600.0
 _PATIENCE_S = 300.0
 """How long a full or restarting part is waited for."""
 _LONGEST_RETRY_S = 1.0
@@ -68,59 +54,8 @@ class ImportOptions:
     """Whether every line is answered, or only those with errors."""
 
 
-@dataclass(slots=True)
-class _Chunk:
-    lines: list[ParsedLine] = field(default_factory=list)
-    last_number: int = 0
-    body_bytes: int = 0
-    """Of the body up to its end."""
-    n_bytes: int = 0
-    n_embed_chars: int = 0
-    embeddings: asyncio.Task[FloatMatrix] | None = None
-
-    @property
-    def good(self) -> list[GoodLine]:
-        return [line for line in self.lines if isinstance(line, GoodLine)]
-
-    def is_full(self) -> bool:
-        return (
-            len(self.lines) >= _CHUNK_LINES
-            or self.n_bytes >= _CHUNK_BYTES
-            or self.n_embed_chars >= _CHUNK_EMBED_CHARS
-        )
-
-
-@dataclass(slots=True)
-class _Tally:
-    lines: int = 0
-    added: int = 0
-    duplicates: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    errors: int = 0
-    bytes: int = 0
-
-    def count(self, status: Literal["added", "duplicate", "updated", "unchanged"]) -> None:
-        name = "duplicates" if status == "duplicate" else status
-        setattr(self, name, getattr(self, name) + 1)
-
-    def shown(self) -> dict[str, int]:
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """The body has ended; with a reason, before its end."""
-
-    problem: str | None
-
-
 class _Stopped(Exception):
     """No further line is applied; says why."""
-
-
-class ClientGoneError(Exception):
-    """The client closed its connection; nobody is left to answer."""
 
 
 class ImportStream:
@@ -136,18 +71,15 @@ class ImportStream:
         self._services = services
         self._options = options
         self._dim = identity.dim
-        self._send_bytes = send
-        self._parser = LineParser(identity, deduplicate=options.deduplicate)
+        parser = LineParser(identity, deduplicate=options.deduplicate)
+        self._body = ImportBody(parser, options.content_encoding, self._submit)
+        self._report = ImportReport(send, reports_all=options.reports_all)
         # One more is being written and one more is full: together they fill the pool's places.
-        self._queue: asyncio.Queue[_Chunk | _End] = asyncio.Queue(
+        self._queue: asyncio.Queue[Chunk | End] = asyncio.Queue(
             max(1, services.settings.import_chunks - 1)
         )
-        self._tally = _Tally()
         self._attempt = secrets.randbits(62)
         self._n_writes = 0
-        self._progress_s = time.monotonic()
-        self._after_header: int | None = None
-        """Memory lines since the export's header; None without one, or after its footer."""
 
     async def run(self, first: Message, receive: Receive) -> None:
         """Import the body whose first message was received already, and answer every line.
@@ -163,72 +95,12 @@ class ImportStream:
             with suppress(asyncio.CancelledError, ClientGoneError):
                 await reading
             self._drop_waiting()
-        ok = message is None and not self._tally.errors
-        if message is None:
-            n = self._tally.errors
-            message = "Import finished" if ok else f"{n} lines were not imported; see their errors"
-        await self._send(
-            {"type": "summary", **self._tally.shown(), "ok": ok}
-            | {"stopped_at": stopped_at, "message": message}
-        )
-
-    # Reading
+        await self._report.summary(stopped_at, message)
 
     async def _read(self, first: Message, receive: Receive) -> None:
-        """Cut the body into chunks, starting to embed each as it is full."""
-        lines = LineReader(self._options.content_encoding)
-        chunk = _Chunk()
-        receiving: asyncio.Future[Message] | None = None
-        message: Message = first
-        n_read = 0
-        number = 0
-        try:
-            while True:
-                if message["type"] == "http.disconnect":
-                    raise ClientGoneError
-                body, more = message.get("body", b""), message.get("more_body", False)
-                n_read += len(body)
-                found = lines.feed(body)
-                for finished in (found,) if more else (found, lines.end()):
-                    for line in finished:
-                        number += 1
-                        if number % _PARSED_AT_ONCE == 0:
-                            await asyncio.sleep(0)
-                        self._add(chunk, number, line, n_read)
-                        if chunk.is_full():
-                            await self._submit(chunk)
-                            chunk = _Chunk()
-                if not more:
-                    break
-                receiving = asyncio.ensure_future(receive())
-                if not await _done_within(receiving, _FLUSH_S):
-                    if chunk.last_number:
-                        await self._submit(chunk)
-                        chunk = _Chunk()
-                    if not await _done_within(receiving, _IDLE_S):
-                        raise BodyError(f"nothing came for {_IDLE_S:.0f} s")
-                message, receiving = receiving.result(), None
-            problem = None
-        except BodyError as exc:
-            problem = str(exc)
-        finally:
-            if receiving is not None:
-                receiving.cancel()
-        if chunk.last_number:
-            await self._submit(chunk)
-        await self._queue.put(_End(problem))
+        await self._queue.put(await self._body.read(first, receive))
 
-    def _add(self, chunk: _Chunk, number: int, line: bytes | None, n_read: int) -> None:
-        chunk.last_number, chunk.body_bytes = number, n_read
-        parsed = self._parser.parse(number, line)
-        if parsed is None:
-            return
-        chunk.lines.append(parsed)
-        chunk.n_bytes += len(line or b"")
-        if isinstance(parsed, GoodLine) and parsed.vector is None:
-            chunk.n_embed_chars += min(len(parsed.memory.text), _EMBEDDED_CHARS)
-
-    async def _submit(self, chunk: _Chunk) -> None:
+    async def _submit(self, chunk: Chunk) -> None:
         chunk.embeddings = asyncio.create_task(self._embed(chunk.good))
         try:
             await self._queue.put(chunk)
@@ -239,7 +111,7 @@ class ImportStream:
     def _drop_waiting(self) -> None:
         while not self._queue.empty():
             dropped = self._queue.get_nowait()
-            if isinstance(dropped, _Chunk) and dropped.embeddings is not None:
+            if isinstance(dropped, Chunk) and dropped.embeddings is not None:
                 dropped.embeddings.cancel()
 
     # Embedding
@@ -288,20 +160,20 @@ class ImportStream:
     async def _write_all(self, reading: asyncio.Task[None]) -> tuple[int | None, str | None]:
         """Write and answer every chunk; returns where and why that stopped, if it did."""
         try:
-            while isinstance(taken := await self._next(reading), _Chunk):
+            while isinstance(taken := await self._next(reading), Chunk):
                 await self._write_chunk(taken)
             if taken.problem is not None:
                 raise _Stopped(f"{taken.problem}; {self._how_to_go_on()}")
-            if self._after_header is not None:
+            if self._report.is_cut_off:
                 raise _Stopped("the export is cut off: its last line, the footer, is missing")
         except _Stopped as exc:
-            return self._tally.lines + 1, str(exc)
+            return self._report.tally.lines + 1, str(exc)
         except EngineError as exc:
             _log.error("import_stopped", error=type(exc).__name__, message=str(exc))
-            return self._tally.lines + 1, f"{exc}; {self._how_to_go_on()}"
+            return self._report.tally.lines + 1, f"{exc}; {self._how_to_go_on()}"
         return None, None
 
-    async def _next(self, reading: asyncio.Task[None]) -> _Chunk | _End:
+    async def _next(self, reading: asyncio.Task[None]) -> Chunk | End:
         """The next chunk, embedded; progress is reported meanwhile.
 
         Raises:
@@ -312,22 +184,22 @@ class ImportStream:
             while not getting.done():
                 await asyncio.wait(
                     {getting, *(() if reading.done() else (reading,))},
-                    timeout=_PROGRESS_S,
+                    timeout=PROGRESS_S,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if reading.done() and reading.exception() is not None and not getting.done():
                     reading.result()
-                await self._report_progress()
+                await self._report.progress()
             taken = getting.result()
         finally:
             getting.cancel()
-        if isinstance(taken, _Chunk):
+        if isinstance(taken, Chunk):
             assert taken.embeddings is not None, "submitted chunks are being embedded"
-            while not await _done_within(taken.embeddings, _PROGRESS_S):
-                await self._report_progress()
+            while not await done_within(taken.embeddings, PROGRESS_S):
+                await self._report.progress()
         return taken
 
-    async def _write_chunk(self, chunk: _Chunk) -> None:
+    async def _write_chunk(self, chunk: Chunk) -> None:
         assert chunk.embeddings is not None, "submitted chunks are being embedded"
         embeddings = chunk.embeddings.result()
         n_good = 0
@@ -341,12 +213,12 @@ class ImportStream:
             ingesting = self._ingest(good, embeddings[n_good : n_good + len(good)])
             outcomes = await self._while_reporting(ingesting)
             n_good += len(good)
-            await self._answer(lines, outcomes)
+            await self._report.answer(lines, outcomes)
             if stops:
-                self._tally.lines -= 1
+                self._report.tally.lines -= 1
                 raise _Stopped(f"line {lines[-1].number} has an error, and on_error=stop was asked")
-        self._tally.lines, self._tally.bytes = chunk.last_number, chunk.body_bytes
-        await self._report_progress()
+        self._report.tally.lines, self._report.tally.bytes = chunk.last_number, chunk.body_bytes
+        await self._report.progress()
 
     async def _ingest(
         self, lines: Sequence[GoodLine], embeddings: FloatMatrix
@@ -375,81 +247,17 @@ class ImportStream:
     def _request_id(self, n: int) -> str:
         return f"import {self._attempt:x} {n}"
 
-    # Answering
-
-    async def _answer(self, lines: Sequence[ParsedLine], outcomes: Sequence[ImportOutcome]) -> None:
-        """Tell what became of lines; those that could be stored are, durably."""
-        remaining = iter(outcomes)
-        answers = []
-        for line in lines:
-            self._tally.lines = line.number
-            problem = line.reason if isinstance(line, BadLine) else None
-            if isinstance(line, MarkLine):
-                problem = self._check_mark(line)
-                if problem is None:
-                    continue
-            elif self._after_header is not None:
-                self._after_header += 1
-            if isinstance(line, GoodLine):
-                outcome = next(remaining)
-                self._tally.count(outcome.status)
-                if self._options.reports_all:
-                    answers.append(_item(line.number, outcome))
-            else:
-                self._tally.errors += 1
-                shown = {"type": "item", "line": line.number, "status": "error", "error": problem}
-                answers.append(to_json(shown) + b"\n")
-        if answers:
-            await self._send_bytes(b"".join(answers))
-
-    def _check_mark(self, line: MarkLine) -> str | None:
-        """What a footer finds wrong with the lines since its header."""
-        if line.kind == "header":
-            self._after_header = 0
-            return None
-        n_lines, self._after_header = self._after_header, None
-        if n_lines is None or line.fields.get("count") == n_lines:
-            return None
-        return f"the export says it has {line.fields.get('count')} memories, {n_lines} came"
-
     async def _while_reporting(self, work: Coroutine[None, None, T]) -> T:
         """Await something that a restart may draw out; progress is reported meanwhile."""
         task = asyncio.ensure_future(work)
         try:
-            while not await _done_within(task, _PROGRESS_S):
-                await self._report_progress()
+            while not await done_within(task, PROGRESS_S):
+                await self._report.progress()
             return task.result()
         finally:
             task.cancel()
 
-    async def _report_progress(self) -> None:
-        now_s = time.monotonic()
-        if now_s - self._progress_s >= _PROGRESS_S:
-            self._progress_s = now_s
-            await self._send({"type": "progress", **self._tally.shown()})
-
-    async def _send(self, content: dict[str, Any]) -> None:
-        await self._send_bytes(to_json(content) + b"\n")
-
     def _how_to_go_on(self) -> str:
         if self._options.key is None:
-            return f"send the lines from {self._tally.lines + 1} on again"
+            return f"send the lines from {self._report.tally.lines + 1} on again"
         return "send it again with the same Idempotency-Key"
-
-
-def _item(number: int, outcome: ImportOutcome) -> bytes:
-    shown: dict[str, Any] = {
-        "type": "item",
-        "line": number,
-        "status": outcome.status,
-        "id": outcome.id,
-    }
-    if outcome.status == "duplicate":
-        shown["duplicate_of"] = outcome.duplicate_of
-        shown["similarity"] = rendering.score(outcome.similarity or 0.0)
-    return to_json(shown) + b"\n"
-
-
-async def _done_within(task: asyncio.Future[Any], seconds: float) -> bool:
-    done, _ = await asyncio.wait({task}, timeout=seconds)
-    return bool(done)

@@ -11,7 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from deployments.export_stream import export_lines, gzipped
 from deployments.http_errors import detail_response
-from deployments.import_stream import ClientGoneError, ImportOptions, ImportStream
+from deployments.import_body import ClientGoneError
+from deployments.import_stream import ImportOptions, ImportStream
 from deployments.json_route import json_router
 from deployments.line_reader import is_supported
 from deployments.openapi import problems

@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from jsonschema import Draft202012Validator
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.import_stream import _CHUNK_LINES
+from deployments.import_body import _CHUNK_LINES
 from deployments.settings import Settings
 from scripts.ray_switches import working_haproxy
 from tests.rayservice_schema import RAY_SERVICE

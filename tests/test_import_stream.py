@@ -13,7 +13,7 @@ import pytest
 import zstandard
 from starlette.types import Message
 
-from deployments.import_stream import ImportStream
+from deployments.import_report import ImportReport
 from deployments.line_reader import MAX_LINE_BYTES, BodyError, LineReader
 from engine.records import MemoryId
 from tests.fakes import DIM, embedding_of
@@ -250,7 +250,7 @@ def test_texts_that_are_stored_or_repeated_are_embedded_once(ingress: Ingress) -
 
 
 def test_one_import_fills_every_place_at_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.import_stream._CHUNK_LINES", 1)
+    monkeypatch.setattr("deployments.import_body._CHUNK_LINES", 1)
     ingress = make_ingress(import_chunks=16)
     asked: list[str] = []
     all_places_taken = asyncio.Event()
@@ -271,8 +271,9 @@ def test_one_import_fills_every_place_at_the_pool(monkeypatch: pytest.MonkeyPatc
 def test_progress_is_reported_while_the_index_is_waited_for(
     ingress: Ingress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.import_stream._PROGRESS_S", 0.01)
-    ingest, report = ingress.index.ingest, ImportStream._report_progress
+    for user in ("import_report", "import_stream"):
+        monkeypatch.setattr(f"deployments.{user}.PROGRESS_S", 0.01)
+    ingest, report = ingress.index.ingest, ImportReport.progress
     is_writing, has_reported = asyncio.Event(), asyncio.Event()
 
     async def slow_ingest(*args: Any, **options: Any) -> Any:
@@ -280,13 +281,13 @@ def test_progress_is_reported_while_the_index_is_waited_for(
         await asyncio.wait_for(has_reported.wait(), 60)
         return await ingest(*args, **options)
 
-    async def seen_report(stream: ImportStream) -> None:
-        await report(stream)
+    async def seen_report(of: ImportReport) -> None:
+        await report(of)
         if is_writing.is_set():
             has_reported.set()
 
     monkeypatch.setattr(ingress.index, "ingest", slow_ingest)
-    monkeypatch.setattr(ImportStream, "_report_progress", seen_report)
+    monkeypatch.setattr(ImportReport, "progress", seen_report)
     answers = send(ingress, ndjson(memory("a")))
     assert answers[-1]["added"] == 1
 
