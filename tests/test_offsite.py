@@ -13,8 +13,10 @@ from engine.errors import (
     RemoteConflictError,
     RemoteDamagedError,
     RemoteSealedError,
+    StoreCorruptError,
 )
 from engine.offsite.encryption import Encrypted
+from engine.offsite.first_start import is_new
 from engine.offsite.retention import RemoteRetention
 from engine.offsite.seal import Seal, Unsealed
 from engine.offsite.snapshots import RemoteSnapshot
@@ -289,6 +291,21 @@ def test_without_any_whole_snapshot_a_new_machine_does_not_start_empty(
     with pytest.raises(RemoteDamagedError, match="none of the 1 snapshots"):
         start_new(tmp_path / "two", bucket.store())
     assert not (tmp_path / "two" / "data" / "memories.db").exists()
+
+
+def test_a_machine_whose_database_went_missing_is_refused_and_is_not_new(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    with Machine(tmp_path, bucket.store(), max_backups=0) as machine:
+        machine.add("uploaded")
+        machine.upload()
+        machine.add("only here")
+        backup = machine.index.backup("manual").name
+    (data / "memories.db").unlink()
+    assert not is_new(data)
+    with pytest.raises(StoreCorruptError, match=f"restore {backup}"):
+        open_index(tmp_path)
 
 
 def test_an_object_that_vanished_is_uploaded_again(bucket: Bucket, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.errors import RemoteError
+from engine.offsite.first_start import is_new
 from tests.fault_proxy import FaultProxy, always, fault_proxy, no_fault, once
 from tests.index_under_test import search, texts_of
 from tests.offsite_under_test import PATIENCE_S, Machine, start_new, texts_in_bucket
@@ -210,7 +211,7 @@ def test_a_new_machine_killed_while_it_downloads_starts_over(
     (tmp_path / "two" / "data").mkdir(parents=True)
     proxy.choose = always("hang", method="GET", path="objects/")
     kill_when_met(STARTING, tmp_path / "two", proxy, bucket)
-    assert not (tmp_path / "two" / "data" / "memories.db").exists()
+    assert is_new(tmp_path / "two" / "data")
     assert start_new(tmp_path / "two", bucket.store())
     with Machine(tmp_path / "two", bucket.store(), max_backups=0) as two:
         two.add("second")
