@@ -308,6 +308,17 @@ def test_a_machine_whose_database_went_missing_is_refused_and_is_not_new(
         open_index(tmp_path)
 
 
+def test_a_snapshot_that_is_no_longer_listed_is_forgotten(bucket: Bucket, tmp_path: Path) -> None:
+    with Machine(tmp_path, bucket.store(), max_backups=0) as machine:
+        machine.add("only")
+        snapshot = machine.upload().snapshot
+        assert machine.remote.read(snapshot) is machine.remote.read(snapshot)
+        bucket.store().delete([snapshot.key])
+        assert machine.sync.snapshots() == []
+        with pytest.raises(RemoteDamagedError):
+            machine.remote.read(snapshot)
+
+
 def test_an_object_that_vanished_is_uploaded_again(bucket: Bucket, tmp_path: Path) -> None:
     with Machine(tmp_path / "one", bucket.store(), max_backups=0) as one:
         one.add("first")
