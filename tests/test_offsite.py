@@ -109,6 +109,20 @@ def test_writes_are_uploaded_by_themselves_and_again_after_a_restart(
     assert texts_in_bucket(tmp_path / "new", bucket.store()) == ["first", "second"]
 
 
+def test_downloads_of_one_snapshot_at_once_give_one_backup(bucket: Bucket, tmp_path: Path) -> None:
+    with Machine(tmp_path / "one", bucket.store(), max_backups=0) as one:
+        one.add("first")
+        name = one.upload().snapshot.name
+    with (
+        Machine(tmp_path / "two", bucket.store(), max_backups=0) as two,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        got = list(pool.map(two.sync.download, [name] * 4))
+        assert [download.backup.name for download in got] == [name] * 4
+        assert sum(download.n_fetched for download in got) == 1
+        assert [backup.name for backup in two.index.backups()] == [name]
+
+
 def test_what_did_not_change_does_not_travel(bucket: Bucket, tmp_path: Path) -> None:
     with Machine(tmp_path / "one", bucket.store(), max_backups=0) as one:
         one.add(*(f"memory {n} of many" for n in range(300)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,8 @@ class CloudSync:
         self._remote = remote
         self._state = SyncStateFile(data_dir)
         self._known: list[RemoteSnapshot] | None = None
+        self._downloading = threading.Lock()
+        """Two downloads of one snapshot would write the same files."""
         upload = BackupUpload(
             backups, remote, self._state, host=host, retention=retention, scratch_dir=data_dir
         )
@@ -97,7 +100,8 @@ class CloudSync:
 
     def download(self, name: str | None) -> Download:
         """Make a snapshot, the newest without a name, a local backup."""
-        return download(self._remote, self._backups, find(self._remote, name))
+        with self._downloading:
+            return download(self._remote, self._backups, find(self._remote, name))
 
     def note_restored(self, snapshot: RemoteSnapshot) -> None:
         """The store is now this snapshot; if it is the newest, uploads may follow it."""
