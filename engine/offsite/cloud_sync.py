@@ -39,7 +39,7 @@ class SyncStatus:
 
 
 class CloudSync:
-    """The offsite copy. Every method but `notice` and `status` talks to the bucket and may wait."""
+    """The offsite copy. Only `notice`, `note_restored` and `status` never wait for the bucket."""
 
     def __init__(
         self,
@@ -101,13 +101,18 @@ class CloudSync:
     def download(self, name: str | None) -> Download:
         """Make a snapshot, the newest without a name, a local backup."""
         with self._downloading:
-            return download(self._remote, self._backups, find(self._remote, name))
+            snapshots = self._remote.newest_first()
+            snapshot = find(snapshots, name)
+            is_newest = snapshot is snapshots[0]
+            return download(self._remote, self._backups, snapshot, is_newest=is_newest)
 
-    def note_restored(self, snapshot: RemoteSnapshot) -> None:
-        """The store is now this snapshot; if it is the newest, uploads may follow it."""
-        newest = self._remote.newest_first()[0]
-        if newest.id == snapshot.id:
-            self._state.change(head=snapshot.id, intent=None)
+    def note_restored(self, got: Download) -> None:
+        """The store is now this snapshot; if it was the newest, uploads may follow it.
+
+        Asks nobody: the restore has happened, whether the bucket answers now or not.
+        """
+        if got.is_newest:
+            self._state.change(head=got.snapshot.id, intent=None)
 
     def status(self) -> SyncStatus:
         """How it stands, as far as is known here. Asks nobody."""

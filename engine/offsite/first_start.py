@@ -66,7 +66,8 @@ def restore_newest(
             try:
                 manifest = remote.read(snapshot)
                 _check_model(manifest, identity)
-                backup = download(remote, backups, snapshot).backup
+                is_newest = snapshot is snapshots[0]
+                backup = download(remote, backups, snapshot, is_newest=is_newest).backup
                 # Before the database is there: killed in between, all of this happens again.
                 # A broken newest one counts as known: uploads go on after it.
                 state.change(head=snapshots[0].id, intent=None)
