@@ -6,8 +6,10 @@ import asyncio
 import base64
 import gzip
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import zstandard
@@ -16,7 +18,9 @@ from starlette.types import Message
 from deployments.line_reader import MAX_LINE_BYTES, BodyError, LineReader
 from engine.records import MemoryId
 from tests.fakes import DIM, embedding_of
-from tests.ingress_under_test import Ingress, make_ingress
+from tests.ingress_under_test import BASE_URL, Ingress, make_ingress
+
+PATIENCE_S = 60
 
 
 def ndjson(*lines: Any) -> bytes:
@@ -300,6 +304,34 @@ def test_too_many_imports_at_once_are_refused_with_a_time_to_come_back() -> None
     assert answer.status_code == 429
     assert answer.headers["retry-after"]
     assert not ingress.index.memories
+
+
+def test_of_imports_that_begin_together_no_more_than_allowed_run() -> None:
+    ingress = make_ingress(max_import_streams=1)
+
+    async def statuses() -> list[int]:
+        n_begun = 0
+        all_begun, may_end = asyncio.Event(), asyncio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            nonlocal n_begun
+            n_begun += 1
+            if n_begun == 3:
+                all_begun.set()
+            await all_begun.wait()
+            yield ndjson(memory("a"))
+            await may_end.wait()
+
+        transport = httpx.ASGITransport(ingress.http.app)
+        async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:
+            sending = [client.post("/import", content=body()) for _ in range(3)]
+            answers = asyncio.as_completed(sending, timeout=PATIENCE_S)
+            refused = [(await next(answers)).status_code for _ in range(2)]
+            may_end.set()
+            return [*refused, (await next(answers)).status_code]
+
+    assert asyncio.run(statuses()) == [429, 429, 200]
+    assert ingress.http.post("/import", content=ndjson(memory("b"))).status_code == 200
 
 
 def test_the_key_is_asked_for_before_anything_of_the_body_is_read() -> None:
