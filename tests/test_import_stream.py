@@ -15,6 +15,7 @@ import pytest
 import zstandard
 from starlette.types import Message
 
+from deployments import export_stream
 from deployments.line_reader import MAX_LINE_BYTES, BodyError, LineReader
 from engine.records import MemoryId
 from tests.fakes import DIM, embedding_of
@@ -281,6 +282,30 @@ def test_what_was_exported_comes_back_the_same() -> None:
             original.source,
             original.metadata,
         )
+
+
+def test_an_export_that_lost_a_page_on_the_way_has_no_footer(
+    ingress: Ingress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_stream, "_PAGE_MEMORIES", 1)
+    for text in ("a", "b", "c"):
+        ingress.add(text)
+    read = ingress.index.read_export
+    n_sent = 0
+
+    async def read_whose_second_answer_is_lost(export_id: str, n: int) -> bytes:
+        nonlocal n_sent
+        n_sent += 1
+        if n_sent == 2:
+            await read(export_id, n)
+        return await read(export_id, n)
+
+    monkeypatch.setattr(ingress.index, "read_export", read_whose_second_answer_is_lost)
+
+    *_, last = ingress.http.get("/export").text.splitlines()
+
+    assert json.loads(last)["type"] == "error"
+    assert "2 of 3 memories" in json.loads(last)["message"]
 
 
 def test_an_export_is_filtered_and_packed_on_request(ingress: Ingress) -> None:
