@@ -17,7 +17,7 @@ from starlette.types import Message
 
 from deployments import export_stream
 from deployments.line_reader import MAX_LINE_BYTES, BodyError, LineReader
-from engine.records import MemoryId
+from engine.records import FloatVector, MemoryId
 from tests.fakes import DIM, embedding_of
 from tests.ingress_under_test import BASE_URL, Ingress, make_ingress
 
@@ -211,6 +211,24 @@ def test_an_embedding_that_cannot_be_one_is_an_error(
     assert items(answers) == [(1, "error")]
     assert reason in answers[0]["error"]
     assert not ingress.index.memories
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_embeddings_of_nearly_unit_length_are_normalised_and_exact_ones_kept(
+    ingress: Ingress, as_text: bool
+) -> None:
+    exact = embedding_of("a b")
+    rounded = (exact * np.float32(1.0009)).astype(np.float32)
+
+    def sent(vector: FloatVector) -> Any:
+        return base64.b64encode(vector.tobytes()).decode() if as_text else vector.tolist()
+
+    lines = ndjson(memory("a", embedding=sent(exact)), memory("b", embedding=sent(rounded)))
+    send(ingress, lines, "?deduplicate=false")
+
+    kept, normalised = ingress.index.vectors.values()
+    assert np.array_equal(kept, exact)
+    assert np.linalg.norm(normalised.astype(np.float64)) == pytest.approx(1, abs=1e-7)
 
 
 def test_embeddings_of_another_model_are_made_anew(ingress: Ingress) -> None:
