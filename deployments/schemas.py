@@ -62,6 +62,17 @@ def _iso_8601(value: object) -> object:
     return _PLUS_LOST.sub(r"\1+", value)
 
 
+def _utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        return value.replace(tzinfo=timezone.utc)
+    try:
+        return value.astimezone(timezone.utc)
+    except OverflowError:
+        raise PydanticCustomError(
+            "iso_8601_range", "Must be within the years 1 to 9999 in UTC"
+        ) from None
+
+
 def _no_nul(value: str) -> str:
     if "\0" in value:
         raise PydanticCustomError("nul", "A path cannot contain a NUL character")
@@ -97,17 +108,14 @@ Metadata = Annotated[
 Instant = Annotated[
     datetime,
     BeforeValidator(_iso_8601, json_schema_input_type=datetime),
+    AfterValidator(_utc),
     Field(description="ISO-8601; UTC when it names no zone."),
 ]
 
 
 def microseconds(instant: datetime | None) -> int | None:
-    """Microseconds since the epoch; a time without a zone is UTC."""
-    if instant is None:
-        return None
-    if instant.tzinfo is None:
-        instant = instant.replace(tzinfo=timezone.utc)
-    return (instant - _EPOCH) // timedelta(microseconds=1)
+    """Microseconds from the epoch to an `Instant`."""
+    return None if instant is None else (instant - _EPOCH) // timedelta(microseconds=1)
 
 
 class Input(BaseModel):

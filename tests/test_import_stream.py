@@ -278,6 +278,15 @@ def test_times_of_a_line_are_handed_on(ingress: Ingress) -> None:
     assert (memories[0].created_us, memories[0].updated_us, attempt) == (1_000_000, None, None)
 
 
+def test_times_that_are_in_no_year_of_utc_are_errors(ingress: Ingress) -> None:
+    times = ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00Z"]
+
+    answers = send(ingress, ndjson(*(memory(f"at {t}", timestamp=t) for t in times)))
+
+    assert items(answers) == [(1, "error"), (2, "error"), (3, "added")]
+    assert "timestamp: Must be within the years 1 to 9999 in UTC" in answers[0]["error"]
+
+
 def test_what_was_exported_comes_back_the_same() -> None:
     ingress, other = make_ingress(), make_ingress()
     ids = [ingress.add(text, metadata={"n": i}) for i, text in enumerate(["a", "b c", "ü\n"])]
