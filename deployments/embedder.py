@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import platform
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -88,23 +89,31 @@ class EmbedderReplica:
 
 
 class QueryCache:
-    """The embeddings of the latest queries, least recently used out first."""
+    """The embeddings of the latest queries, least recently used out first.
+
+    By a hash: what is added passes through here too, and may be 50,000 characters long.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._embeddings: OrderedDict[str, FloatVector] = OrderedDict()
+        self._embeddings: OrderedDict[bytes, FloatVector] = OrderedDict()
         self.hits = 0
 
     def get(self, text: str) -> FloatVector | None:
         """The embedding of a query seen lately."""
-        if (embedding := self._embeddings.get(text)) is not None:
-            self._embeddings.move_to_end(text)
+        key = _key(text)
+        if (embedding := self._embeddings.get(key)) is not None:
+            self._embeddings.move_to_end(key)
             self.hits += 1
         return embedding
 
     def put(self, text: str, embedding: FloatVector) -> None:
         """Remember an embedding; forget the oldest beyond the size."""
         # A copy: a row of a batch would keep the whole batch in memory.
-        self._embeddings[text] = embedding.copy()
+        self._embeddings[_key(text)] = embedding.copy()
         while len(self._embeddings) > self._size:
             self._embeddings.popitem(last=False)
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

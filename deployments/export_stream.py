@@ -43,12 +43,21 @@ async def export_lines(
         while page := await index.read_export(facts.export_id, _PAGE_MEMORIES):
             n_memories += page.count(b"\n")
             yield page
-        yield to_json({"type": "footer", "count": n_memories}) + b"\n"
+        if n_memories == facts.total:
+            yield to_json({"type": "footer", "count": n_memories}) + b"\n"
+        else:
+            # A page whose answer was lost is not read again: asked once more comes the next one.
+            yield _problem(f"{n_memories} of {facts.total} memories came; export again")
     except EngineError as exc:
-        yield to_json({"type": "error", "message": f"{exc}; this export is incomplete"}) + b"\n"
+        yield _problem(str(exc))
     finally:
         with suppress(EngineError):
             await asyncio.shield(index.end_export(facts.export_id))
+
+
+def _problem(reason: str) -> bytes:
+    message = f"{reason}; this export is incomplete"
+    return to_json({"type": "error", "message": message}) + b"\n"
 
 
 async def gzipped(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -41,6 +41,8 @@ from engine.records import (
 )
 
 T = TypeVar("T")
+_SEE_BACKUPS = "GET /backups tells"
+_SEE_RESTORED = "GET /backups tells: it then has a new pre_restore_… one"
 
 
 class ServeEmbedderClient:
@@ -264,7 +266,9 @@ class ServeIndexClient:
     async def backup(self, prefix: str) -> BackupSummary:
         """Make a backup named `<prefix>_<UTC time>`. Durable when this returns."""
         return await self._calls.write(
-            lambda _: self._handle.backup.remote(prefix), timeout_s=self._long_timeout_s
+            lambda _: self._handle.backup.remote(prefix),
+            timeout_s=self._long_timeout_s,
+            if_unknown=_SEE_BACKUPS,
         )
 
     async def verify_backup(self, name: str) -> BackupCheck:
@@ -276,7 +280,9 @@ class ServeIndexClient:
     async def restore(self, name: str) -> int:
         """Restore a backup; returns how many memories there are now."""
         return await self._calls.write(
-            lambda _: self._handle.restore.remote(name), timeout_s=self._long_timeout_s
+            lambda _: self._handle.restore.remote(name),
+            timeout_s=self._long_timeout_s,
+            if_unknown=_SEE_RESTORED,
         )
 
     async def sync_status(self) -> SyncStatus:
@@ -291,9 +297,10 @@ class ServeIndexClient:
 
     async def sync_upload(self, prefix: str, *, overwrite: bool) -> str:
         """Back up and upload."""
-        return await self._calls.answer(
-            lambda: self._handle.sync_upload.remote(prefix, overwrite=overwrite),
+        return await self._calls.write(
+            lambda _: self._handle.sync_upload.remote(prefix, overwrite=overwrite),
             timeout_s=self._long_timeout_s,
+            if_unknown="GET /sync/snapshots tells",
         )
 
     async def sync_download(self, name: str | None) -> Download:
@@ -304,6 +311,8 @@ class ServeIndexClient:
 
     async def sync_restore(self, name: str) -> tuple[Download, int]:
         """Download a snapshot and restore it."""
-        return await self._calls.answer(
-            lambda: self._handle.sync_restore.remote(name), timeout_s=self._long_timeout_s
+        return await self._calls.write(
+            lambda _: self._handle.sync_restore.remote(name),
+            timeout_s=self._long_timeout_s,
+            if_unknown=_SEE_RESTORED,
         )

@@ -325,11 +325,16 @@ class IndexReplica:
 
     async def sync_restore(self, name: str) -> tuple[Download, int]:
         """Download a snapshot and restore it."""
-        sync = self._opened.sync
-        got = await self._run_cloud(functools.partial(sync.download, name))
-        total = await self.restore(got.backup.name)
-        await self._run_cloud(functools.partial(sync.note_restored, got.snapshot))
-        return got, total
+        index, sync = self._index, self._opened.sync
+
+        def restore() -> tuple[Download, int]:
+            # In one piece: once restored it is noted, also when the caller has gone.
+            got = sync.download(name)
+            total = index.restore(got.backup.name).result()
+            sync.note_restored(got)
+            return got, total
+
+        return await self._run_cloud(restore)
 
 
 def _retrieve(listing: asyncio.Future[list[RemoteSnapshot]]) -> None:

@@ -43,7 +43,7 @@ def create_app(settings: IngressSettings, embedder: EmbedderClient, index: Index
         embedder=embedder,
         index=index,
         metrics=metrics,
-        imports=ImportGate(settings.import_chunks),
+        imports=ImportGate(settings.max_import_streams, settings.import_chunks),
     )
     for routes in (
         routes_search,

@@ -35,7 +35,9 @@ _LONGEST_GRACE_S = 10.0
 class ReplicaCalls:
     """Calls of one deployment: its errors unwrapped, those that met a dying replica sent again.
 
-    Sending again is safe for all of them: reads change nothing, and writes carry a request id.
+    Sending again is safe for all of them: reads change nothing, and writes of memories carry a
+    request id. A backup or an upload may then be made twice; of a restore, which ends in the same
+    state, each keeps what was before it.
     """
 
     def __init__(self, *, timeout_s: float) -> None:
@@ -57,11 +59,22 @@ class ReplicaCalls:
                 f"no answer within {patience_s:g} s; the service may be starting"
             ) from None
 
-    async def write(self, send: Callable[[float], Awaitable[T]], *, timeout_s: float = 0.0) -> T:
-        """Await the answer to a write; `send` is given its deadline, in seconds since the epoch.
+    async def write(
+        self,
+        send: Callable[[float], Awaitable[T]],
+        *,
+        timeout_s: float = 0.0,
+        if_unknown: str = "send it again with the same Idempotency-Key",
+    ) -> T:
+        """Await the answer to a write.
 
         The index applies nothing past the deadline and says so itself, so it is waited for a
         little longer. Only when it still says nothing is the outcome unknown.
+
+        Args:
+            send: is given the deadline, in seconds since the epoch.
+            timeout_s: for long work, restarts included.
+            if_unknown: what the caller can do then.
 
         Raises:
             EngineError: what the replica raised.
@@ -76,7 +89,7 @@ class ReplicaCalls:
         except asyncio.TimeoutError:
             raise UnknownOutcomeError(
                 f"no answer within {patience_s:g} s: the request may or may not have been applied; "
-                "send it again with the same Idempotency-Key"
+                f"{if_unknown}"
             ) from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from fastapi import Query
@@ -26,8 +25,6 @@ from engine.errors import BackupError
 
 router = json_router(tag="backups")
 
-_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
-
 
 @router.get(
     "/backups", operation_id="listBackups", response_model=BackupsAnswer, responses=problems()
@@ -48,9 +45,8 @@ async def create_backup(
     prefix: Annotated[str, Query(max_length=50, description="Start of the name.")] = "manual",
 ) -> Response:
     """Make a backup now."""
-    name = _NOT_IN_A_NAME.sub("_", prefix) or "manual"
     with trace_of(request).stage("index"):
-        summary = await services_of(request).index.backup(name)
+        summary = await services_of(request).index.backup(prefix or "manual")
     return json_response(
         {
             "success": True,

@@ -33,28 +33,19 @@ async def _in_time(services: Services, answer: Awaitable[T]) -> T | None:
         return None
 
 
-async def _count(services: Services) -> int | None:
-    """How many memories there are; None when the index does not answer in time."""
+async def _count(services: Services) -> tuple[int | None, str | None]:
+    """How many memories there are; or None, and what the index says that it waits for."""
     try:
         services.last_count.value = await asyncio.wait_for(
             services.index.count(), services.settings.health_timeout_s
         )
     except OverloadedError:
         pass  # busy is healthy: what it last said will do
-    except (EngineError, asyncio.TimeoutError):
-        return None
-    return services.last_count.value
-
-
-async def _waits_for(services: Services) -> str | None:
-    """What the index itself says that it waits for; None when it says nothing."""
-    try:
-        await asyncio.wait_for(services.index.count(), services.settings.health_timeout_s)
     except NotReadyError as exc:
-        return str(exc)
+        return None, str(exc)
     except (EngineError, asyncio.TimeoutError):
-        pass
-    return None
+        return None, None
+    return services.last_count.value, None
 
 
 @router.get(
@@ -66,7 +57,7 @@ async def _waits_for(services: Services) -> str | None:
 async def health(request: Request) -> Response:
     """Tell whether the service answers, and how much it remembers."""
     services = services_of(request)
-    total = await _count(services)
+    total, _ = await _count(services)
     settings = services.settings
     shown = {
         "status": "starting" if total is None else "ok",
@@ -102,8 +93,9 @@ async def ready(request: Request) -> Response:
     """Tell whether memories can be searched and stored."""
     services = services_of(request)
     embedding = await _in_time(services, services.embedder.embed_query("ready"))
-    if embedding is None or await _count(services) is None:
-        shown = {"status": "starting", "reason": await _waits_for(services)}
+    total, reason = await _count(services)
+    if embedding is None or total is None:
+        shown = {"status": "starting", "reason": reason}
         return json_response(shown, status=503, headers=_RETRY)
     return json_response({"status": "ready"})
 

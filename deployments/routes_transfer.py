@@ -18,7 +18,6 @@ from deployments.line_reader import is_supported
 from deployments.openapi import problems
 from deployments.schemas import ExportQuery, ImportQuery
 from deployments.services import Services, services_of
-from engine.errors import OverloadedError
 from engine.records import ModelIdentity
 
 NDJSON = "application/x-ndjson"
@@ -65,8 +64,6 @@ async def import_memories(
     encoding = request.headers.get("content-encoding", "")
     if not is_supported(encoding):
         return detail_response(415, "Content-Encoding must be gzip, zstd or none")
-    if services.imports.n_streams >= services.settings.max_import_streams:
-        raise OverloadedError("as many imports as may be are running; try again later")
     options = ImportOptions(
         stop_on_error=query.on_error == "stop",
         deduplicate=query.deduplicate,
@@ -88,18 +85,18 @@ class _ImportResponse(Response):
         self._identity = identity
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the import over this connection."""
+        """Run the import over this connection. Raises `OverloadedError` before it answers."""
         # Received before anything is sent: a client that asked to (`Expect`) now begins to send.
         first = await receive()
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": self.raw_headers},
-        )
 
         async def send_bytes(content: bytes) -> None:
             await send({"type": "http.response.body", "body": content, "more_body": True})
 
         stream = ImportStream(self._services, self._options, self._identity, send_bytes)
         with self._services.imports.running():
+            await send(
+                {"type": "http.response.start", "status": 200, "headers": self.raw_headers},
+            )
             try:
                 await stream.run(first, receive)
             except ClientGoneError:

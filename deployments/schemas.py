@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any, Literal
 
@@ -62,6 +63,17 @@ def _iso_8601(value: object) -> object:
     return _PLUS_LOST.sub(r"\1+", value)
 
 
+def _utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        return value.replace(tzinfo=timezone.utc)
+    try:
+        return value.astimezone(timezone.utc)
+    except OverflowError:
+        raise PydanticCustomError(
+            "iso_8601_range", "Must be within the years 1 to 9999 in UTC"
+        ) from None
+
+
 def _no_nul(value: str) -> str:
     if "\0" in value:
         raise PydanticCustomError("nul", "A path cannot contain a NUL character")
@@ -97,17 +109,14 @@ Metadata = Annotated[
 Instant = Annotated[
     datetime,
     BeforeValidator(_iso_8601, json_schema_input_type=datetime),
+    AfterValidator(_utc),
     Field(description="ISO-8601; UTC when it names no zone."),
 ]
 
 
 def microseconds(instant: datetime | None) -> int | None:
-    """Microseconds since the epoch; a time without a zone is UTC."""
-    if instant is None:
-        return None
-    if instant.tzinfo is None:
-        instant = instant.replace(tzinfo=timezone.utc)
-    return (instant - _EPOCH) // timedelta(microseconds=1)
+    """Microseconds from the epoch to an `Instant`."""
+    return None if instant is None else (instant - _EPOCH) // timedelta(microseconds=1)
 
 
 class Input(BaseModel):
@@ -117,7 +126,25 @@ class Input(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False)
 
 
-class SearchRequest(Input):
+class Filters(Input):
+    """Which memories are meant."""
+
+    source: SourceFilter = None
+    source_prefix: SourcePrefix = None
+    since: Instant | None = None
+    until: Instant | None = None
+
+    def where(self) -> MemoryFilter:
+        """The filter that these make; an empty one lets every memory pass."""
+        return MemoryFilter(
+            source=self.source or None,
+            source_prefix=self.source_prefix or None,
+            since_us=microseconds(self.since),
+            until_us=microseconds(self.until),
+        )
+
+
+class SearchRequest(Filters):
     """A search."""
 
     query: Annotated[str, _text(10_000, "What to look for, in plain words."), Visible]
@@ -125,21 +152,11 @@ class SearchRequest(Input):
     hybrid: LaxBool = Field(True, description="Combine meaning and keywords; false: meaning alone.")
     threshold: UnitFloat | None = Field(None, description="Least cosine similarity.")
     vector_weight: UnitFloat = Field(0.7, description="Weight of meaning over keywords.")
-    source: SourceFilter = None
-    source_prefix: SourcePrefix = None
     metadata: Metadata | None = Field(None, description="Values the metadata must equal.")
-    since: Instant | None = None
-    until: Instant | None = None
 
     def where(self) -> MemoryFilter:
-        """The filter part of the search."""
-        return MemoryFilter(
-            source=self.source or None,
-            source_prefix=self.source_prefix or None,
-            metadata=self.metadata or None,
-            since_us=microseconds(self.since),
-            until_us=microseconds(self.until),
-        )
+        """With the metadata."""
+        return replace(super().where(), metadata=self.metadata or None)
 
 
 class BatchSearchRequest(Input):
@@ -237,15 +254,11 @@ class BackupNameRequest(Input):
     backup_name: str = Field(min_length=1, max_length=200)
 
 
-class ListQuery(Input):
+class ListQuery(Filters):
     """Which memories to list."""
 
     offset: int = Field(0, ge=0, le=MAX_ID)
     limit: int = Field(20, ge=1, le=100)
-    source: SourceFilter = None
-    source_prefix: SourcePrefix = None
-    since: Instant | None = None
-    until: Instant | None = None
     order: Literal["asc", "desc"] = Field("asc", description="asc: oldest first.")
     cursor: str | None = Field(
         None,
@@ -253,15 +266,6 @@ class ListQuery(Input):
         description="`next_cursor` of the page before; wins over offset.",
         json_schema_extra={"pattern": r"^[0-9]{1,15}$"},  # another one is a 400 of the index
     )
-
-    def where(self) -> MemoryFilter:
-        """The filter part of the query."""
-        return MemoryFilter(
-            source=self.source or None,
-            source_prefix=self.source_prefix or None,
-            since_us=microseconds(self.since),
-            until_us=microseconds(self.until),
-        )
 
 
 class ImportQuery(Input):
@@ -278,20 +282,7 @@ class ImportQuery(Input):
     )
 
 
-class ExportQuery(Input):
+class ExportQuery(Filters):
     """Which memories to export."""
 
-    source: SourceFilter = None
-    source_prefix: SourcePrefix = None
-    since: Instant | None = None
-    until: Instant | None = None
     embeddings: bool = Field(False, description="With the embedding of each: base64, float32.")
-
-    def where(self) -> MemoryFilter:
-        """The filter part of the query."""
-        return MemoryFilter(
-            source=self.source or None,
-            source_prefix=self.source_prefix or None,
-            since_us=microseconds(self.since),
-            until_us=microseconds(self.until),
-        )

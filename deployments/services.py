@@ -15,6 +15,7 @@ from deployments.clients import EmbedderClient, IndexClient
 from deployments.ingress_settings import IngressSettings
 from deployments.metrics import IngressMetrics
 from deployments.request_trace import RequestTrace
+from engine.errors import OverloadedError
 from engine.records import FloatMatrix, FloatVector
 
 
@@ -26,21 +27,23 @@ class LastCount:
 
 
 class ImportGate:
-    """What the imports of one ingress share: how many run, and their places at the pool."""
+    """What the imports of one ingress share: how many may run, and their places at the pool."""
 
-    def __init__(self, embed_concurrency: int) -> None:
-        self.n_streams = 0
+    def __init__(self, max_streams: int, embed_concurrency: int) -> None:
+        self._n_free = max_streams
         self.embedding = asyncio.Semaphore(embed_concurrency)
         """First come, first served: no import starves another."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count one import."""
-        self.n_streams += 1
+        """Take a place for one import. Raises `OverloadedError` when there is none."""
+        if not self._n_free:
+            raise OverloadedError("as many imports as may be are running; try again later")
+        self._n_free -= 1
         try:
             yield
         finally:
-            self.n_streams -= 1
+            self._n_free += 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

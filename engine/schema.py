@@ -189,11 +189,12 @@ def translating_sqlite_errors(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as exc:  # sqlite3 cannot even decode SQLite's message
         raise StoreCorruptError(str(path), "its own description cannot be read") from exc
     except sqlite3.Error as exc:
-        raise _translated(exc, path) from exc
+        # "… with text '<that of a memory>'" would be shown in logs.
+        reason, is_quoted, _ = str(exc).partition(" with text")
+        raise _translated(reason, path) from (None if is_quoted else exc)
 
 
-def _translated(exc: sqlite3.Error, path: Path) -> StorageError:
-    reason = str(exc)
+def _translated(reason: str, path: Path) -> StorageError:
     if any(sign in reason for sign in _SIGNS_OF_DAMAGE):
         return StoreCorruptError(str(path), reason)
     # A full disk shows as SQLITE_FULL, or as a short write of the WAL: an I/O error.

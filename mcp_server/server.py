@@ -115,8 +115,8 @@ async def _call_tool(ctx: Context, params: types.CallToolRequestParams) -> types
         text, result = await tool.run(_client(ctx), arguments)
     except ServiceError as exc:
         return _failed(str(exc))
-    except (ValidationError, KeyError):
-        logger.exception("%s: the answer is not the one expected", tool.name)
+    except (ValidationError, KeyError) as exc:
+        logger.error("%s: the answer is not the one expected: %s", tool.name, _mismatch(exc))
         return _failed(
             f"The service answered {tool.name} in a way this MCP server does not understand. "
             "Are both of the same release? Check FAISS_URL."
@@ -217,6 +217,13 @@ def _client(ctx: Context) -> FaissClient:
 
 def _failed(text: str) -> types.CallToolResult:
     return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=True)
+
+
+def _mismatch(exc: ValidationError | KeyError) -> str:
+    """Where an answer is not as expected; what stands there may be a memory, not for a log."""
+    if isinstance(exc, KeyError):
+        return repr(exc)
+    return "; ".join(f"{each['type']} at {each['loc']}" for each in exc.errors(include_input=False))
 
 
 def _problems(exc: ValidationError) -> str:

@@ -466,7 +466,8 @@ class FakeIndex:
             raise NotFoundError("There is no snapshot in the cloud yet")
         snapshot = self._snapshot(name or self.uploaded[-1])
         backup = self._summary(name or self.uploaded[-1])
-        return Download(snapshot=snapshot, backup=backup, n_fetched=1)
+        is_newest = name in (None, self.uploaded[-1])
+        return Download(snapshot=snapshot, backup=backup, n_fetched=1, is_newest=is_newest)
 
     async def sync_restore(self, name: str) -> tuple[Download, int]:
         return await self.sync_download(name), await self.restore(name)

@@ -71,7 +71,7 @@ class Machine:
     def restore(self, name: str) -> None:
         got = self.sync.download(name)
         self.index.restore(got.backup.name).result(timeout=PATIENCE_S)
-        self.sync.note_restored(got.snapshot)
+        self.sync.note_restored(got)
 
     def wait_until(self, holds: Callable[[SyncStatus], bool]) -> SyncStatus:
         """Poll the status."""

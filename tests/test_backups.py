@@ -42,6 +42,14 @@ def test_a_backup_adds_one_delta_and_shares_the_rest(tmp_path: Path) -> None:
     index.close()
 
 
+def test_a_prefix_becomes_a_plain_name_in_the_directory_of_backups(tmp_path: Path) -> None:
+    index = open_with_deltas(tmp_path)
+    path = Path(index.backup("../my backup/é").path)
+    assert path.parent == tmp_path / "data" / "backups"
+    assert path.name.startswith("___my_backup___")
+    index.close()
+
+
 def test_a_backup_after_a_restore_shares_the_files_of_what_was_restored(tmp_path: Path) -> None:
     index = open_with_deltas(tmp_path)
     add(index, "first", "deleted later")

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -193,6 +194,20 @@ def test_the_query_cache_forgets_the_least_recently_used() -> None:
     kept = cache.get("a")
     assert kept is not None
     assert kept[0] == ord("a")
+
+
+def test_the_query_cache_does_not_keep_long_texts() -> None:
+    cache = QueryCache(100)
+    tracemalloc.start()
+    for n in range(100):
+        cache.put(f"{n} {'long ' * 10_000}", np.full(2, n, np.float32))
+    n_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert n_bytes < 100 * 2_000
+    found = cache.get(f"7 {'long ' * 10_000}")
+    assert found is not None
+    assert found[0] == 7
+    assert cache.get("\ud800") is None
 
 
 def test_a_node_with_other_weights_than_the_rest_refuses_to_embed(

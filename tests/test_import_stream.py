@@ -6,18 +6,23 @@ import asyncio
 import base64
 import gzip
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import zstandard
 from starlette.types import Message
 
+from deployments import export_stream
 from deployments.import_report import ImportReport
 from deployments.line_reader import MAX_LINE_BYTES, BodyError, LineReader
-from engine.records import MemoryId
+from engine.records import FloatVector, MemoryId
 from tests.fakes import DIM, embedding_of
-from tests.ingress_under_test import Ingress, make_ingress
+from tests.ingress_under_test import BASE_URL, Ingress, make_ingress
+
+PATIENCE_S = 60
 
 
 def ndjson(*lines: Any) -> bytes:
@@ -209,6 +214,24 @@ def test_an_embedding_that_cannot_be_one_is_an_error(
     assert not ingress.index.memories
 
 
+@pytest.mark.parametrize("as_text", [False, True])
+def test_embeddings_of_nearly_unit_length_are_normalised_and_exact_ones_kept(
+    ingress: Ingress, as_text: bool
+) -> None:
+    exact = embedding_of("a b")
+    rounded = (exact * np.float32(1.0009)).astype(np.float32)
+
+    def sent(vector: FloatVector) -> Any:
+        return base64.b64encode(vector.tobytes()).decode() if as_text else vector.tolist()
+
+    lines = ndjson(memory("a", embedding=sent(exact)), memory("b", embedding=sent(rounded)))
+    send(ingress, lines, "?deduplicate=false")
+
+    kept, normalised = ingress.index.vectors.values()
+    assert np.array_equal(kept, exact)
+    assert np.linalg.norm(normalised.astype(np.float64)) == pytest.approx(1, abs=1e-7)
+
+
 def test_embeddings_of_another_model_are_made_anew(ingress: Ingress) -> None:
     header = {"type": "header", "format": 1, "model": "other", "dimension": 3}
 
@@ -299,6 +322,15 @@ def test_times_of_a_line_are_handed_on(ingress: Ingress) -> None:
     assert (memories[0].created_us, memories[0].updated_us, attempt) == (1_000_000, None, None)
 
 
+def test_times_that_are_in_no_year_of_utc_are_errors(ingress: Ingress) -> None:
+    times = ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00Z"]
+
+    answers = send(ingress, ndjson(*(memory(f"at {t}", timestamp=t) for t in times)))
+
+    assert items(answers) == [(1, "error"), (2, "error"), (3, "added")]
+    assert "timestamp: Must be within the years 1 to 9999 in UTC" in answers[0]["error"]
+
+
 def test_what_was_exported_comes_back_the_same() -> None:
     ingress, other = make_ingress(), make_ingress()
     ids = [ingress.add(text, metadata={"n": i}) for i, text in enumerate(["a", "b c", "ü\n"])]
@@ -323,6 +355,30 @@ def test_what_was_exported_comes_back_the_same() -> None:
         )
 
 
+def test_an_export_that_lost_a_page_on_the_way_has_no_footer(
+    ingress: Ingress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_stream, "_PAGE_MEMORIES", 1)
+    for text in ("a", "b", "c"):
+        ingress.add(text)
+    read = ingress.index.read_export
+    n_sent = 0
+
+    async def read_whose_second_answer_is_lost(export_id: str, n: int) -> bytes:
+        nonlocal n_sent
+        n_sent += 1
+        if n_sent == 2:
+            await read(export_id, n)
+        return await read(export_id, n)
+
+    monkeypatch.setattr(ingress.index, "read_export", read_whose_second_answer_is_lost)
+
+    *_, last = ingress.http.get("/export").text.splitlines()
+
+    assert json.loads(last)["type"] == "error"
+    assert "2 of 3 memories" in json.loads(last)["message"]
+
+
 def test_an_export_is_filtered_and_packed_on_request(ingress: Ingress) -> None:
     ingress.add("in", source="work/a")
     ingress.add("out", source="home/b")
@@ -344,6 +400,34 @@ def test_too_many_imports_at_once_are_refused_with_a_time_to_come_back() -> None
     assert answer.status_code == 429
     assert answer.headers["retry-after"]
     assert not ingress.index.memories
+
+
+def test_of_imports_that_begin_together_no_more_than_allowed_run() -> None:
+    ingress = make_ingress(max_import_streams=1)
+
+    async def statuses() -> list[int]:
+        n_begun = 0
+        all_begun, may_end = asyncio.Event(), asyncio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            nonlocal n_begun
+            n_begun += 1
+            if n_begun == 3:
+                all_begun.set()
+            await all_begun.wait()
+            yield ndjson(memory("a"))
+            await may_end.wait()
+
+        transport = httpx.ASGITransport(ingress.http.app)
+        async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:
+            sending = [client.post("/import", content=body()) for _ in range(3)]
+            answers = asyncio.as_completed(sending, timeout=PATIENCE_S)
+            refused = [(await next(answers)).status_code for _ in range(2)]
+            may_end.set()
+            return [*refused, (await next(answers)).status_code]
+
+    assert asyncio.run(statuses()) == [429, 429, 200]
+    assert ingress.http.post("/import", content=ndjson(memory("b"))).status_code == 200
 
 
 def test_the_key_is_asked_for_before_anything_of_the_body_is_read() -> None:

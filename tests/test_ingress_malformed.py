@@ -86,6 +86,8 @@ def test_a_malformed_add_is_422_and_changes_nothing(ingress: Ingress, body: byte
         ("/search", {"query": "a", "since": 1767225600}),
         ("/search", {"query": "a", "until": "1767225600"}),
         ("/search", {"query": "a", "until": "2026-13-01T00:00:00Z"}),
+        ("/search", {"query": "a", "since": "0001-01-01T00:00:00+14:00"}),
+        ("/search", {"query": "a", "until": "9999-12-31T23:59:59-14:00"}),
         ("/search/batch", {"queries": []}),
         ("/search/batch", {"queries": [{"query": "a"}] * 101}),
         ("/memory/add-batch", {"memories": []}),
@@ -123,6 +125,7 @@ def test_a_value_out_of_bounds_is_422(ingress: Ingress, path: str, body: object)
         "offset=-1",
         "order=up",
         "since=now",
+        "since=0001-01-01T00:00:00%2B14:00",
         "limit=" + "9" * 5000,
     ],
 )

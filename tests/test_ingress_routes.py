@@ -302,8 +302,8 @@ def test_a_build_of_what_cannot_be_read_is_refused(ingress: Ingress, sources: li
 
 def test_a_backup_is_made_listed_verified_and_restored(ingress: Ingress) -> None:
     ingress.add("alpha")
-    made = ingress.http.post("/backup", params={"prefix": "my backup/é"}).json()
-    name = "my_backup___20260101_000000_0"
+    made = ingress.http.post("/backup", params={"prefix": "evening"}).json()
+    name = "evening_20260101_000000_0"
     assert made == {
         "success": True,
         "backup_path": f"backups/{name}",
@@ -331,7 +331,8 @@ def test_a_backup_is_made_listed_verified_and_restored(ingress: Ingress) -> None
         "total_memories": 1,
         "message": "Restored successfully",
     }
-    assert ingress.http.post("/backup").json()["backup_path"].startswith("backups/manual_")
+    for path in ("/backup", "/backup?prefix="):
+        assert ingress.http.post(path).json()["backup_path"].startswith("backups/manual_")
 
 
 @pytest.mark.parametrize("path", ["/restore", "/backup/verify"])

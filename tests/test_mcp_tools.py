@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 from mcp import Client, MCPError
 from mcp.types import CallToolResult, TextContent, TextResourceContents
@@ -329,3 +330,20 @@ async def test_an_unknown_tool_is_named_with_those_that_exist(url: str) -> None:
     async with connected(url) as client:
         with pytest.raises(MCPError, match="memory_search"):
             await client.call_tool("memory_forget", {})
+
+
+async def test_an_answer_that_is_not_understood_is_logged_without_what_it_holds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hit = {"id": "the door code is 1234", "text": ["Anna's birthday"]}
+    answer = {"query": "q", "results": [hit | {"source": "s", "similarity": 0.9}], "count": 1}
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=answer))
+    settings = BridgeSettings(faiss_url="http://localhost:1")
+    async with Client(create_server(lambda: FaissClient(settings, transport=transport))) as client:
+        result = await client.call_tool("memory_search", {"query": "q"})
+    assert result.is_error
+    assert "Are both of the same release?" in text_of(result)
+    [record] = caplog.records
+    assert "memory_search: the answer is not the one expected: int_parsing at" in record.message
+    assert "('results', 0, 'text')" in record.message
+    assert not any(word in caplog.text for word in ("door code", "birthday"))

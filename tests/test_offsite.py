@@ -13,8 +13,10 @@ from engine.errors import (
     RemoteConflictError,
     RemoteDamagedError,
     RemoteSealedError,
+    StoreCorruptError,
 )
 from engine.offsite.encryption import Encrypted
+from engine.offsite.first_start import is_new
 from engine.offsite.retention import RemoteRetention
 from engine.offsite.seal import Seal, Unsealed
 from engine.offsite.snapshots import RemoteSnapshot
@@ -105,6 +107,20 @@ def test_writes_are_uploaded_by_themselves_and_again_after_a_restart(
     with Machine(tmp_path, bucket.store()) as machine:
         machine.wait_until_uploaded()
     assert texts_in_bucket(tmp_path / "new", bucket.store()) == ["first", "second"]
+
+
+def test_downloads_of_one_snapshot_at_once_give_one_backup(bucket: Bucket, tmp_path: Path) -> None:
+    with Machine(tmp_path / "one", bucket.store(), max_backups=0) as one:
+        one.add("first")
+        name = one.upload().snapshot.name
+    with (
+        Machine(tmp_path / "two", bucket.store(), max_backups=0) as two,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        got = list(pool.map(two.sync.download, [name] * 4))
+        assert [download.backup.name for download in got] == [name] * 4
+        assert sum(download.n_fetched for download in got) == 1
+        assert [backup.name for backup in two.index.backups()] == [name]
 
 
 def test_what_did_not_change_does_not_travel(bucket: Bucket, tmp_path: Path) -> None:
@@ -290,6 +306,32 @@ def test_without_any_whole_snapshot_a_new_machine_does_not_start_empty(
     with pytest.raises(RemoteDamagedError, match="none of the 1 snapshots"):
         start_new(tmp_path / "two", bucket.store())
     assert not (tmp_path / "two" / "data" / "memories.db").exists()
+
+
+def test_a_machine_whose_database_went_missing_is_refused_and_is_not_new(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    with Machine(tmp_path, bucket.store(), max_backups=0) as machine:
+        machine.add("uploaded")
+        machine.upload()
+        machine.add("only here")
+        backup = machine.index.backup("manual").name
+    (data / "memories.db").unlink()
+    assert not is_new(data)
+    with pytest.raises(StoreCorruptError, match=f"restore {backup}"):
+        open_index(tmp_path)
+
+
+def test_a_snapshot_that_is_no_longer_listed_is_forgotten(bucket: Bucket, tmp_path: Path) -> None:
+    with Machine(tmp_path, bucket.store(), max_backups=0) as machine:
+        machine.add("only")
+        snapshot = machine.upload().snapshot
+        assert machine.remote.read(snapshot) is machine.remote.read(snapshot)
+        bucket.store().delete([snapshot.key])
+        assert machine.sync.snapshots() == []
+        with pytest.raises(RemoteDamagedError):
+            machine.remote.read(snapshot)
 
 
 def test_an_object_that_vanished_is_uploaded_again(bucket: Bucket, tmp_path: Path) -> None:

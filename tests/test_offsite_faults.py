@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.errors import RemoteError
+from engine.offsite.first_start import is_new
 from tests.fault_proxy import FaultProxy, always, fault_proxy, no_fault, once
 from tests.index_under_test import search, texts_of
 from tests.offsite_under_test import PATIENCE_S, Machine, start_new, texts_in_bucket
@@ -135,6 +136,23 @@ def test_a_download_that_stays_broken_changes_nothing(
         assert name not in [backup.name for backup in other.index.backups()]
 
 
+def test_a_restore_is_noted_though_the_bucket_went_away_meanwhile(
+    proxy: FaultProxy, bucket: Bucket, tmp_path: Path
+) -> None:
+    with Machine(tmp_path / "one", bucket.store(), max_backups=0) as machine:
+        machine.add("first")
+        name = machine.upload().snapshot.name
+    with behind(proxy, bucket, tmp_path / "two") as other:
+        got = other.sync.download(name)
+        proxy.choose = always("unavailable")
+        other.index.restore(got.backup.name).result(PATIENCE_S)
+        other.sync.note_restored(got)
+        proxy.choose = no_fault
+        other.add("second")
+        other.upload()  # of a store that descends from the newest snapshot
+    assert texts_in_bucket(tmp_path / "three", bucket.store()) == ["first", "second"]
+
+
 @pytest.mark.parametrize("n_requests", range(4))
 def test_credentials_revoked_in_between_leave_the_bucket_restorable(
     proxy: FaultProxy, bucket: Bucket, tmp_path: Path, n_requests: int
@@ -213,7 +231,7 @@ def test_a_new_machine_killed_while_it_downloads_starts_over(
     (tmp_path / "two" / "data").mkdir(parents=True)
     proxy.choose = always("hang", method="GET", path="objects/")
     kill_when_met(STARTING, tmp_path / "two", proxy, bucket)
-    assert not (tmp_path / "two" / "data" / "memories.db").exists()
+    assert is_new(tmp_path / "two" / "data")
     assert start_new(tmp_path / "two", bucket.store())
     with Machine(tmp_path / "two", bucket.store(), max_backups=0) as two:
         two.add("second")

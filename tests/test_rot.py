@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -254,6 +255,25 @@ def test_a_row_that_rots_under_a_running_index_fails_alone_and_never_reaches_a_b
     assert index.backups() == []
     assert add(index, "goes on") == [14]
     index.close()
+
+
+def test_a_text_that_rots_to_what_is_no_text_is_not_told_to_logs(
+    original: Original, tmp_path: Path
+) -> None:
+    data_dir = checkpointed(original, tmp_path)
+    index = open_index(data_dir.parent, **OPTIONS)
+    overwrite(data_dir, b"red text 6", b"red tex\xff 6")
+
+    def traceback_of_get() -> str:
+        with pytest.raises(StoreCorruptError) as refusal:
+            index.get(MemoryId(7))
+        return "".join(traceback.format_exception(refusal.value))
+
+    with ThreadPoolExecutor(1) as pool:
+        told = pool.submit(traceback_of_get).result()
+    index.close()
+    assert "Could not decode to UTF-8 column 'text'. Stop the service" in told
+    assert "red tex" not in told
 
 
 def test_a_large_copy_is_checked_in_a_process_of_its_own(

@@ -22,9 +22,12 @@ pytestmark = pytest.mark.service
 N_WRITERS = 4
 ENOUGH = 8
 """Acknowledged adds of each writer before a fault, and after it."""
-PATIENCE_S = 120
+REQUEST_TIMEOUT_S = 120
+"""Long enough for any part to come back, also on a machine that is busy otherwise."""
+PATIENCE_S = 2 * REQUEST_TIMEOUT_S
 
 DROPPED = "dropped"
+TRY_AGAIN = {429, 502, 503, 504}
 
 # What each process calls itself.
 TITLES = {
@@ -66,7 +69,7 @@ class Writer:
     """Status codes, `DROPPED`, or the text of an answer that the contract does not know."""
 
     def run(self, stop: threading.Event) -> None:
-        with httpx.Client(base_url=self.base_url, timeout=90, trust_env=False) as client:
+        with httpx.Client(base_url=self.base_url, timeout=PATIENCE_S, trust_env=False) as client:
             for n in itertools.count():
                 text = f"{self.source} says {n}"
                 self.attempted.add(text)
@@ -89,7 +92,7 @@ class Writer:
             self.outcomes[200] += 1
             self.acknowledged[text] = answer.json()["id"]
             return True
-        retriable = answer.status_code in {429, 502, 503} and "retry-after" in answer.headers
+        retriable = answer.status_code in TRY_AGAIN and "retry-after" in answer.headers
         self.outcomes[
             answer.status_code if retriable else f"{answer.status_code} {answer.text[:100]}"
         ] += 1
@@ -170,8 +173,15 @@ def writing(service: Service, name: str) -> Iterator[Writers]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running_service(tmp_path_factory.mktemp("faults")) as service:
+    env = {"REQUEST_TIMEOUT_S": str(REQUEST_TIMEOUT_S)}
+    with running_service(tmp_path_factory.mktemp("faults"), env=env) as service:
         yield service
+
+
+@pytest.fixture(scope="module")
+def kinds(service: Service) -> list[str]:
+    """The kinds of processes that run before any died: Serve has a proxy of its own as well."""
+    return [name for name in [*TITLES, "haproxy"] if pids_of(service, name)]
 
 
 FAULTS = [*TITLES, "haproxy", "launcher", "everything"]
@@ -184,12 +194,12 @@ class Fault:
 
 
 @pytest.fixture(scope="module", params=FAULTS)
-def fault(request: pytest.FixtureRequest, service: Service) -> Fault:
+def fault(request: pytest.FixtureRequest, service: Service, kinds: list[str]) -> Fault:
     """A kind of process killed under load, and the service back at work."""
     name = str(request.param)
-    victims = pids_of(service, name)
-    if not victims and "haproxy" in name:
+    if "haproxy" in name and name not in kinds:
         pytest.skip("Serve's own proxy is in use here")
+    victims = pids_of(service, name)
     assert victims, f"no {name} runs"
     with writing(service, f"{name} fault") as writers:
         for pid in victims:
@@ -206,7 +216,7 @@ def test_every_acknowledged_write_is_there_once(fault: Fault) -> None:
 
 
 def test_clients_are_only_ever_told_to_try_again(fault: Fault) -> None:
-    assert fault.writers.outcomes.keys() <= {200, 429, 502, 503, DROPPED}
+    assert fault.writers.outcomes.keys() <= {200, *TRY_AGAIN, DROPPED}
 
 
 def test_only_the_death_of_what_holds_the_connection_drops_it(fault: Fault) -> None:
@@ -243,10 +253,9 @@ def test_health_answers_while_the_index_is_frozen(service: Service) -> None:
     assert writers.lost_and_repeated() == ([], [])
 
 
-def test_nothing_of_what_died_is_left(service: Service) -> None:
+def test_nothing_of_what_died_is_left(service: Service, kinds: list[str]) -> None:
     """Each kind of process runs once, however often it was killed."""
-    for name in [*TITLES, "haproxy"]:
-        pids = pids_of(service, name)
-        assert len(pids) <= 1, name
+    assert {"ingress", "embedder", "index", "controller"} <= set(kinds)
+    assert {name: len(pids_of(service, name)) for name in kinds} == dict.fromkeys(kinds, 1)
     service.stop()
     assert service.processes() == []

@@ -6,14 +6,17 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import pytest
 from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
 
+from deployments.handles import ServeIndexClient
 from deployments.replica_calls import ReplicaCalls
 from engine.errors import (
     DeadlinePassedError,
@@ -107,6 +110,35 @@ def test_only_a_refusal_that_is_certain_is_told_as_one(
         assert type(raised.value) is told
     else:
         assert asyncio.run(calls.write(Replica(*outcomes).send)) == told
+
+
+class SilentHandle:
+    """A deployment that answers nothing."""
+
+    def __getattr__(self, name: str) -> SilentHandle:
+        return self
+
+    async def remote(self, *_: object, **__: object) -> None:
+        await asyncio.sleep(600)
+
+
+@pytest.mark.parametrize(
+    ("call", "advice"),
+    [
+        (lambda index: index.delete([], request_id="one"), "Idempotency-Key"),
+        (lambda index: index.backup("manual"), "GET /backups"),
+        (lambda index: index.restore("manual_20260101_000000"), "pre_restore_"),
+        (lambda index: index.sync_upload("sync", overwrite=False), "GET /sync/snapshots"),
+        (lambda index: index.sync_restore("manual_20260101_000000"), "pre_restore_"),
+    ],
+)
+def test_of_a_write_without_an_answer_the_caller_is_told_how_to_learn_more(
+    call: Callable[[ServeIndexClient], Coroutine[Any, Any, object]], advice: str
+) -> None:
+    handle = cast(DeploymentHandle[Any], SilentHandle())
+    index = ServeIndexClient(handle, timeout_s=0.05, long_timeout_s=0.05)
+    with pytest.raises(UnknownOutcomeError, match=advice):
+        asyncio.run(call(index))
 
 
 @pytest.fixture(scope="module")

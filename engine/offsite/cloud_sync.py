@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class SyncStatus:
 
 
 class CloudSync:
-    """The offsite copy. Every method but `notice` and `status` talks to the bucket and may wait."""
+    """The offsite copy. Only `notice`, `note_restored` and `status` never wait for the bucket."""
 
     def __init__(
         self,
@@ -66,6 +67,8 @@ class CloudSync:
         self._remote = remote
         self._state = SyncStateFile(data_dir)
         self._known: list[RemoteSnapshot] | None = None
+        self._downloading = threading.Lock()
+        """Two downloads of one snapshot would write the same files."""
         upload = BackupUpload(
             backups, remote, self._state, host=host, retention=retention, scratch_dir=data_dir
         )
@@ -97,13 +100,19 @@ class CloudSync:
 
     def download(self, name: str | None) -> Download:
         """Make a snapshot, the newest without a name, a local backup."""
-        return download(self._remote, self._backups, find(self._remote, name))
+        with self._downloading:
+            snapshots = self._remote.newest_first()
+            snapshot = find(snapshots, name)
+            is_newest = snapshot is snapshots[0]
+            return download(self._remote, self._backups, snapshot, is_newest=is_newest)
 
-    def note_restored(self, snapshot: RemoteSnapshot) -> None:
-        """The store is now this snapshot; if it is the newest, uploads may follow it."""
-        newest = self._remote.newest_first()[0]
-        if newest.id == snapshot.id:
-            self._state.change(head=snapshot.id, intent=None)
+    def note_restored(self, got: Download) -> None:
+        """The store is now this snapshot; if it was the newest, uploads may follow it.
+
+        Asks nobody: the restore has happened, whether the bucket answers now or not.
+        """
+        if got.is_newest:
+            self._state.change(head=got.snapshot.id, intent=None)
 
     def status(self) -> SyncStatus:
         """How it stands, as far as is known here. Asks nobody."""

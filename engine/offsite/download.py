@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,17 +34,18 @@ class Download:
     """The local backup that it became."""
     n_fetched: int
     """Files that travelled; the others were here already."""
+    is_newest: bool
+    """Whether it was the newest in the bucket when it was looked up."""
 
 
-def find(remote: RemoteSnapshots, name: str | None) -> RemoteSnapshot:
-    """The snapshot of a name, the newest of several; the newest of all without a name.
+def find(snapshots: Sequence[RemoteSnapshot], name: str | None) -> RemoteSnapshot:
+    """Of snapshots, newest first, the newest of a name; the newest of all without a name.
 
     Two machines may have called theirs the same: what its `s3_prefix` ends with names just one.
 
     Raises:
         BackupNotFoundError, NotFoundError: there is none.
     """
-    snapshots = remote.newest_first()
     if name is None:
         if not snapshots:
             raise NotFoundError("There is no snapshot in the cloud yet")
@@ -54,7 +56,9 @@ def find(remote: RemoteSnapshots, name: str | None) -> RemoteSnapshot:
     return found
 
 
-def download(remote: RemoteSnapshots, backups: Backups, snapshot: RemoteSnapshot) -> Download:
+def download(
+    remote: RemoteSnapshots, backups: Backups, snapshot: RemoteSnapshot, *, is_newest: bool
+) -> Download:
     """Make a snapshot a local backup, every file checked by its hash.
 
     Raises:
@@ -69,7 +73,9 @@ def download(remote: RemoteSnapshots, backups: Backups, snapshot: RemoteSnapshot
     for attempt in range(_ATTEMPTS):
         try:
             summary = backups.accept(snapshot.name or snapshot.id, backup, fetch)
-            return Download(snapshot=snapshot, backup=summary, n_fetched=len(fetched))
+            return Download(
+                snapshot=snapshot, backup=summary, n_fetched=len(fetched), is_newest=is_newest
+            )
         except BackupError as exc:
             _log.warning("%s in the cloud: %s", snapshot.name, exc)
             if attempt + 1 == _ATTEMPTS:

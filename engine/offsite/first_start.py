@@ -9,6 +9,7 @@ from engine.backups import Backups
 from engine.data_lock import DataLock
 from engine.durable_files import sweep_leftovers
 from engine.errors import BackupError, ModelMismatchError, RemoteDamagedError
+from engine.high_water import HighWaterMark
 from engine.legacy import find_legacy
 from engine.memory_rows import identity_fields
 from engine.offline import restore_offline
@@ -22,8 +23,15 @@ _log = logging.getLogger(__name__)
 
 
 def is_new(data_dir: Path) -> bool:
-    """Whether a data directory holds no memories of its own."""
-    return not (data_dir / DATABASE_NAME).exists() and not find_legacy(data_dir)
+    """Whether a data directory never held memories of its own.
+
+    One whose database went missing is not new: its local backups may be newer than the bucket. A
+    killed first start leaves backups as well, but never a mark.
+    """
+    mark = HighWaterMark(data_dir).read()
+    had_writes = mark is not None and mark.lsn > 0
+    database = data_dir / DATABASE_NAME
+    return not (had_writes or database.exists() or find_legacy(data_dir))
 
 
 def restore_newest(
@@ -58,7 +66,8 @@ def restore_newest(
             try:
                 manifest = remote.read(snapshot)
                 _check_model(manifest, identity)
-                backup = download(remote, backups, snapshot).backup
+                is_newest = snapshot is snapshots[0]
+                backup = download(remote, backups, snapshot, is_newest=is_newest).backup
                 # Before the database is there: killed in between, all of this happens again.
                 # A broken newest one counts as known: uploads go on after it.
                 state.change(head=snapshots[0].id, intent=None)

@@ -100,7 +100,7 @@ class RemoteSnapshots:
         self.store = store
         self.seal = seal
         self._manifests: dict[str, RemoteManifest] = {}
-        """By key: a snapshot never changes."""
+        """Of those in the latest listing, by key: a snapshot never changes."""
 
     def newest_first(self) -> list[RemoteSnapshot]:
         """Every snapshot, newest first."""
@@ -127,6 +127,8 @@ class RemoteSnapshots:
             for stored in objects
             if (match := _KEY.fullmatch(stored.key))
         ]
+        known = self._manifests
+        self._manifests = {s.key: known[s.key] for s in found if s.key in known}
         return sorted(found, key=lambda s: (s.generation, s.modified_s, s.id), reverse=True)
 
     def _name_of(self, token: str, manifest_name: str) -> str | None:
@@ -146,7 +148,8 @@ class RemoteSnapshots:
             RemoteSealedError: the passphrase does not open it, or it is not encrypted.
             RemoteDamagedError: it is gone or no manifest.
         """
-        if snapshot.key not in self._manifests:
+        known = self._manifests.get(snapshot.key)
+        if known is None:
             content = self.store.get(snapshot.key)
             if snapshot.name is None and self.seal.manifest_name == SEALED_MANIFEST:
                 raise RemoteSealedError(
@@ -154,8 +157,8 @@ class RemoteSnapshots:
                     "passphrase: set CLOUD_SYNC_PASSPHRASE to that one"
                 )
             content = self.seal.open(content, snapshot.key)
-            self._manifests[snapshot.key] = _parsed(content, snapshot)
-        return self._manifests[snapshot.key]
+            known = self._manifests[snapshot.key] = _parsed(content, snapshot)
+        return known
 
     def fetch(self, remote: RemoteManifest, file: BackupFile, path: Path) -> None:
         """Download one file of a snapshot. Its hash is for the caller to check."""

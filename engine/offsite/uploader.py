@@ -114,7 +114,9 @@ class Uploader:
             self._attempt(self._uploading, wanted)
             self._uploading = None
         while self._wanted:
-            self._wanted.popleft().done.set_exception(NotReadyError("the service is stopping"))
+            wanted = self._wanted.popleft()
+            if wanted.done.set_running_or_notify_cancel():
+                wanted.done.set_exception(NotReadyError("the service is stopping"))
 
     def _next(self) -> WantedUpload | None:
         """Wait for work and show it in `_uploading`, which stays None when closing."""
@@ -122,6 +124,9 @@ class Uploader:
             while not self._closing:
                 if self._wanted:
                     wanted = self._wanted.popleft()
+                    # From here on it cannot be cancelled, which would make an outcome an error.
+                    if not wanted.done.set_running_or_notify_cancel():
+                        continue
                     self._uploading = wanted.name
                     return wanted
                 left_s = self._due_s - time.monotonic()
@@ -164,5 +169,6 @@ class Uploader:
     def _tidy(self) -> None:
         try:
             self._clean_up()
-        except EngineError as exc:
-            _log.warning("old snapshots stay in the cloud for now: %s", exc)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the next upload must come
+            is_known = isinstance(exc, EngineError)
+            _log.warning("old snapshots stay in the cloud for now: %s", exc, exc_info=not is_known)
