@@ -11,8 +11,9 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +263,9 @@ def test_a_text_that_rots_to_what_is_no_text_is_not_told_to_logs(
 ) -> None:
     data_dir = checkpointed(original, tmp_path)
     index = open_index(data_dir.parent, **OPTIONS)
-    overwrite(data_dir, b"red text 6", b"red tex\xff 6")
+    # In another process: closing the file here would drop this one's locks on it.
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        pool.submit(overwrite, data_dir, b"red text 6", b"red tex\xff 6").result()
 
     def traceback_of_get() -> str:
         with pytest.raises(StoreCorruptError) as refusal:
