@@ -32,7 +32,7 @@ class Duplicates:
 
 def find_duplicates(state: LiveState, threshold: float) -> Duplicates:
     """Compare all memories, as they are now, outside every lock."""
-    with state.lock.shared():
+    with state.store_lock.shared():
         epoch, lsn = state.store.epoch, state.store.lsn
         ids, vectors = state.store.embeddings()
     groups = DuplicateGroups(len(ids))
@@ -45,7 +45,7 @@ def find_duplicates(state: LiveState, threshold: float) -> Duplicates:
         best += zip(cosines[few].tolist(), ids[i[few]].tolist(), ids[j[few]].tolist(), strict=True)
         best = sorted(best, key=lambda pair: -pair[0])[:_SHOWN_PAIRS]
     later, earliest = groups.later_members()
-    with state.lock.shared():
+    with state.store_lock.shared():
         shown = state.store.get_many([MemoryId(each) for _, *pair in best for each in pair])
     return Duplicates(
         n_pairs=n_pairs,

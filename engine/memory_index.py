@@ -134,7 +134,7 @@ class MemoryIndex:
 
     def stats(self) -> IndexStats:
         """The state of the index, for operators."""
-        with self._state.lock.shared():
+        with self._state.store_lock.shared(), self._state.lock.shared():
             store, index = self._state.store, self._state.index
             changed_us = store.last_changed_us()
             return IndexStats(
@@ -169,7 +169,7 @@ class MemoryIndex:
     def _search_one(self, embedding: FloatVector, query: SearchQuery) -> list[SearchHit]:
         asks_store = not query.where.is_empty()
         for _ in range(_TRIES):
-            with self._state.lock.shared():
+            with self._state.store_lock.shared(), self._state.lock.shared():
                 store = self._state.store
                 allowed = store.ids_where(query.where) if asks_store else None
                 ranked = self._state.index.search(embedding, query, allowed)
@@ -199,7 +199,7 @@ class MemoryIndex:
 
     def get(self, memory_id: MemoryId) -> Memory:
         """One memory. Raises `MemoryNotFoundError`."""
-        with self._state.lock.shared():
+        with self._state.store_lock.shared():
             found = self._state.store.get_many([memory_id])
         if memory_id not in found:
             raise MemoryNotFoundError(memory_id)
@@ -207,7 +207,7 @@ class MemoryIndex:
 
     def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatVector]:
         """The embeddings of texts that are stored already, by position; see `Store`."""
-        with self._state.lock.shared():
+        with self._state.store_lock.shared():
             return self._state.store.known_embeddings(texts)
 
     def list_memories(
@@ -220,13 +220,13 @@ class MemoryIndex:
         cursor: str | None = None,
     ) -> MemoryPage:
         """A page in order of id; `cursor` (of the page before) wins over `offset`."""
-        with self._state.lock.shared():
+        with self._state.store_lock.shared():
             return self._state.store.page(
                 where, offset=offset, limit=limit, newest_first=newest_first, cursor=cursor
             )
 
     def _matching(self, where: MemoryFilter) -> list[Memory]:
-        with self._state.lock.shared():
+        with self._state.store_lock.shared():
             ids = self._state.store.ids_where(where).tolist()
             return list(self._state.store.get_many(ids).values())
 
@@ -234,14 +234,14 @@ class MemoryIndex:
 
     def begin_export(self, where: MemoryFilter, *, with_embeddings: bool) -> ExportFacts:
         """Open an export of the memories that pass a filter. Raises `OverloadedError`."""
-        with self._state.lock.shared():
+        with self._state.store_lock.shared():
             return self._exports.begin(
                 lambda: Snapshot(self._state.store, where, with_embeddings=with_embeddings)
             )
 
     def read_export(self, export_id: str, n: int) -> list[ExportedMemory]:
         """The next memories of an export, by id; none at its end. Raises `NotReadyError`."""
-        with self._state.lock.shared():
+        with self._state.store_lock.shared():
             return self._exports.read(export_id, n)
 
     def end_export(self, export_id: str) -> None:

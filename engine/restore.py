@@ -89,7 +89,7 @@ def _checked_index(candidate: Path, live: Store, exact_below: int) -> SearchInde
 def _swap(state: LiveState, candidate: Path, index: SearchIndex) -> None:
     live = state.store
     fsync_file(candidate)
-    with state.lock.exclusive():
+    with state.store_lock.exclusive(), state.lock.exclusive():
         # The last connection to close empties and removes the WAL; one that stayed would be
         # replayed into the restored database.
         live.close()

@@ -44,7 +44,10 @@ class LiveState:
     store: Store
     index: SearchIndex
     lock: ReadWriteLock = field(default_factory=ReadWriteLock)
-    """Shared by reads of either, exclusive for changes of the indexes and for the swap."""
+    """Shared by searches, exclusive for changes of the indexes and for the swap."""
+    store_lock: ReadWriteLock = field(default_factory=ReadWriteLock)
+    """Shared by all that read the store, exclusive for the swap alone: writers need not wait for
+    reads of SQLite, which has snapshots. Whoever takes both takes this one first."""
     n_uncached: int = 0
     """Memories in the indexes that the cache on disk does not know."""
     broken: Exception | None = None
