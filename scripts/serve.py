@@ -178,12 +178,15 @@ def _watch(node: LocalNode) -> None:
     from scripts.serve_application import RefusalWatch
 
     refusals = RefusalWatch()
-    while True:
-        if refusals.sentence:
-            raise LauncherError(refusals.sentence)
-        if dead := [name for name, _ in node.dead_processes()]:
-            raise LauncherError(f"Ray's {', '.join(dead)} died; the service is stopped")
-        time.sleep(_WATCH_INTERVAL_S)
+    try:
+        while True:
+            if refusals.sentence:
+                raise LauncherError(refusals.sentence)
+            if dead := [name for name, _ in node.dead_processes()]:
+                raise LauncherError(f"Ray's {', '.join(dead)} died; the service is stopped")
+            time.sleep(_WATCH_INTERVAL_S)
+    finally:
+        refusals.stop()
 
 
 def _stop(runtime: RuntimeDir, settings: Settings) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import threading
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from scripts.runtime_dir import LauncherError
 
 _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 _WATCH_INTERVAL_S = 2.0
+_LONGEST_ANSWER_S = 1.0
 _PERMANENT = ("StoreCorruptError", "StoreFormatError", "ModelMismatchError", "LegacyImportError")
 """Errors of the data directory that only a command mends."""
 _OUTCOME = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception)): (.+)$")
@@ -100,13 +100,23 @@ class RefusalWatch:
     def __init__(self) -> None:
         self.sentence: str | None = None
         """What is wrong and which command mends it; None while nothing is."""
+        self._stopped = threading.Event()
+        self._asking = threading.Lock()
         threading.Thread(target=self._watch, daemon=True).start()
 
+    def stop(self) -> None:
+        """Ask no more, before Ray is shut down: asked then, Serve would start a new Ray node."""
+        self._stopped.set()
+        if self._asking.acquire(timeout=_LONGEST_ANSWER_S):
+            self._asking.release()
+
     def _watch(self) -> None:
-        while self.sentence is None:
-            time.sleep(_WATCH_INTERVAL_S)
+        while self.sentence is None and not self._stopped.wait(_WATCH_INTERVAL_S):
             try:
-                applications = serve.status().applications.values()
+                with self._asking:
+                    if self._stopped.is_set():
+                        return
+                    applications = serve.status().applications.values()
             except (ray.exceptions.RayError, RuntimeError):  # between two controllers, or stopping
                 continue
             self.sentence = _refusal_in(applications)

@@ -220,7 +220,7 @@ class KillLoop:
         if set(counts.values()) != {len(memories)}:
             raise Violation(f"{len(memories)} memories are listed, but the counts are {counts}")
         self._check_searches(*self._shared.model.touched())
-        newest = self._http.get("/backups").json()["backups"][:1]
+        newest = self._backups()[:1]
         for backup in newest:
             self._verify(backup["name"])
         if self._rng.random() < 0.3:
@@ -269,8 +269,20 @@ class KillLoop:
 
     def verify_all_backups(self) -> None:
         """Every backup that is listed can be restored."""
-        for backup in self._http.get("/backups").json()["backups"]:
+        self._wait_for_automatic_backup()
+        for backup in self._backups():
             self._verify(backup["name"])
+
+    def _wait_for_automatic_backup(self) -> None:
+        """Until no further one is due, which would remove the oldest that is listed."""
+        before, now = None, self._backups()
+        while now != before:
+            time.sleep(2)
+            before, now = now, self._backups()
+
+    def _backups(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._http.get("/backups").json()["backups"]
+        return found
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + PATIENCE_S

@@ -264,8 +264,8 @@ def test_a_text_that_rots_to_what_is_no_text_is_not_told_to_logs(
     data_dir = checkpointed(original, tmp_path)
     index = open_index(data_dir.parent, **OPTIONS)
     # In another process: closing the file here would drop this one's locks on it.
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        pool.submit(overwrite, data_dir, b"red text 6", b"red tex\xff 6").result()
+    with ProcessPoolExecutor(1, get_context("spawn")) as another:
+        another.submit(overwrite, data_dir, b"red text 6", b"red tex\xff 6").result()
 
     def traceback_of_get() -> str:
         with pytest.raises(StoreCorruptError) as refusal:
