@@ -125,6 +125,7 @@ def measure(
         report["import"] = load(service, copies)
 
     peak = service.peak_pss_mib(work)
+    service.forget_connection()
     wait_for_codes(service)
     report["pss_mib"] = {"peak_of_import": peak, "after": service.pss_mib()}
     report["vector_index"] = service.ask("GET", "/stats")["vector_index"]
@@ -172,6 +173,7 @@ def recall(
         order = np.argsort(-scores, axis=1, kind="stable")[:, :_K]
         best = np.take_along_axis(scores, order, axis=1)
         nearest = np.take_along_axis(rows, order, axis=1)
+    service.forget_connection()
     found = [
         len({*search(service, query, False)} & {*true.tolist()})
         for query, true in zip(queries, nearest, strict=True)

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from benchmarks.corpora import GLOSSES, corpus_file, generated_passages, load_corpus
-from benchmarks.filled_store import embed_cached, fill, open_index
+from benchmarks.filled_store import disk_bytes, embed_cached, fill, open_index
 from benchmarks.known_items import hits_at
 from benchmarks.latency import at_once, in_turns
+from benchmarks.scale import Copies
 from engine.embedder import Embedder
 from engine.model_files import default_model_dir
 from engine.precision import choose_precision
@@ -115,6 +116,30 @@ def test_a_filled_store_holds_the_embeddings_that_the_cache_kept(
     assert [memory.text for memory in page.memories] == texts
     assert nearest is not None
     assert nearest.memory.text == texts[7]
+
+
+def test_copies_are_the_same_each_time_near_their_passage_and_reworded() -> None:
+    passages = generated_passages(20)
+    rng = np.random.default_rng(3)
+    embeddings = rng.standard_normal((20, 384)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    copies = Copies(passages, embeddings, 1_030)
+    (first, second), again = list(copies.blocks()), list(copies.blocks())
+
+    assert (len(first[0]), len(second[0])) == (1_000, 30)
+    assert [texts for texts, _ in again] == [first[0], second[0]]
+    np.testing.assert_array_equal(again[1][1], second[1])
+    assert second[0] != [passages[(1_000 + i) % 20].memory_text for i in range(30)]
+    cosines = [second[1][i] @ embeddings[(1_000 + i) % 20] for i in range(30)]
+    assert 0.8 < min(cosines) <= max(cosines) < 0.97
+    np.testing.assert_allclose(np.linalg.norm(second[1], axis=1), 1, atol=1e-4)
+
+
+def test_bytes_of_hard_links_are_counted_once(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    (tmp_path / "b").hardlink_to(tmp_path / "a")
+    (tmp_path / "c").write_bytes(b"67")
+    assert disk_bytes(tmp_path) == 7
 
 
 def test_every_job_is_given_to_every_call_and_the_first_one_changes() -> None:
