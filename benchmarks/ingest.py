@@ -57,7 +57,7 @@ def texts_of(name: str, data_dir: Path, limit: int | None) -> list[str]:
             texts = [json.loads(line)["text"] for line in lines]
     else:
         texts = [passage.text for passage in generated_passages(limit or 10_000)]
-    distinct = list(dict.fromkeys(texts))
+    distinct = list(dict.fromkeys(text for text in texts if text.strip()))
     order = np.random.default_rng(0).permutation(len(distinct))[:limit]
     return [distinct[i] for i in order]
 
