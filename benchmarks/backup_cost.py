@@ -90,6 +90,7 @@ def _throughput(
             own = texts[turn * n_adds : (turn + 1) * n_adds]
             contender = OverRest(services[name])
             seconds[name].append(at_once(contender.add, own, n_clients)[1])
+        services["backed"].forget_connection()
         made = services["backed"].ask("GET", "/stats")["backup_count"]
     rates = {name: round(len(taken) * n_adds / sum(taken), 1) for name, taken in seconds.items()}
     return {
