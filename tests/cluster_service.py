@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from tests.cluster import (
     DEPLOY,
@@ -22,6 +25,16 @@ from tests.cluster import (
 from tests.cluster_load import API_KEY, PATIENCE_S, doors, is_ready, say
 
 SHIPPED = DEPLOY / "serve_cluster.yaml"
+
+ONLY_WHEN_ASKED_FOR = [
+    pytest.mark.service,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(
+        not os.environ.get("CLUSTER_TESTS"),
+        reason="takes some ten minutes; CLUSTER_TESTS=1 runs it",
+    ),
+]
+"""Marks of the test files that start clusters."""
 
 
 def changed_config(path: Path, changes: Mapping[str, str]) -> Path:

@@ -20,16 +20,9 @@ import pytest
 
 from tests.cluster import Cluster, Machine, poll, why_not
 from tests.cluster_load import PATIENCE_S, UnderLoad, doors, is_ready
-from tests.cluster_service import changed_config, ready_cluster
+from tests.cluster_service import ONLY_WHEN_ASKED_FOR, changed_config, ready_cluster
 
-pytestmark = [
-    pytest.mark.service,
-    pytest.mark.timeout(3600),
-    pytest.mark.skipif(
-        not os.environ.get("CLUSTER_TESTS"),
-        reason="takes some ten minutes; CLUSTER_TESTS=1 runs it",
-    ),
-]
+pytestmark = ONLY_WHEN_ASKED_FOR
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from tests.cluster import Cluster, Machine, poll, why_not
 from tests.cluster_import import Import, exported
 from tests.cluster_load import PATIENCE_S, UnderLoad, doors, say
 from tests.cluster_service import (
+    ONLY_WHEN_ASKED_FOR,
     ReplicaWatch,
     changed_config,
     deploy,
@@ -30,14 +31,7 @@ from tests.cluster_service import (
     wait_until_ready,
 )
 
-pytestmark = [
-    pytest.mark.service,
-    pytest.mark.timeout(3600),
-    pytest.mark.skipif(
-        not os.environ.get("CLUSTER_TESTS"),
-        reason="takes some ten minutes; CLUSTER_TESTS=1 runs it",
-    ),
-]
+pytestmark = ONLY_WHEN_ASKED_FOR
 
 N_LINES = 6_000
 CUT_AFTER = 1_000

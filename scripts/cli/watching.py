@@ -22,7 +22,7 @@ from scripts.cli.readers.inputs import InputFile, find_inputs, is_entered
 from scripts.cli.readers.records import Memory, Options, Unreadable
 from scripts.cli.readers.text_files import read_text
 from scripts.cli.sending import Sender, parts_of
-from scripts.cli.service import Service
+from scripts.cli.service import WORTH_ANOTHER_TRY, Service
 from scripts.cli.terminal import counted, note, print_json, say
 
 _CHUNK_SOURCE = re.compile(r"(?s)(.*):chunk_\d+")
@@ -30,8 +30,8 @@ _FILES_AT_ONCE = 200
 _LOOK_AGAIN_MS = 1000
 _DEBOUNCE_MS = 400
 _RETRY_S = 2.0
-_PASSING = frozenset({429, 502, 503, 504, 507})
-"""Busy, restarting or out of disk space: statuses that end by themselves, or by somebody else."""
+_PASSING = WORTH_ANOTHER_TRY | {507}
+"""A full disk passes too, once somebody makes room; nobody waits for an answer meanwhile."""
 
 
 class Keeper(Protocol):
