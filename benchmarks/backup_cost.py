@@ -6,7 +6,6 @@ longer than a burst may last without a backup. Bytes are counted in process, wit
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -19,16 +18,13 @@ import typer
 
 from benchmarks.contenders import OverRest
 from benchmarks.corpora import DEFAULT_DATA_DIR, load_corpus
-from benchmarks.filled_store import CACHE_DIR, disk_bytes, embed_cached, fill
+from benchmarks.filled_store import CACHE_DIR, disk_bytes, embed_cached, fill, service_embedder
 from benchmarks.latency import at_once, ratio
 from benchmarks.machine import machine_facts
 from benchmarks.results import RESULTS_DIR, write_result
 from benchmarks.running_service import free_ports, launched
-from engine.embedder import Embedder
 from engine.index_options import IndexOptions
 from engine.memory_index import MemoryIndex
-from engine.model_files import default_model_dir
-from engine.precision import choose_precision
 from engine.records import FloatMatrix, ModelIdentity, NewMemory
 from engine.store import DATABASE_NAME
 
@@ -56,9 +52,7 @@ def main(
     sizes = sizes or [10_000, 100_000]
     corpus = load_corpus(data_dir, max(sizes) + adds * len(_TURNS) // 2)
     texts = [passage.memory_text for passage in corpus.passages]
-    embedder = Embedder(
-        default_model_dir(os.environ, Path.home()), precision=choose_precision("auto")
-    )
+    embedder = service_embedder()
     embeddings = embed_cached(embedder, texts[: max(sizes)], cache_dir)
     results = {}
     for size in sizes:

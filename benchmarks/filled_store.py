@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +18,19 @@ from deployments.settings import load_settings
 from engine.embedder import Embedder
 from engine.index_options import IndexOptions
 from engine.memory_index import MemoryIndex
+from engine.model_files import default_model_dir
+from engine.precision import choose_precision
 from engine.records import FloatMatrix, NewMemory
 
 CACHE_DIR = Path(tempfile.gettempdir()) / "faiss-memory-benchmarks"
 _BLOCK_TEXTS = 1_000
 _CALLERS = 2
+
+
+def service_embedder(model_dir: Path | None = None) -> Embedder:
+    """The embedder that a service would run here, of the model set up, or of `model_dir`."""
+    directory = model_dir or default_model_dir(os.environ, Path.home())
+    return Embedder(directory, precision=choose_precision("auto"))
 
 
 def embed_cached(

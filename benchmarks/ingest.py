@@ -30,13 +30,12 @@ import typer
 from rich.console import Console
 
 from benchmarks.corpora import DEFAULT_DATA_DIR, GLOSSES, generated_passages, shuffled_glosses
+from benchmarks.filled_store import service_embedder
 from benchmarks.latency import percentiles_ms, ratio, timed_s
 from benchmarks.machine import machine_facts
 from benchmarks.results import RESULTS_DIR, write_result
 from benchmarks.running_service import BenchmarkError, RunningService, free_ports, launched
 from engine.embedder import Embedder
-from engine.model_files import default_model_dir
-from engine.precision import choose_precision
 
 DIALOGUES = "sgd_dialogues"
 _ROUNDS = 4
@@ -222,8 +221,7 @@ def main(
 ) -> None:
     """Measure loading by stream and by batches, and searches beside it."""
     console = Console(stderr=True, highlight=False)
-    model_dir = default_model_dir(os.environ, Path.home())
-    embedder = Embedder(model_dir, precision=choose_precision("auto"))
+    embedder = service_embedder()
     result: dict[str, Any] = {"machine": machine_facts(), "deduplicate": deduplicate}
     for name in names or [DIALOGUES, GLOSSES]:
         texts = texts_of(name, data_dir, limit)

@@ -8,7 +8,6 @@ one client and in rounds with many: trust the ratios, not the times.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from rich.console import Console
 from benchmarks.contenders import Contender, OverRest, in_process, stage_ms
 from benchmarks.corpora import DEFAULT_DATA_DIR, Corpus, Passage, load_corpus
 from benchmarks.empty_app import write_config
-from benchmarks.filled_store import CACHE_DIR, embed_cached, fill
+from benchmarks.filled_store import CACHE_DIR, embed_cached, fill, service_embedder
 from benchmarks.latency import at_once
 from benchmarks.machine import machine_facts
 from benchmarks.restart import measure_restarts
@@ -39,8 +38,6 @@ from benchmarks.trials import (
     write_many,
 )
 from engine.embedder import Embedder
-from engine.model_files import default_model_dir
-from engine.precision import choose_precision
 from engine.records import FloatMatrix
 
 SIZES = (1_000, 10_000, 100_000)
@@ -254,8 +251,7 @@ def main(
     sizes = sorted(set(size or SIZES))
     n_new = requests * (1 + _REQUESTS_OF_MANY)
     corpus = load_corpus(data_dir, max(sizes) + n_new)
-    model = model_dir or default_model_dir(os.environ, Path.home())
-    embedder = Embedder(model, precision=choose_precision("auto"))
+    embedder = service_embedder(model_dir)
     stored = [p.memory_text for p in corpus.passages[: max(sizes)]]
     with tempfile.TemporaryDirectory(prefix="fmb-", dir="/tmp") as directory:
         bench = Bench(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import http.client
 import json
 import math
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,14 +25,12 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.corpora import DEFAULT_DATA_DIR, Passage, load_corpus
-from benchmarks.filled_store import CACHE_DIR, disk_bytes, embed_cached
+from benchmarks.filled_store import CACHE_DIR, disk_bytes, embed_cached, service_embedder
 from benchmarks.latency import percentiles_ms, timed_s
 from benchmarks.machine import machine_facts
 from benchmarks.results import RESULTS_DIR, write_result
 from benchmarks.running_service import BenchmarkError, RunningService, free_ports, launched
 from engine.embedder import Embedder
-from engine.model_files import default_model_dir
-from engine.precision import choose_precision
 from engine.records import FloatMatrix
 
 _SEED = 20261123
@@ -205,9 +202,7 @@ def main(
     n_embedded = min(size, embedded)
     corpus = load_corpus(data_dir, n_embedded)
     passages = list(corpus.passages)
-    embedder = Embedder(
-        default_model_dir(os.environ, Path.home()), precision=choose_precision("auto")
-    )
+    embedder = service_embedder()
     embeddings = embed_cached(embedder, [p.memory_text for p in passages], cache_dir)
     queries = [p.text.partition(";")[0] for p in passages[:n_queries]]
     [port] = free_ports(first_port, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +13,11 @@ import numpy as np
 import pytest
 
 from benchmarks.corpora import GLOSSES, corpus_file, generated_passages, load_corpus
-from benchmarks.filled_store import disk_bytes, embed_cached, fill, open_index
+from benchmarks.filled_store import disk_bytes, embed_cached, fill, open_index, service_embedder
 from benchmarks.known_items import hits_at
 from benchmarks.latency import at_once, in_turns
 from benchmarks.scale import Copies
 from engine.embedder import Embedder
-from engine.model_files import default_model_dir
-from engine.precision import choose_precision
 from engine.records import MemoryFilter
 from tests.service import ROOT
 
@@ -29,8 +26,7 @@ N_PASSAGES = 60
 
 @pytest.fixture(scope="module")
 def embedder() -> Embedder:
-    model_dir = default_model_dir(os.environ, Path.home())
-    return Embedder(model_dir, precision=choose_precision("auto"))
+    return service_embedder()
 
 
 @pytest.fixture(scope="module")
