@@ -152,27 +152,25 @@ class RuntimeDir:
 def own_pids(path: Path, proc: Path = Path("/proc")) -> list[int]:
     """Processes of this user that a launcher with this runtime directory started.
 
+    Children count for themselves: those of Ray's dashboard write their title over the mark.
+
     Args:
         path: the runtime directory, which launchers hand down as `OWNER_VARIABLE`.
         proc: where Linux lists processes; empty on other systems, whose Ray processes end
             with the launcher and which run no HAProxy.
     """
     mark = f"{OWNER_VARIABLE}={path}".encode()
-    found = []
+    marked, parents = set(), {}
     for entry in proc.glob("[0-9]*"):
         try:
             if entry.stat().st_uid != os.getuid():
                 continue
             environment = (entry / "environ").read_bytes().split(b"\0")
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
         except OSError:
             continue
-        if mark in environment and not _is_zombie(entry):
-            found.append(int(entry.name))
-    return found
-
-
-def _is_zombie(entry: Path) -> bool:
-    try:
-        return (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
+        if state != "Z":
+            parents[int(entry.name)] = int(parent)
+            if mark in environment:
+                marked.add(int(entry.name))
+    return [pid for pid, parent in parents.items() if pid in marked or parent in marked]

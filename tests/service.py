@@ -109,7 +109,9 @@ class Service:
         found = [self.launcher] if self._launcher and self._launcher.poll() is None else []
         for process in psutil.process_iter():
             try:
-                if process.environ().get(OWNER_VARIABLE) == mark and process not in found:
+                # The dashboard's child has written its title over its environment.
+                ours = process.environ().get(OWNER_VARIABLE) == mark or process.parent() in found
+                if ours and process not in found:
                     found.append(process)
             except psutil.Error:
                 continue

@@ -117,6 +117,19 @@ def test_the_token_is_made_once_and_is_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_child_that_hides_the_mark_is_found_by_its_parent(tmp_path: Path) -> None:
+    command = "env -i sleep 600 & echo $!; wait"
+    environment = {OWNER_VARIABLE: str(tmp_path), "PATH": os.environ["PATH"]}
+    with subprocess.Popen(["sh", "-c", command], env=environment, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        try:
+            assert set(own_pids(tmp_path)) == {parent.pid, child}
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_leftovers_are_ended_and_a_neighbours_processes_are_not(tmp_path: Path) -> None:
     path = tmp_path / "runtime"
     sleepers = [
