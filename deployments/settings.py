@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     public_url: str = ""
     """Where assistants reach the service if not at localhost; in the OpenAPI document."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    dashboard: bool = False
+    """Serve's part of Ray's dashboard, on loopback, for those who have the token of this Ray."""
+    dashboard_port: Annotated[int, Field(ge=1, le=65535)] = 8265
 
     # The model.
     model_name: str = "all-MiniLM-L6-v2"

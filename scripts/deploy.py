@@ -1,8 +1,8 @@
 """Apply a changed `serve_config.yaml` to the running service, replica by replica.
 
-What `serve deploy` is elsewhere: that command speaks to Ray's dashboard, which this service does
-without. Environment variables are those that the service was started with. On a cluster
-`deploy/node.sh deploy` sets them and names the address.
+What `serve deploy` does, without Ray's dashboard, and then waits. Environment variables are those
+that the service was started with. On a cluster `deploy/node.sh deploy` sets them and names the
+address.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A Ray node of one machine with what Serve needs and nothing else.
 
 `ray.init` starts a dashboard, two agents, an autoscaler and a log monitor, and listens on every
-interface. This node is made of the same parts without those, on 127.0.0.1. It rests on Ray's
-internals, which is why Ray's version is pinned exactly.
+interface. This node is made of the same parts without those, on 127.0.0.1; of the dashboard it has
+Serve's part where it is asked for. It rests on Ray's internals, which is why Ray's version is
+pinned exactly.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,28 +22,35 @@ from ray._private import services, worker
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
-from scripts.runtime_dir import RuntimeDir
+from deployments.settings import Settings
+from scripts.runtime_dir import LauncherError, RuntimeDir
 
 _AGENT_STUB = Path(__file__).with_name("ray_agent_stub.py")
+_SERVE_API_ONLY = "--modules-to-load=ServeHead"
+"""The other parts show what the agents report, and each is a process."""
 _OBJECT_STORE_BYTES = 80 * 2**20
 """Ray's least is 75 MiB; what handles pass is inlined up to 100 kB and short-lived beyond."""
 
 
 class LocalNode(Node):  # type: ignore[misc]  # Ray is not typed here
-    """A head node without dashboard, agents, autoscaler and log monitor."""
+    """A head node without agents, autoscaler and log monitor, and with a dashboard on request."""
 
-    def start_api_server(self, **_: Any) -> None:  # noqa: ANN401 (Ray's signature)
-        """Start no dashboard."""
+    def start_api_server(self, **options: Any) -> None:  # noqa: ANN401 (Ray's signature)
+        """Start of the dashboard what `serve deploy` and `serve status` speak to, or nothing."""
         self._webui_url = ""
+        if not self._ray_params.include_dashboard:
+            return
+        with _changing_commands(lambda command: [*command, _SERVE_API_ONLY]):
+            super().start_api_server(**{**options, "raise_on_failure": False})
+        if not self._webui_url:
+            raise LauncherError(
+                f"Ray's dashboard does not start: {self._logs_dir}/dashboard.log says why; "
+                "DASHBOARD=false goes without it"
+            )
 
     def start_raylet(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Start raylet with stand-ins for its agents."""
-        start_process = services.start_ray_process
-
-        def start_with_stubs(command: list[str], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            return start_process(self._with_stubs(command), *args, **kwargs)
-
-        with patch.object(services, "start_ray_process", start_with_stubs):
+        with _changing_commands(self._with_stubs):
             super().start_raylet(*args, **kwargs)
 
     def _with_stubs(self, command: list[str]) -> list[str]:
@@ -55,7 +65,18 @@ class LocalNode(Node):  # type: ignore[misc]  # Ray is not typed here
         return kept + [f"{option}={shlex.join(words)}" for option, words in agents.items()]
 
 
-def start_ray(runtime: RuntimeDir) -> LocalNode:
+@contextmanager
+def _changing_commands(change: Callable[[list[str]], list[str]]) -> Iterator[None]:
+    start_process = services.start_ray_process
+
+    def start_changed(command: list[str], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        return start_process(change(command), *args, **kwargs)
+
+    with patch.object(services, "start_ray_process", start_changed):
+        yield
+
+
+def start_ray(runtime: RuntimeDir, settings: Settings) -> LocalNode:
     """Start the node and connect this process to it. The environment is already set.
 
     The node's processes end with this one, however it ends.
@@ -64,7 +85,9 @@ def start_ray(runtime: RuntimeDir) -> LocalNode:
         node_ip_address="127.0.0.1",
         num_cpus=os.cpu_count() or 1,
         num_gpus=0,
-        include_dashboard=False,
+        include_dashboard=settings.dashboard,
+        dashboard_host="127.0.0.1",
+        dashboard_port=settings.dashboard_port,
         no_monitor=True,
         include_log_monitor=False,
         object_store_memory=_OBJECT_STORE_BYTES,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 
 from deployments.settings import Settings
@@ -46,7 +47,19 @@ def check_model(settings: Settings) -> None:
         )
 
 
-def check_port_free(host: str, port: int) -> None:
+def check_dashboard(settings: Settings) -> None:
+    """See that Ray's dashboard is installed and its port free. Imports Ray."""
+    if find_spec("ray.dashboard.modules") is None:
+        raise LauncherError(
+            "DASHBOARD=true: Ray's dashboard is not in this image; build it with "
+            "--build-arg FULL_RAY=true, or unset DASHBOARD"
+        )
+    if settings.dashboard_port == settings.port:
+        raise LauncherError(f"DASHBOARD_PORT and PORT are both {settings.port}: set another")
+    check_port_free("127.0.0.1", settings.dashboard_port, setting="DASHBOARD_PORT")
+
+
+def check_port_free(host: str, port: int, *, setting: str = "PORT") -> None:
     """See that nobody listens on the port, and say who does if so."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -64,7 +77,7 @@ def check_port_free(host: str, port: int) -> None:
         except OSError as exc:
             raise LauncherError(
                 f"cannot listen on {host}:{port}: {exc.strerror}{_holder(port)}; "
-                "stop that, or set PORT to a free port"
+                f"stop that, or set {setting} to a free port"
             ) from exc
 
 

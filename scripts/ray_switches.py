@@ -44,6 +44,10 @@ def ray_variables(runtime: RuntimeDir) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
         "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",
+        # The dashboard's metrics listen nowhere: they would not ask for the token.
+        "DASHBOARD_METRIC_PORT": "-1",
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
+        "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "300",
         **_direct_ports(runtime),
         # Stopping need not wait for load balancers elsewhere to notice.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",

@@ -7,6 +7,7 @@ stops everything when it is told to, or when it cannot go on.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -25,7 +26,7 @@ from deployments.logs import configure_logging, log_settings, resolve_format
 from deployments.settings import Settings, SettingsError, load_settings
 from engine.errors import EngineError
 from scripts.log_relay import relay_logs
-from scripts.preflight import check_data_dir, check_model, check_port_free
+from scripts.preflight import check_dashboard, check_data_dir, check_model, check_port_free
 from scripts.ray_switches import haproxy_variables, ray_variables, working_haproxy
 from scripts.runtime_dir import LauncherError, RuntimeDir, runtime_dir_of
 
@@ -65,6 +66,8 @@ def _run(config: Path, settings: Settings, console: Console) -> None:
         runtime = RuntimeDir.open(runtime_dir_of(settings.data_dir))
         _set_environment(settings, runtime)
         check_port_free(settings.host, settings.port)
+        if settings.dashboard:
+            check_dashboard(settings)
         relay_logs(runtime.log_pipe, sys.stderr.buffer)
         log_settings(settings)
         # Serve reads its switches when it is imported.
@@ -73,7 +76,7 @@ def _run(config: Path, settings: Settings, console: Console) -> None:
         try:
             with console.status("Starting ..."):
                 started_s = time.monotonic()
-                node = start_ray(runtime)
+                node = start_ray(runtime, settings)
                 _catch_signals()  # Ray has put its own handler there
                 _start_service(config, settings, console)
             url = _own_url(settings)
@@ -81,6 +84,8 @@ def _run(config: Path, settings: Settings, console: Console) -> None:
                 f"FAISS Memory answers at {url} (ready in {time.monotonic() - started_s:.1f} s). "
                 f"API: {url}/docs. Stop with Ctrl-C."
             )
+            if settings.dashboard:
+                console.print(_how_to_reach_the_dashboard(settings), markup=False)
             if settings.auto_build != "false":
                 _start_auto_build(settings)
             _watch(node)
@@ -134,6 +139,14 @@ def _start_service(config: Path, settings: Settings, console: Console) -> None:
             time.sleep(0.1)
 
 
+def _how_to_reach_the_dashboard(settings: Settings) -> str:
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
+    variables = {name: os.environ[name] for name in names}
+    variables["RAY_DASHBOARD_ADDRESS"] = f"http://127.0.0.1:{settings.dashboard_port}"
+    words = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+    return f"For `serve status` and `serve deploy`: export {words}"
+
+
 def _start_auto_build(settings: Settings) -> None:
     # Only here: importing what watches files takes memory.
     from scripts.auto_build import WorkspaceBuilder
@@ -182,7 +195,9 @@ def _watch(node: LocalNode) -> None:
         while True:
             if refusals.sentence:
                 raise LauncherError(refusals.sentence)
-            if dead := [name for name, _ in node.dead_processes()]:
+            # The dashboard's end takes nothing from callers, who know nothing of it.
+            dead = [name for name, _ in node.dead_processes() if name != "dashboard"]
+            if dead:
                 raise LauncherError(f"Ray's {', '.join(dead)} died; the service is stopped")
             time.sleep(_WATCH_INTERVAL_S)
     finally:

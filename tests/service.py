@@ -159,9 +159,9 @@ class Service:
         }
 
 
-def free_port() -> int:
+def free_port(first: int = 18_900) -> int:
     """A port nobody listens on, below those that outgoing connections take."""
-    for port in range(18_900 + os.getpid() % 500, 20_000):
+    for port in range(first + os.getpid() % 500, first + 1_100):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

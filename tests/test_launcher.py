@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from deployments.settings import load_settings
 from scripts.haproxy_shim import ERROR_PAGES, harden
-from scripts.preflight import check_data_dir, check_port_free
+from scripts.preflight import check_dashboard, check_data_dir, check_port_free
 from scripts.runtime_dir import OWNER_VARIABLE, LauncherError, RuntimeDir, own_pids
 from tests.service import ROOT, Service
 
@@ -80,6 +81,23 @@ def test_a_port_that_is_taken_is_refused_with_the_name_of_its_holder() -> None:
         with pytest.raises(LauncherError, match=rf"{port}.*process {os.getpid()}"):
             check_port_free("127.0.0.1", port)
     check_port_free("127.0.0.1", port)
+
+
+def test_a_dashboard_whose_port_is_taken_is_refused_by_the_name_of_its_setting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(LauncherError, match=rf"{port}.*set DASHBOARD_PORT"):
+            check_dashboard(load_settings(dashboard_port=port))
+    with pytest.raises(LauncherError, match="DASHBOARD_PORT and PORT"):
+        check_dashboard(load_settings(dashboard_port=port, port=port))
+
+
+def test_a_dashboard_that_is_not_installed_is_refused_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("scripts.preflight.find_spec", lambda _: None)
+    with pytest.raises(LauncherError, match="FULL_RAY=true"):
+        check_dashboard(load_settings())
 
 
 def test_an_address_that_does_not_exist_is_refused_by_name() -> None:

@@ -130,9 +130,7 @@ def test_rays_own_ports_refuse_calls_without_the_token(shared_service: Service) 
 
 def test_no_port_is_left_that_no_test_knows(shared_service: Service) -> None:
     for listener in listeners_of(shared_service):
-        kind, _ = _grpc_service(listener)
-        is_http = listener.port == shared_service.port or _is_direct_ingress(listener)
-        assert kind or is_http, listener
+        assert not speaks_http(listener) or listener.port == shared_service.port, listener
 
 
 def test_statistics_metrics_dashboard_and_ray_client_are_not_there(
@@ -191,6 +189,11 @@ def _grpc_service(listener: Listener) -> tuple[str, list[str]]:
     if listener.host != "127.0.0.1":
         return "worker", [_WORKER_CALL]
     return "", []
+
+
+def speaks_http(listener: Listener) -> bool:
+    """Whether it is neither one of Ray's services nor an ingress behind HAProxy."""
+    return not _grpc_service(listener)[0] and not _is_direct_ingress(listener)
 
 
 def _is_direct_ingress(listener: Listener) -> bool:

@@ -31,6 +31,8 @@ DOCUMENTED: list[tuple[str, str, Any, Any]] = [
     ("ALLOW_NO_AUTH", "true", True, False),
     ("CORS_ORIGINS", "https://a.org, https://b.org", ("https://a.org", "https://b.org"), ()),
     ("ALLOWED_HOSTS", "memory.lan,", ("memory.lan",), ("localhost", "127.0.0.1", "[::1]")),
+    ("DASHBOARD", "true", True, False),
+    ("DASHBOARD_PORT", "8266", 8266, 8265),
     ("MAX_BODY_BYTES", "1048576", 1048576, 32 * 1024 * 1024),
     ("MODEL_NAME", "other-model", "other-model", "all-MiniLM-L6-v2"),
     ("MODEL_DIR", "/srv/model", Path("/srv/model"), None),
