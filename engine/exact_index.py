@@ -92,8 +92,7 @@ class ExactIndex:
         """
         if len(queries) >= _BATCH_FROM:
             if k == 1:
-                candidates = self._batch_nearest(queries, live)
-                return ranked(candidates, self.similarities(queries, candidates), k)
+                return self.nearest(queries, -np.inf, live)
             candidates = self._batch_candidates(queries, k, live)
             return ranked(candidates, self.similarities(queries, candidates), k)
         found = np.full((len(queries), k), -1, dtype=np.int64)
@@ -110,6 +109,24 @@ class ExactIndex:
             found[i, : len(best)] = best if gathered is None else gathered[best]
             scores[i, : len(best)] = all_scores[best]
         return found, scores
+
+    def nearest(
+        self, queries: FloatMatrix, at_least: float, live: BoolMask | None
+    ) -> tuple[RowArray, SimilarityArray]:
+        """Return the best row of each query among those whose inner product reaches a bound.
+
+        Args:
+            queries: shape (q, dim), C-contiguous.
+            at_least: the bound; the higher it is, the less work remains.
+            live: shape (n_rows,), the rows allowed; None allows all.
+
+        Returns:
+            As `search` for k = 1; where no row reaches the bound, one that does not, or none.
+        """
+        if len(queries) < _BATCH_FROM:
+            return self.search(queries, 1, live)
+        candidates = self._batch_nearest(queries, at_least, live)
+        return ranked(candidates, self.similarities(queries, candidates), 1)
 
     def _scan(self, query: FloatVector, live: BoolMask | None) -> SimilarityArray:
         """Inner products with every row, -inf where not live.
@@ -128,7 +145,9 @@ class ExactIndex:
             scores[~live] = -np.inf
         return scores
 
-    def _batch_nearest(self, queries: FloatMatrix, live: BoolMask | None) -> RowArray:
+    def _batch_nearest(
+        self, queries: FloatMatrix, at_least: float, live: BoolMask | None
+    ) -> RowArray:
         """Rows that may be the best of all, by matrix products; shape (q, some), padded with -1.
 
         Five times as fast as faiss, which keeps a heap for every query.
@@ -138,13 +157,14 @@ class ExactIndex:
             scores = queries @ self.vectors[start : start + _NEAREST_BLOCK_ROWS].T
             if live is not None:
                 scores[:, ~live[start : start + scores.shape[1]]] = -np.inf
-            best = scores.max(axis=1, keepdims=True)
+            best = scores.max(axis=1)
             # Products round differently in a matrix: all that are as good within that take part.
-            query, row = np.nonzero((scores >= best - _ROUNDING) & (best > -np.inf))
-            nth = np.arange(len(query)) - np.searchsorted(query, query)
+            reaching = np.flatnonzero((best >= at_least - _ROUNDING) & (best > -np.inf))
+            asked, row = np.nonzero(scores[reaching] >= best[reaching, None] - _ROUNDING)
+            nth = np.arange(len(asked)) - np.searchsorted(asked, asked)
             few = nth < _BATCH_SPARE
             found = np.full((len(queries), int(nth[few].max(initial=-1)) + 1), -1, np.int64)
-            found[query[few], nth[few]] = row[few] + start
+            found[reaching[asked[few]], nth[few]] = row[few] + start
             blocks.append(found)
         return np.concatenate([np.full((len(queries), 1), -1, np.int64), *blocks], axis=1)
 

@@ -94,7 +94,7 @@ class _Lines:
         self._embeddings = embeddings
         self._dedup_threshold = dedup_threshold
         asked = [i for i, m in enumerate(memories) if m.deduplicate and m.key is None]
-        self._nearest = NearestInWrite(session, embeddings, asked)
+        self._nearest = NearestInWrite(session, embeddings, asked, at_least=dedup_threshold)
 
     def apply(self, at: int) -> ImportOutcome:
         """Write one line."""

@@ -1,4 +1,4 @@
-"""Which memory is nearest to each line of one write, what the write has done so far included."""
+"""Which memory each line of one write is too similar to; what the write itself adds is included."""
 
 from __future__ import annotations
 
@@ -14,14 +14,23 @@ class NearestInWrite:
     """Asks the index once for all lines; what the write itself adds is compared one by one."""
 
     def __init__(
-        self, session: WriteSession, embeddings: FloatMatrix, asked: Sequence[int]
+        self,
+        session: WriteSession,
+        embeddings: FloatMatrix,
+        asked: Sequence[int],
+        *,
+        at_least: float,
     ) -> None:
-        """Ask for the lines `asked` of `embeddings`, shape (lines, dim)."""
+        """Ask for the lines `asked` of `embeddings`, shape (lines, dim).
+
+        Memories below a cosine of `at_least` are of no interest.
+        """
         self._session = session
+        self._at_least = at_least
         self._embeddings = embeddings
         self._stored: dict[int, tuple[int, float]] = {}
         if asked:
-            ids, similarities = session.nearest(embeddings[asked])
+            ids, similarities = session.nearest(embeddings[asked], at_least)
             self._stored = dict(zip(asked, zip(ids, similarities, strict=True), strict=True))
         self._own_ids: list[MemoryId] = []
         self._own_vectors = np.empty_like(embeddings)
@@ -35,11 +44,14 @@ class NearestInWrite:
         self._own_vectors[row] = vector
 
     def to(self, at: int) -> tuple[MemoryId, float]:
-        """Id and cosine of the memory nearest to a line that was asked for; -1 if there is none."""
+        """Id and cosine of the memory nearest to a line that was asked for, if it is near enough.
+
+        Otherwise those of another one, or -1 and -inf.
+        """
         vector = self._embeddings[at]
         nearest_id, similarity = self._stored[at]
         if nearest_id in self._row_of:  # it has changed since the index was asked
-            [nearest_id], [similarity] = self._session.nearest(vector[None])
+            [nearest_id], [similarity] = self._session.nearest(vector[None], self._at_least)
         if self._own_ids:
             cosines = self._own_vectors[: len(self._own_ids)] @ vector
             best = int(cosines.argmax())

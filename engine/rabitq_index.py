@@ -1,10 +1,16 @@
-"""RaBitQ codes: a rough ranking of all rows from one bit a dimension, to be reranked exactly.
+"""RaBitQ codes in an inverted file: a rough ranking of rows from one bit a dimension.
+
+Rows are kept by cell, the nearest of some centroids; a code says how a row differs from its own.
+A search scans the codes of every cell; who looks for a near duplicate, of the nearest cells alone.
 
 RaBitQ: Gao and Long, "RaBitQ: Quantizing High-Dimensional Vectors with a Theoretical Error Bound
-for Approximate Nearest Neighbor Search", SIGMOD 2024.
+for Approximate Nearest Neighbor Search", SIGMOD 2024. Inverted file: Sivic and Zisserman, "Video
+Google: A Text Retrieval Approach to Object Matching in Videos", ICCV 2003.
 """
 
 from __future__ import annotations
+
+import math
 
 import faiss
 import numpy as np
@@ -15,25 +21,36 @@ from engine.records import BoolMask, FloatMatrix, RowArray
 _QUERY_BITS = 8
 _ADD_BLOCK_ROWS = 1 << 14  # bounds faiss's working memory while many rows are encoded
 _ROW_ID_BYTES = 8
+_CELL_ROWS = 4_096  # a cell costs a search of all of them 2 to 3 microseconds, a tenth of its scan
+_LEAST_NEAR_CELLS = 8
+_TRAINING_ROWS_A_CELL = 64
+_TRAINING_ROUNDS = 8
 
 
 class RabitqIndex:
-    """Codes of rows 0..n-1 around the mean of the vectors it was trained on.
+    """Codes of rows 0..n-1, in cells around the vectors it was trained on.
 
     One thread adds. Searches may run in any number of threads, but not during `add`.
 
-    `IndexRaBitQFastScan` refuses every search parameter, so no row could be masked. The inverted
-    file of the same codes takes a selector; with one list it is the same flat scan.
+    `IndexRaBitQFastScan`, which has no cells, refuses every search parameter: no row could be
+    masked.
     """
 
     def __init__(self, training: FloatMatrix) -> None:
         dim = training.shape[1]
         self.n_trained = len(training)
-        centre = faiss.IndexFlatIP(dim)
-        centre.add(training.mean(axis=0, keepdims=True))
-        self._codes = faiss.IndexIVFRaBitQFastScan(centre, dim, 1, faiss.METRIC_INNER_PRODUCT)
+        self._n_cells = max(1, self.n_trained // _CELL_ROWS)
+        cells = faiss.IndexFlatIP(dim)
+        cells.add(_centroids(training, self._n_cells))
+        self._codes = faiss.IndexIVFRaBitQFastScan(
+            cells, dim, self._n_cells, faiss.METRIC_INNER_PRODUCT
+        )
         self._codes.qb = _QUERY_BITS
-        self._codes.train(training[:1])  # the centre is set already: nothing is learnt from this
+        self._codes.train(training[:1])  # the centroids are set: nothing is learnt from this
+        # Of 3,300 noisy copies with a cosine of 0.90 to 0.915 to one of 20,000, 80,000 or 340,000
+        # rows so many cells held every original; 4 cells missed up to 0.24 %.
+        n_near = max(_LEAST_NEAR_CELLS, math.ceil(math.sqrt(self._n_cells)))
+        self._n_near_cells = min(self._n_cells, n_near)
 
     @property
     def n_rows(self) -> int:
@@ -51,7 +68,12 @@ class RabitqIndex:
             self._codes.add(vectors[start : start + _ADD_BLOCK_ROWS])
 
     def candidates(
-        self, queries: FloatMatrix, n_candidates: int, live: BoolMask | None
+        self,
+        queries: FloatMatrix,
+        n_candidates: int,
+        live: BoolMask | None,
+        *,
+        near_only: bool = False,
     ) -> tuple[RowArray, SimilarityArray]:
         """Return the rows that look best for each query, and how good they look.
 
@@ -59,6 +81,8 @@ class RabitqIndex:
             queries: shape (q, dim), C-contiguous.
             n_candidates: rows wanted for each query, >= 1.
             live: shape (n_rows,), the rows allowed; None allows all.
+            near_only: look into the cells around each query alone, where rows with a cosine of
+                0.9 and above are; a small part of the work.
 
         Returns:
             Rows and estimated inner products, both (q, n_candidates), best estimate first;
@@ -66,6 +90,7 @@ class RabitqIndex:
         """
         parameters = faiss.IVFRaBitQSearchParameters()
         parameters.qb = _QUERY_BITS  # parameters override the index, with a default of their own
+        parameters.nprobe = self._n_near_cells if near_only else self._n_cells
         if live is not None:
             bitmap = np.packbits(live, bitorder="little")  # must outlive the search
             parameters.sel = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))
@@ -73,3 +98,17 @@ class RabitqIndex:
         rows: RowArray
         estimates, rows = self._codes.search(queries, n_candidates, params=parameters)
         return rows, estimates
+
+
+def _centroids(training: FloatMatrix, n: int) -> FloatMatrix:
+    """The centres of n cells, shape (n, dim), by spherical k-means of a sample."""
+    if n == 1:
+        mean: FloatMatrix = training.mean(axis=0, keepdims=True)
+        return mean
+    rng = np.random.default_rng(0)
+    rows = rng.choice(len(training), min(len(training), n * _TRAINING_ROWS_A_CELL), replace=False)
+    kmeans = faiss.Kmeans(training.shape[1], n, niter=_TRAINING_ROUNDS, spherical=True, seed=0)
+    kmeans.train(training[np.sort(rows)])
+    centroids = kmeans.centroids
+    assert centroids is not None, "trained"
+    return centroids

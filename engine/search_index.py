@@ -153,20 +153,20 @@ class SearchIndex:
         return vector
 
     def nearest(
-        self, vectors: FloatMatrix, *, excluded: Sequence[MemoryId] = ()
+        self, vectors: FloatMatrix, *, at_least: float, excluded: Sequence[MemoryId] = ()
     ) -> tuple[IdArray, npt.NDArray[np.float32]]:
-        """The most similar memory of each vector.
+        """The most similar memory of each vector if its cosine reaches `at_least`.
 
         Returns:
-            Ids and cosines, both shape (len(vectors),); -1 and -inf when there is none.
+            Ids and cosines, both shape (len(vectors),). Where none reaches it: of one that does
+            not, or -1 and -inf.
         """
         mask = self._mask(None)
         rows_out = [self._row_of[i] for i in excluded if i in self._row_of]
         if rows_out:
             mask = self.live.copy()
             mask[rows_out] = False
-        rows, similarities = self.vectors.search(vectors, 1, mask)
-        rows, similarities = rows[:, 0], similarities[:, 0]
+        rows, similarities = self.vectors.nearest(vectors, at_least, mask)
         ids = np.full(len(rows), -1, dtype=np.int64)
         ids[rows >= 0] = self.ids[rows[rows >= 0]]
         return ids, similarities

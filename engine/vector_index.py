@@ -16,6 +16,9 @@ _CANDIDATES = 300  # with 10 for each hit: 400 at k = 10, where few do not suffi
 _SURE_ERRORS = 1.5  # standard errors of the estimates; see `_refined`
 _ROWS_PER_CANDIDATE = 16  # reranking a candidate costs as much as scanning so many rows
 _EXACT_SHARE = 16  # picking one row in so many is as cheap as scanning the codes of all
+_NEAR_FROM = 0.9  # inner products that the cells around a query are known to hold
+_NEAR_CANDIDATES = 32
+_SURE_THAT_NONE_ERRORS = 3.0  # standard errors of the estimates; see `_near`
 
 
 def use_one_thread() -> None:
@@ -110,15 +113,9 @@ class VectorIndex:
         Raises:
             ValueError: another shape or dtype, a value that is not finite, or k < 1.
         """
-        self._check_matrix(queries, "queries")
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
-        if live is not None and (live.shape != (self.n_rows,) or live.dtype != np.bool_):
-            raise ValueError(
-                f"live must be bool of shape ({self.n_rows},), not {live.dtype} of {live.shape}"
-            )
-        use_one_thread()
-        queries = np.ascontiguousarray(queries)
+        queries = self._checked_queries(queries, live)
         quantised = self._quantised
         n_allowed = self.n_rows if live is None else int(np.count_nonzero(live))
         n_candidates = _CANDIDATES + self.refine_factor * k
@@ -157,6 +154,59 @@ class VectorIndex:
         rows, scores = ranked(candidates, exact, k)
         error = np.std(exact - estimates, axis=1)
         return rows, scores, scores[:, -1] - estimates[:, -1] >= _SURE_ERRORS * error
+
+    def nearest(
+        self, queries: FloatMatrix, at_least: float, live: BoolMask | None = None
+    ) -> tuple[RowArray, SimilarityArray]:
+        """Return the best row of each query if its inner product reaches a bound.
+
+        From a bound of 0.9 on, which is what near duplicates have, this costs a part of a search.
+
+        Args:
+            queries: shape (q, dim), float32, L2-normalised.
+            at_least: the bound.
+            live: shape (n_rows,), bool, the rows allowed; None allows all.
+
+        Returns:
+            Rows and exact inner products, both (q,). Where no row reaches the bound: one that does
+            not, or -1 and -inf. A `rabitq` index may miss a row (one in a thousand at most).
+
+        Raises:
+            ValueError: another shape or dtype, or a value that is not finite.
+        """
+        queries = self._checked_queries(queries, live)
+        if self._quantised is None:
+            rows, scores = self._exact.nearest(queries, at_least, live)
+        elif at_least < _NEAR_FROM:
+            rows, scores = self.search(queries, 1, live)
+        else:
+            rows, scores, is_sure = self._near(self._quantised, queries, at_least, live)
+            doubtful = np.flatnonzero(~is_sure)
+            if len(doubtful):
+                rows[doubtful], scores[doubtful] = self.search(queries[doubtful], 1, live)
+        return rows[:, 0], scores[:, 0]
+
+    def _near(
+        self,
+        quantised: RabitqIndex,
+        queries: FloatMatrix,
+        at_least: float,
+        live: BoolMask | None,
+    ) -> tuple[RowArray, SimilarityArray, BoolMask]:
+        """Rank what is in the cells around each query; the mask says which answers are settled.
+
+        One is when a row reaches the bound, or when those left out do not: they are estimated no
+        better than the last candidate.
+        """
+        candidates, estimates = quantised.candidates(
+            queries, _NEAR_CANDIDATES, live, near_only=True
+        )
+        exact = self._exact.similarities(queries, candidates)
+        rows, scores = ranked(candidates, exact, 1)
+        missing = candidates < 0
+        error = np.std(np.where(missing, 0, exact) - np.where(missing, 0, estimates), axis=1)
+        is_none = estimates[:, -1] + _SURE_THAT_NONE_ERRORS * error < at_least
+        return rows, scores, is_none | missing[:, -1] | (scores[:, 0] >= at_least)
 
     def similarities(self, query: FloatVector, rows: RowArray) -> SimilarityArray:
         """Return the exact inner products of a query, shape (dim,), with rows, shape (c,).
@@ -219,6 +269,16 @@ class VectorIndex:
         if self._quantised is not None and smaller.needs_switch():
             smaller.adopt(smaller.build_quantised())
         return smaller
+
+    def _checked_queries(self, queries: FloatMatrix, live: BoolMask | None) -> FloatMatrix:
+        """The queries, C-contiguous, and this thread ready to search for them."""
+        self._check_matrix(queries, "queries")
+        if live is not None and (live.shape != (self.n_rows,) or live.dtype != np.bool_):
+            raise ValueError(
+                f"live must be bool of shape ({self.n_rows},), not {live.dtype} of {live.shape}"
+            )
+        use_one_thread()
+        return np.ascontiguousarray(queries)
 
     def _check_matrix(self, matrix: FloatMatrix, name: str) -> None:
         if matrix.dtype != np.float32 or matrix.ndim != 2 or matrix.shape[1] != self.dim:

@@ -39,7 +39,7 @@ def _problems_in_search(database: Path, exact_below: int) -> list[str]:
         if len(index) != len(ids):
             return [f"{len(index)} memories can be searched of {len(ids)}"]
         if len(ids):
-            _, (similarity,) = index.nearest(vectors[:1])
+            _, (similarity,) = index.nearest(vectors[:1], at_least=_SAME_VECTOR)
             if similarity < _SAME_VECTOR:
                 return ["a search does not find a memory by its own vector"]
     return []

@@ -63,9 +63,11 @@ class WriteSession:
 
     # Reads
 
-    def nearest(self, vectors: FloatMatrix) -> tuple[list[int], list[float]]:
-        """Ids and cosines of the most similar memory of each vector; -1 when there is none."""
-        committed_ids, committed = self._index.nearest(vectors, excluded=list(self._removed))
+    def nearest(self, vectors: FloatMatrix, at_least: float) -> tuple[list[int], list[float]]:
+        """Ids and cosines of the most similar memory of each vector; see `SearchIndex.nearest`."""
+        committed_ids, committed = self._index.nearest(
+            vectors, at_least=at_least, excluded=list(self._removed)
+        )
         ids, similarities = committed_ids.tolist(), committed.tolist()
         if not self._added:
             return ids, similarities

@@ -37,7 +37,7 @@ def add(
     """Add memories in order; one too similar to a stored or an earlier one is skipped."""
     outcomes: list[AddOutcome] = []
     asked = [i for i, memory in enumerate(memories) if memory.deduplicate]
-    nearest = NearestInWrite(session, embeddings, asked)
+    nearest = NearestInWrite(session, embeddings, asked, at_least=dedup_threshold)
     for at, (memory, vector) in enumerate(zip(memories, embeddings, strict=True)):
         if memory.deduplicate:
             nearest_id, similarity = nearest.to(at)

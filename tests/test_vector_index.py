@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from engine.records import BoolMask, FloatMatrix, RowArray
@@ -22,9 +24,14 @@ def clustered(n: int, dim: int = DIM, *, seed: int, n_clusters: int = 60) -> Flo
     """Normalised vectors around shared centres, as embeddings of related texts are."""
     centres = np.random.default_rng(0).standard_normal((n_clusters, dim))
     rng = np.random.default_rng(seed)
-    vectors = centres[rng.integers(0, n_clusters, n)] + 0.7 * rng.standard_normal((n, dim))
-    normalised: FloatMatrix = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return normalised.astype(np.float32)
+    return normalised(centres[rng.integers(0, n_clusters, n)] + 0.7 * rng.standard_normal((n, dim)))
+
+
+def normalised(vectors: npt.NDArray[Any]) -> FloatMatrix:
+    scaled: FloatMatrix = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(
+        np.float32
+    )
+    return scaled
 
 
 def brute_force(
@@ -170,12 +177,77 @@ def test_an_empty_index_and_an_empty_mask_find_nothing(n_queries: int) -> None:
     assert (index.search(asked, 3)[0] == -1).all()
     index.add(clustered(20, seed=6))
     assert (index.search(asked, 3, np.zeros(20, dtype=np.bool_))[0] == -1).all()
+    assert (index.nearest(asked, 0.9, np.zeros(20, dtype=np.bool_))[0] == -1).all()
+
+
+def noisy_copies(vectors: FloatMatrix, *, seed: int) -> FloatMatrix:
+    """Copies whose cosine with their original is 0.90 to 0.92, as reworded duplicates have."""
+    drawn = np.random.default_rng(seed).standard_normal(vectors.shape)
+    noise = normalised(drawn - (drawn * vectors).sum(axis=1, keepdims=True) * vectors)
+    cosines = np.linspace(0.9001, 0.92, len(vectors))[:, None]
+    return normalised(cosines * vectors + np.sqrt(1 - cosines**2) * noise)
+
+
+@pytest.mark.parametrize("n_queries", [1, 500])
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_the_nearest_row_is_found_where_it_reaches_the_bound(
+    make_index: MakeIndex, n_queries: int, share: float
+) -> None:
+    vectors = clustered(30_000, 128, seed=19, n_clusters=300)
+    copies = noisy_copies(vectors[::60], seed=20)[:n_queries]
+    strangers = clustered(n_queries, 128, seed=21)
+    live = np.random.default_rng(22).random(len(vectors)) < share
+    asked = np.concatenate([copies, strangers])
+    index = make_index(vectors)
+
+    rows, scores = index.nearest(asked, 0.9, None if share == 1 else live)
+
+    best = brute_force(vectors, asked, 1, live if share < 1 else None)[:, 0]
+    cosines = np.einsum("qd,qd->q", asked, vectors[best])
+    reaching = cosines >= 0.9
+    assert 0 < reaching.sum() <= n_queries
+    np.testing.assert_array_equal(rows[reaching], best[reaching])
+    np.testing.assert_allclose(scores[reaching], cosines[reaching], atol=1e-6)
+    assert (scores[~reaching] < 0.9).all()
+
+
+@pytest.mark.parametrize("n_queries", [1, 30])
+def test_below_a_high_bound_the_nearest_row_is_what_a_search_finds(
+    make_index: MakeIndex, vectors: FloatMatrix, queries: FloatMatrix, n_queries: int
+) -> None:
+    index = make_index(vectors)
+    asked = queries[:n_queries]
+    expected_rows, expected = index.search(asked, 1)
+    at_least = float(expected.min())
+    assert at_least < 0.9
+
+    rows, scores = index.nearest(asked, at_least)
+
+    np.testing.assert_array_equal(rows, expected_rows[:, 0])
+    np.testing.assert_array_equal(scores, expected[:, 0])
+
+
+def test_a_duplicate_among_thousands_that_look_as_similar_is_found() -> None:
+    query = clustered(1, 128, seed=23)
+    crowd = clustered(20_000, 128, seed=24)
+    crowd = normalised(crowd - (crowd @ query.T) * query)
+    cosines = np.full((len(crowd), 1), 0.895, dtype=np.float32)
+    cosines[12_345] = 0.901
+    index = VectorIndex(128, exact_below=1)
+    index.add(normalised(cosines * query + np.sqrt(1 - cosines**2) * crowd))
+    index.adopt(index.build_quantised())
+
+    [row], [score] = index.nearest(query, 0.9)
+
+    assert row == 12_345
+    assert score == pytest.approx(0.901, abs=1e-5)
 
 
 def test_no_queries_get_no_answers(make_index: MakeIndex, vectors: FloatMatrix) -> None:
     rows, scores = make_index(vectors).search(vectors[:0], K)
 
     assert rows.shape == scores.shape == (0, K)
+    assert make_index(vectors).nearest(vectors[:0], 0.9)[0].shape == (0,)
 
 
 @pytest.mark.parametrize("n_queries", [1, 30])
@@ -380,6 +452,8 @@ def test_a_malformed_matrix_is_refused_and_nothing_is_added(
         index.add(broken)
     with pytest.raises(ValueError, match="queries"):
         index.search(broken, K)
+    with pytest.raises(ValueError, match="queries"):
+        index.nearest(broken, 0.9)
     assert index.n_rows == N_ROWS
 
 
