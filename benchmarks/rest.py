@@ -129,7 +129,7 @@ def measure_size(bench: Bench, size: int, *, with_restarts: bool) -> dict[str, A
             defaults = under_serve_defaults(copy("serve_defaults"), ports[1])
             contenders["serve_defaults"] = OverRest(stack.enter_context(defaults))
         report = {"memories": size} | measure_operations(bench, contenders, service)
-        peak = service.peak_pss_mib(lambda: load_everything(bench, service))
+        peak = service.peak_pss_mib(lambda: load_everything(bench, service))["all"]
         weight = {"at_start": total(at_start), "peak": peak, "by_process_at_end": service.pss_mib()}
         if bench.with_defaults:
             weight["serve_defaults_at_end"] = total(defaults.pss_mib())

@@ -171,15 +171,18 @@ class RunningService:
             before, now = sum(now.values()), self.pss_mib()
         return now
 
-    def peak_pss_mib(self, work: Callable[[], object], interval_s: float = 0.25) -> float:
-        """The most that all processes together weighed while `work` ran, in MiB."""
+    def peak_pss_mib(
+        self, work: Callable[[], object], interval_s: float = 0.25
+    ) -> dict[str, float]:
+        """The most that each process, and all together, weighed while `work` ran, in MiB."""
         finished = threading.Event()
-        peak = 0.0
+        peak: dict[str, float] = {}
 
         def watch() -> None:
-            nonlocal peak
             while not finished.is_set():
-                peak = max(peak, sum(self.pss_mib().values()))
+                now = self.pss_mib()
+                for title, size in {**now, "all": round(sum(now.values()), 1)}.items():
+                    peak[title] = max(peak.get(title, 0.0), size)
                 finished.wait(interval_s)
 
         watcher = threading.Thread(target=watch)
@@ -189,7 +192,7 @@ class RunningService:
         finally:
             finished.set()
             watcher.join()
-        return round(peak, 1)
+        return peak
 
 
 def launched(
