@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.import_body import _CHUNK_LINES
@@ -285,6 +286,8 @@ def test_every_pod_has_the_same_settings_and_secrets_come_from_secrets() -> None
     ]
     assert environments[0] == environments[1] == environments[2]
     assert "secretKeyRef" in environments[0]["API_KEY"]["valueFrom"]
+    # The image allows it; an empty Secret would open the service to everyone.
+    assert environments[0]["ALLOW_NO_AUTH"]["value"] == "false"
     assert RAY_CLUSTER["authOptions"] == {"mode": "token"}
     # `auto` means what the builder's node can do, which need not be what the others can.
     assert environments[0]["MODEL_PRECISION"]["value"] in ("fp32", "int8")
@@ -294,25 +297,55 @@ def test_disruption_budgets_select_the_pods_they_are_for() -> None:
     budgets = [each for each in OTHERS if each["kind"] == "PodDisruptionBudget"]
     selected = {
         budget["metadata"]["name"]: [
-            group["groupName"]
-            for group in GROUPS[1:]
+            group.get("groupName", "head")
+            for group in GROUPS
             if budget["spec"]["selector"]["matchLabels"].items()
             <= group["template"]["metadata"]["labels"].items()
         ]
         for budget in budgets
     }
     assert selected == {
+        "faiss-memory-head": ["head"],
         "faiss-memory-index": ["index"],
         "faiss-memory-embedder": ["embedder"],
     }
 
 
 def test_a_pod_has_time_to_drain_before_it_is_killed() -> None:
+    """Its `preStop`, then Ray's own draining, then the end of its replicas."""
     stop_s = max(d["graceful_shutdown_timeout_s"] for d in _deployments(CLUSTER).values())
+    stop_s += RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
     for group in GROUPS[1:]:
         pod = group["template"]["spec"]
         [command] = [c["lifecycle"]["preStop"]["exec"]["command"] for c in pod["containers"]]
-        assert pod["terminationGracePeriodSeconds"] >= int(command[1]) + 2 * stop_s
+        assert pod["terminationGracePeriodSeconds"] >= int(command[1]) + stop_s
+
+
+def test_no_pod_depends_on_the_probes_that_kuberay_adds() -> None:
+    """KubeRay 1.5 runs `wget` for a probe that a pod lacks, which the image lacks."""
+    for group in GROUPS:
+        [container] = group["template"]["spec"]["containers"]
+        for probe in ("livenessProbe", "readinessProbe"):
+            assert set(container[probe]) & {"httpGet", "exec", "tcpSocket"} == {"httpGet"}
+
+
+def test_a_namespace_with_the_restricted_pod_standard_admits_every_container() -> None:
+    """KubeRay's autoscaler in the head's pod too, and what waits in a worker's for the head."""
+    containers = [*_containers(GROUPS), RAY_CLUSTER["autoscalerOptions"]]
+    [redis] = [each["spec"] for each in OTHERS if each["kind"] == "StatefulSet"]
+    for container in [*containers, *_containers([redis])]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    for group in [*GROUPS, redis]:
+        pod = group["template"]["spec"]["securityContext"]
+        assert pod["runAsNonRoot"]
+        assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def _containers(groups: list[Tree]) -> list[Tree]:
+    return [each for group in groups for each in group["template"]["spec"]["containers"]]
 
 
 def test_the_scripts_are_clean() -> None:
