@@ -61,11 +61,12 @@ def why_not() -> str:
     made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
     if made.returncode:
         return f"ip netns add: {made.stderr.decode().strip()}"
-    _ip("netns", "delete", name)
+    run_ip("netns", "delete", name)
     return ""
 
 
-def _ip(*words: str) -> None:
+def run_ip(*words: str) -> None:
+    """`ip`, which must succeed."""
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
@@ -83,13 +84,13 @@ class Machine:
         self.log_path = cluster.directory / f"{self.name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.own.mkdir()
-        _ip("netns", "add", self.name)
-        _ip("link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        _ip("link", "set", self.name, "master", cluster.name, "up")
-        _ip("-n", self.name, "addr", "add", f"{self.ip}/24", "dev", "eth0")
-        _ip("-n", self.name, "link", "set", "eth0", "up")
+        run_ip("netns", "add", self.name)
+        run_ip("link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", self.name)
+        run_ip("link", "set", self.name, "master", cluster.name, "up")
+        run_ip("-n", self.name, "addr", "add", f"{self.ip}/24", "dev", "eth0")
+        run_ip("-n", self.name, "link", "set", "eth0", "up")
         # Leads nowhere; without one Ray waits half a minute for a name server.
-        _ip("-n", self.name, "route", "add", "default", "via", f"{cluster.subnet}.1")
+        run_ip("-n", self.name, "route", "add", "default", "via", f"{cluster.subnet}.1")
 
     def power_on(self) -> None:
         """Start the machine's supervisor."""
@@ -137,11 +138,11 @@ class Machine:
 
     def unplug(self) -> None:
         """Let no packet in or out; processes go on."""
-        _ip("link", "set", self.name, "down")
+        run_ip("link", "set", self.name, "down")
 
     def plug_in(self) -> None:
         """Undo `unplug`."""
-        _ip("link", "set", self.name, "up")
+        run_ip("link", "set", self.name, "up")
 
     def log(self, n_bytes: int = 6000) -> str:
         """The end of what the node has written."""
@@ -164,9 +165,9 @@ class Cluster:
         self.token_path = directory / "token"
         self.token_path.write_text(secrets.token_hex(32))
         self.token_path.chmod(0o600)
-        _ip("link", "add", self.name, "type", "bridge")
-        _ip("addr", "add", f"{self.subnet}.1/24", "dev", self.name)
-        _ip("link", "set", self.name, "up")
+        run_ip("link", "add", self.name, "type", "bridge")
+        run_ip("addr", "add", f"{self.subnet}.1/24", "dev", self.name)
+        run_ip("link", "set", self.name, "up")
 
     def add(self, role: Role) -> Machine:
         """Another machine, running."""
@@ -218,8 +219,8 @@ class Cluster:
             machine.cut_power()
         for machine in self.machines:
             with suppress(subprocess.CalledProcessError):
-                _ip("netns", "delete", machine.name)
-        _ip("link", "delete", self.name)
+                run_ip("netns", "delete", machine.name)
+        run_ip("link", "delete", self.name)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import httpx
 
@@ -17,6 +18,17 @@ API_KEY = "a key of the cluster's test"
 PATIENCE_S = 400
 _RECOVERED = 200
 """Answers in a row after which a door counts as recovered: a node that is back may end again."""
+
+
+class Door(Protocol):
+    """Where requests go in: a machine, or a pod."""
+
+    name: str
+    url: str
+
+    @property
+    def role(self) -> str:
+        """What runs there."""
 
 
 def client(timeout_s: float = 40) -> httpx.Client:
@@ -29,7 +41,7 @@ def doors(cluster: Cluster) -> list[Machine]:
     return [machine for machine in cluster.machines if machine.role != "head"]
 
 
-def is_ready(machine: Machine) -> bool:
+def is_ready(machine: Door) -> bool:
     """Whether memories can be searched and stored through this door."""
     try:
         with client(10) as http:
@@ -47,7 +59,7 @@ def say(line: str) -> None:
 class Load:
     """Adds and searches through one machine's door, one after the other."""
 
-    machine: Machine
+    machine: Door
     acknowledged: dict[int, str] = field(default_factory=dict)
     """Id of each add that was answered with success, and its text."""
     attempted: set[str] = field(default_factory=set)
@@ -116,7 +128,7 @@ class Load:
 class UnderLoad:
     """Load through these doors while something breaks or changes."""
 
-    def __init__(self, machines: Iterable[Machine], what: str) -> None:
+    def __init__(self, machines: Iterable[Door], what: str) -> None:
         self._what = what
         self.loads = [Load(machine) for machine in machines]
 
@@ -155,20 +167,20 @@ class UnderLoad:
                 f"otherwise {dict(load.refused)}"
             )
 
-    def assert_nothing_lost(self) -> None:
-        """Acknowledged ⊆ stored ⊆ attempted, each once, seen through every door."""
+    def assert_nothing_lost(self, *others: Door) -> None:
+        """Acknowledged ⊆ stored ⊆ attempted, each once, seen through every door and these."""
         acknowledged = {id_: text for load in self.loads for id_, text in load.acknowledged.items()}
         assert len(acknowledged) == sum(len(load.acknowledged) for load in self.loads)
         attempted = set[str]().union(*(load.attempted for load in self.loads))
-        for load in self.loads:
-            stored = _stored(load.machine, attempted)
+        for door in (*(load.machine for load in self.loads), *others):
+            stored = _stored(door, attempted)
             missing = {id_ for id_, text in acknowledged.items() if stored.get(id_) != text}
             assert not missing
             assert len(set(stored.values())) == len(stored)
         say(f"{self._what}: {len(acknowledged)} acknowledged, {len(stored)} stored, none lost")
 
 
-def _stored(machine: Machine, attempted: set[str]) -> dict[int, str]:
+def _stored(machine: Door, attempted: set[str]) -> dict[int, str]:
     """Every memory of the load that is stored, by id."""
     stored: dict[int, str] = {}
     cursor = None

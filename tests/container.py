@@ -25,14 +25,37 @@ MEMORY_BYTES = 2 * 2**30
 SHM_BYTES = 128 * 2**20
 
 _CLONE_NEWNET = 0x40000000
-_MASKED = ["/proc/kcore", "/proc/keys", "/proc/sched_debug", "/sys/firmware"]
+MASKED_PATHS = ["/proc/kcore", "/proc/keys", "/proc/sched_debug", "/sys/firmware"]
 
 
-def why_not() -> str | None:
-    """Why no container is run here, in words; None when one can be."""
-    image = os.environ.get("SERVICE_IMAGE")
+def tmpfs(path: str, *options: str) -> dict[str, Any]:
+    """A mount of a new file system in memory."""
+    return {"destination": path, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
+
+
+DEVICES = [
+    {"destination": "/proc", "type": "proc", "source": "proc"},
+    tmpfs("/dev", "nosuid", "mode=755", "size=65536k"),
+    {
+        "destination": "/dev/pts",
+        "type": "devpts",
+        "source": "devpts",
+        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+    },
+]
+"""Mounts of every container."""
+
+
+def why_not(variable: str = "SERVICE_IMAGE", make: str = "make image-test") -> str | None:
+    """Why no container is run here, in words; None when one can be.
+
+    Args:
+        variable: of the environment, names the image.
+        make: the command that builds it.
+    """
+    image = os.environ.get(variable)
     if not image:
-        return "takes minutes: `make image-test` builds the image and runs it"
+        return f"takes minutes: `{make}` builds the image; {variable} names it"
     if os.geteuid() != 0:
         return "starting a container without Docker needs root"
     missing = [name for name in ("buildah", "runc") if shutil.which(name) is None]
@@ -47,14 +70,14 @@ class Image:
     """An image of buildah's store, its file system mounted to run containers from."""
 
     def __init__(self, name: str) -> None:
-        self._container = _output("buildah", "from", "--pull-never", name)
-        self.root = Path(_output("buildah", "mount", self._container))
-        inspected = json.loads(_output("buildah", "inspect", "--type", "image", name))
+        self._container = output("buildah", "from", "--pull-never", name)
+        self.root = Path(output("buildah", "mount", self._container))
+        inspected = json.loads(output("buildah", "inspect", "--type", "image", name))
         self.config: dict[str, Any] = inspected["Docker"]["config"]
 
     def close(self) -> None:
         """Let go of the file system."""
-        _output("buildah", "rm", self._container)
+        output("buildah", "rm", self._container)
 
 
 class Container(Service):
@@ -97,11 +120,11 @@ class Container(Service):
     @property
     def main_pid(self) -> int:
         """The container's process 1, by its number outside."""
-        return int(json.loads(_output("runc", "state", self.name))["pid"])
+        return int(json.loads(output("runc", "state", self.name))["pid"])
 
     def pids(self) -> list[int]:
         """Every process of the container, by its number outside."""
-        listed: list[int] = json.loads(_output("runc", "ps", "--format", "json", self.name))
+        listed: list[int] = json.loads(output("runc", "ps", "--format", "json", self.name))
         return listed
 
     def launch(self) -> None:
@@ -159,30 +182,23 @@ class Container(Service):
             "root": {"path": str(self._image.root), "readonly": True},
             "hostname": "faiss-memory",
             "mounts": [
-                {"destination": "/proc", "type": "proc", "source": "proc"},
-                _tmpfs("/dev", "nosuid", "mode=755", "size=65536k"),
-                {
-                    "destination": "/dev/pts",
-                    "type": "devpts",
-                    "source": "devpts",
-                    "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
-                },
-                _tmpfs("/dev/shm", "nosuid", "noexec", "mode=1777", f"size={SHM_BYTES}"),
-                _tmpfs("/tmp", "nosuid", "nodev", "mode=1777", "size=256m"),
+                *DEVICES,
+                tmpfs("/dev/shm", "nosuid", "noexec", "mode=1777", f"size={SHM_BYTES}"),
+                tmpfs("/tmp", "nosuid", "nodev", "mode=1777", "size=256m"),
                 {
                     "destination": "/sys",
                     "type": "none",
                     "source": "/sys",
                     "options": ["rbind", "ro"],
                 },
-                _bind(self.data_dir, self._data_path, "rw"),
-                _bind(self.workspace_dir, "/workspace", "ro"),
+                bind(self.data_dir, self._data_path, "rw"),
+                bind(self.workspace_dir, "/workspace", "ro"),
             ],
             "linux": {
                 "namespaces": [{"type": name} for name in namespaces],
                 "cgroupsPath": f"/{self.name}",
                 "resources": {"memory": {"limit": self._memory_bytes}},
-                "maskedPaths": _MASKED,
+                "maskedPaths": MASKED_PATHS,
             },
         }
 
@@ -202,14 +218,12 @@ def running_container(
         image.close()
 
 
-def _tmpfs(path: str, *options: str) -> dict[str, Any]:
-    return {"destination": path, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
-
-
-def _bind(source: Path, path: str, mode: str) -> dict[str, Any]:
+def bind(source: Path, path: str, mode: str) -> dict[str, Any]:
+    """A mount of a file or directory of this machine; `mode` is `ro` or `rw`."""
     options = ["rbind", mode, "nosuid", "nodev"]
     return {"destination": path, "type": "bind", "source": str(source), "options": options}
 
 
-def _output(*command: str) -> str:
+def output(*command: str) -> str:
+    """What a command prints that must succeed."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
