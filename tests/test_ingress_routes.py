@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import RemoteError
+from engine.remembered_outcomes import CALLERS_KEY
 from tests.fakes import embedding_of
 from tests.ingress_under_test import Ingress, make_ingress
 
@@ -408,6 +409,7 @@ def test_a_write_repeated_with_its_idempotency_key_happens_once(ingress: Ingress
 
     assert ids == [0, 0]
     assert deletes == [200, 200]
+    assert all(write_id.startswith(CALLERS_KEY) for write_id in ingress.index.outcomes)
     other = ingress.http.post("/memory/add", json={**body, "text": "beta"}, headers=headers)
     assert other.json()["id"] == 1, "the key came with another body"
     bad = ingress.http.post("/memory/add", json=body, headers={"Idempotency-Key": "x" * 201})
