@@ -327,14 +327,10 @@ class IndexReplica:
         """Download a snapshot and restore it."""
         index, sync = self._index, self._opened.sync
 
-        def restore() -> tuple[Download, int]:
-            # In one piece: once restored it is noted, also when the caller has gone.
-            got = sync.download(name)
-            total = index.restore(got.backup.name).result()
-            sync.note_restored(got)
-            return got, total
-
-        return await self._run_cloud(restore)
+        # In one piece: once restored it is noted, also when the caller has gone.
+        return await self._run_cloud(
+            lambda: sync.restore(name, lambda backup: index.restore(backup).result())
+        )
 
 
 def _retrieve(listing: asyncio.Future[list[RemoteSnapshot]]) -> None:
