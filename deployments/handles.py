@@ -42,7 +42,6 @@ from engine.records import (
 
 T = TypeVar("T")
 _SEE_BACKUPS = "GET /backups tells"
-_SEE_RESTORED = "GET /backups tells: it then has a new pre_restore_… one"
 
 
 class ServeEmbedderClient:
@@ -277,12 +276,11 @@ class ServeIndexClient:
             lambda: self._handle.verify_backup.remote(name), timeout_s=self._long_timeout_s
         )
 
-    async def restore(self, name: str) -> int:
+    async def restore(self, name: str, *, request_id: str) -> int:
         """Restore a backup; returns how many memories there are now."""
         return await self._calls.write(
-            lambda _: self._handle.restore.remote(name),
+            lambda _: self._handle.restore.remote(name, request_id=request_id),
             timeout_s=self._long_timeout_s,
-            if_unknown=_SEE_RESTORED,
         )
 
     async def sync_status(self) -> SyncStatus:
@@ -309,10 +307,9 @@ class ServeIndexClient:
             lambda: self._handle.sync_download.remote(name), timeout_s=self._long_timeout_s
         )
 
-    async def sync_restore(self, name: str) -> tuple[Download, int]:
+    async def sync_restore(self, name: str, *, request_id: str) -> tuple[Download, int]:
         """Download a snapshot and restore it."""
         return await self._calls.write(
-            lambda _: self._handle.sync_restore.remote(name),
+            lambda _: self._handle.sync_restore.remote(name, request_id=request_id),
             timeout_s=self._long_timeout_s,
-            if_unknown=_SEE_RESTORED,
         )

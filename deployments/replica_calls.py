@@ -35,9 +35,8 @@ _LONGEST_GRACE_S = 10.0
 class ReplicaCalls:
     """Calls of one deployment: its errors unwrapped, those that met a dying replica sent again.
 
-    Sending again is safe for all of them: reads change nothing, and writes of memories carry a
-    request id. A backup or an upload may then be made twice; of a restore, which ends in the same
-    state, each keeps what was before it.
+    Sending again is safe for all of them: reads change nothing, and writes of memories and
+    restores carry a request id. A backup or an upload may then be made twice.
     """
 
     def __init__(self, *, timeout_s: float) -> None:

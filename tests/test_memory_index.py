@@ -306,7 +306,8 @@ def test_a_broken_backup_is_refused_and_changes_nothing(index: MemoryIndex) -> N
 @pytest.mark.parametrize("name", ["nope", "../data", "/etc", "manual_20260101_000000"])
 def test_a_name_that_is_no_backup_is_not_found(index: MemoryIndex, name: str) -> None:
     with pytest.raises(BackupNotFoundError):
-        index.restore(name)
+        index.restore(name).result()
+    assert index.backups() == []
 
 
 def test_a_backup_killed_half_way_is_never_listed(tmp_path: Path) -> None:

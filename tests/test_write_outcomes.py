@@ -127,9 +127,9 @@ class SilentHandle:
     [
         (lambda index: index.delete([], request_id="one"), "Idempotency-Key"),
         (lambda index: index.backup("manual"), "GET /backups"),
-        (lambda index: index.restore("manual_20260101_000000"), "pre_restore_"),
+        (lambda index: index.restore("manual_1", request_id="one"), "Idempotency-Key"),
         (lambda index: index.sync_upload("sync", overwrite=False), "GET /sync/snapshots"),
-        (lambda index: index.sync_restore("manual_20260101_000000"), "pre_restore_"),
+        (lambda index: index.sync_restore("manual_1", request_id="one"), "Idempotency-Key"),
     ],
 )
 def test_of_a_write_without_an_answer_the_caller_is_told_how_to_learn_more(
