@@ -164,11 +164,11 @@ class ServeIndexClient:
 
     async def read_export(self, export_id: str, n: int) -> bytes:
         """The next memories of an export as NDJSON, at most n; empty at its end."""
-        return await self._calls.answer(lambda: self._handle.read_export.remote(export_id, n))
+        return await self._calls.once(lambda: self._handle.read_export.remote(export_id, n))
 
     async def end_export(self, export_id: str) -> None:
         """Close an export before its end."""
-        await self._calls.answer(lambda: self._handle.end_export.remote(export_id))
+        await self._calls.once(lambda: self._handle.end_export.remote(export_id))
 
     async def upsert(
         self, memory: NewMemory, embedding: FloatVector, *, request_id: str

@@ -112,6 +112,29 @@ def test_only_a_refusal_that_is_certain_is_told_as_one(
         assert asyncio.run(calls.write(Replica(*outcomes).send)) == told
 
 
+class DyingHandle:
+    """A deployment whose only replica dies with each call."""
+
+    n_calls = 0
+
+    def __getattr__(self, name: str) -> DyingHandle:
+        return self
+
+    async def remote(self, *_: object, **__: object) -> None:
+        self.n_calls += 1
+        raise GONE
+
+
+def test_what_died_with_a_replica_is_not_asked_for_again() -> None:
+    handle = DyingHandle()
+    index = ServeIndexClient(
+        cast(DeploymentHandle[Any], handle), timeout_s=PATIENCE_S, long_timeout_s=PATIENCE_S
+    )
+    with pytest.raises(NotReadyError, match="has died"):
+        asyncio.run(index.read_export("one", 1))
+    assert handle.n_calls == 1
+
+
 class SilentHandle:
     """A deployment that answers nothing."""
 
