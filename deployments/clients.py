@@ -160,7 +160,7 @@ class IndexClient(Protocol):
     async def verify_backup(self, name: str) -> BackupCheck:
         """Check that a backup can be restored. Raises `BackupNotFoundError`."""
 
-    async def restore(self, name: str) -> int:
+    async def restore(self, name: str, *, request_id: str) -> int:
         """Restore a backup; returns how many memories there are now."""
 
     async def sync_status(self) -> SyncStatus:
@@ -179,5 +179,5 @@ class IndexClient(Protocol):
     async def sync_download(self, name: str | None) -> Download:
         """Make a snapshot, the newest without a name, a local backup."""
 
-    async def sync_restore(self, name: str) -> tuple[Download, int]:
+    async def sync_restore(self, name: str, *, request_id: str) -> tuple[Download, int]:
         """Download a snapshot and restore it; and how many memories there are now."""

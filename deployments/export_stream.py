@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pydantic_core import to_json
 
 from deployments.clients import IndexClient
-from engine.errors import EngineError
+from engine.errors import EngineError, NotReadyError
 from engine.exports import ExportFacts
 from engine.records import ModelIdentity
 
@@ -38,6 +38,7 @@ async def export_lines(
         "created": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
     }
     n_memories = 0
+    is_open = True
     try:
         yield to_json(header) + b"\n"
         while page := await index.read_export(facts.export_id, _PAGE_MEMORIES):
@@ -49,10 +50,12 @@ async def export_lines(
             # A page whose answer was lost is not read again: asked once more comes the next one.
             yield _problem(f"{n_memories} of {facts.total} memories came; export again")
     except EngineError as exc:
+        is_open = not isinstance(exc, NotReadyError)
         yield _problem(str(exc))
     finally:
-        with suppress(EngineError):
-            await asyncio.shield(index.end_export(facts.export_id))
+        if is_open:
+            with suppress(EngineError):
+                await asyncio.shield(index.end_export(facts.export_id))
 
 
 def _problem(reason: str) -> bytes:

@@ -42,7 +42,6 @@ from engine.records import (
 
 T = TypeVar("T")
 _SEE_BACKUPS = "GET /backups tells"
-_SEE_RESTORED = "GET /backups tells: it then has a new pre_restore_… one"
 
 
 class ServeEmbedderClient:
@@ -165,11 +164,11 @@ class ServeIndexClient:
 
     async def read_export(self, export_id: str, n: int) -> bytes:
         """The next memories of an export as NDJSON, at most n; empty at its end."""
-        return await self._calls.answer(lambda: self._handle.read_export.remote(export_id, n))
+        return await self._calls.once(lambda: self._handle.read_export.remote(export_id, n))
 
     async def end_export(self, export_id: str) -> None:
         """Close an export before its end."""
-        await self._calls.answer(lambda: self._handle.end_export.remote(export_id))
+        await self._calls.once(lambda: self._handle.end_export.remote(export_id))
 
     async def upsert(
         self, memory: NewMemory, embedding: FloatVector, *, request_id: str
@@ -277,12 +276,11 @@ class ServeIndexClient:
             lambda: self._handle.verify_backup.remote(name), timeout_s=self._long_timeout_s
         )
 
-    async def restore(self, name: str) -> int:
+    async def restore(self, name: str, *, request_id: str) -> int:
         """Restore a backup; returns how many memories there are now."""
         return await self._calls.write(
-            lambda _: self._handle.restore.remote(name),
+            lambda _: self._handle.restore.remote(name, request_id=request_id),
             timeout_s=self._long_timeout_s,
-            if_unknown=_SEE_RESTORED,
         )
 
     async def sync_status(self) -> SyncStatus:
@@ -309,10 +307,9 @@ class ServeIndexClient:
             lambda: self._handle.sync_download.remote(name), timeout_s=self._long_timeout_s
         )
 
-    async def sync_restore(self, name: str) -> tuple[Download, int]:
+    async def sync_restore(self, name: str, *, request_id: str) -> tuple[Download, int]:
         """Download a snapshot and restore it."""
         return await self._calls.write(
-            lambda _: self._handle.sync_restore.remote(name),
+            lambda _: self._handle.sync_restore.remote(name, request_id=request_id),
             timeout_s=self._long_timeout_s,
-            if_unknown=_SEE_RESTORED,
         )

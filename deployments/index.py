@@ -289,9 +289,9 @@ class IndexReplica:
         """Check that a backup can be restored."""
         return await self._run_slow(functools.partial(self._index.verify_backup, name))
 
-    async def restore(self, name: str) -> int:
+    async def restore(self, name: str, *, request_id: str) -> int:
         """Restore a backup."""
-        return await asyncio.wrap_future(self._index.restore(name))
+        return await asyncio.wrap_future(self._index.restore(name, request_id=request_id))
 
     # Cloud sync, in threads of its own: a bucket that does not answer holds nothing else up
 
@@ -323,18 +323,15 @@ class IndexReplica:
         sync = self._opened.sync
         return await self._run_cloud(functools.partial(sync.download, name))
 
-    async def sync_restore(self, name: str) -> tuple[Download, int]:
+    async def sync_restore(self, name: str, *, request_id: str) -> tuple[Download, int]:
         """Download a snapshot and restore it."""
         index, sync = self._index, self._opened.sync
 
-        def restore() -> tuple[Download, int]:
-            # In one piece: once restored it is noted, also when the caller has gone.
-            got = sync.download(name)
-            total = index.restore(got.backup.name).result()
-            sync.note_restored(got)
-            return got, total
+        def put_in_place(backup: str) -> int:
+            return index.restore(backup, request_id=request_id).result()
 
-        return await self._run_cloud(restore)
+        # In one piece: once restored it is noted, also when the caller has gone.
+        return await self._run_cloud(functools.partial(sync.restore, name, put_in_place))
 
 
 def _retrieve(listing: asyncio.Future[list[RemoteSnapshot]]) -> None:

@@ -35,9 +35,8 @@ _LONGEST_GRACE_S = 10.0
 class ReplicaCalls:
     """Calls of one deployment: its errors unwrapped, those that met a dying replica sent again.
 
-    Sending again is safe for all of them: reads change nothing, and writes of memories carry a
-    request id. A backup or an upload may then be made twice; of a restore, which ends in the same
-    state, each keeps what was before it.
+    Sending again is safe: reads change nothing, and writes of memories and restores carry a request
+    id. A backup or an upload may then be made twice.
     """
 
     def __init__(self, *, timeout_s: float) -> None:
@@ -58,6 +57,20 @@ class ReplicaCalls:
             raise NotReadyError(
                 f"no answer within {patience_s:g} s; the service may be starting"
             ) from None
+
+    async def once(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Await the answer of the replica that holds what is asked for; no other one has it.
+
+        Raises:
+            EngineError: what the replica raised.
+            NotReadyError: it has died, and that with it; or it did not answer in time.
+        """
+        try:
+            return await _unwrapped(send, until_s=time.monotonic() + self._timeout_s)
+        except _REPLICA_GONE:
+            raise NotReadyError("the part of the service that was asked has died") from None
+        except asyncio.TimeoutError:
+            raise NotReadyError(f"no answer within {self._timeout_s:g} s") from None
 
     async def write(
         self,

@@ -15,6 +15,8 @@ from fastapi import Depends, Header
 from starlette.requests import Request
 from starlette.types import Scope
 
+from engine.remembered_outcomes import CALLERS_KEY
+
 Stage = Literal["embed", "index"]
 
 TRACE_KEY = "faiss_memory.trace"
@@ -66,7 +68,9 @@ async def _write_id(
         str | None,
         Header(
             pattern=r"^[!-~]{1,200}$",
-            description="Sending a write again with the same key returns its first outcome.",
+            description=(
+                "Sending a write again with the same key within a day returns its first outcome."
+            ),
         ),
     ] = None,
 ) -> str:
@@ -75,7 +79,7 @@ async def _write_id(
         return request.headers.get(PROXY_WRITE_ID) or uuid.uuid4().hex
     # With method, path and body: a key reused for something else never answers for it.
     digest = hashlib.blake2b(await request.body(), digest_size=16).hexdigest()
-    return f"{request.method} {request.scope['path']} {idempotency_key} {digest}"
+    return f"{CALLERS_KEY}{request.method} {request.scope['path']} {idempotency_key} {digest}"
 
 
 WriteId = Annotated[str, Depends(_write_id)]

@@ -12,7 +12,7 @@ from deployments import rendering
 from deployments.http_errors import detail_response
 from deployments.json_route import json_response, json_router
 from deployments.openapi import problems
-from deployments.request_trace import trace_of
+from deployments.request_trace import WriteId, trace_of
 from deployments.response_schemas import (
     BackupAnswer,
     BackupsAnswer,
@@ -77,11 +77,11 @@ async def verify_backup(body: BackupNameRequest, request: Request) -> Response:
     response_model=RestoreAnswer,
     responses=problems(404, 409, 507),
 )
-async def restore_backup(body: BackupNameRequest, request: Request) -> Response:
+async def restore_backup(body: BackupNameRequest, request: Request, write_id: WriteId) -> Response:
     """Go back to a backup; the state before is kept as one named pre_restore_<time>."""
     try:
         with trace_of(request).stage("index"):
-            total = await services_of(request).index.restore(body.backup_name)
+            total = await services_of(request).index.restore(body.backup_name, request_id=write_id)
     except BackupError as exc:
         # The service is fine, the named backup is not: the caller can choose another.
         return detail_response(409, str(exc))

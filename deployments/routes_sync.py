@@ -13,7 +13,7 @@ from deployments import rendering
 from deployments.http_errors import detail_response
 from deployments.json_route import json_response, json_router
 from deployments.openapi import problems
-from deployments.request_trace import trace_of
+from deployments.request_trace import WriteId, trace_of
 from deployments.response_schemas import (
     SnapshotsAnswer,
     SyncDownloadAnswer,
@@ -126,13 +126,15 @@ async def sync_download(
     response_model=SyncRestoreAnswer,
     responses=problems(404, 409, 502, 507),
 )
-async def sync_restore(request: Request, backup_name: str, confirm: Confirm = False) -> Response:
+async def sync_restore(
+    request: Request, backup_name: str, write_id: WriteId, confirm: Confirm = False
+) -> Response:
     """Download a snapshot and go back to it; the state before is kept as pre_restore_<time>."""
     services = _services(request)
     _confirmed(confirm, "This replaces every memory by those of the snapshot")
     try:
         with trace_of(request).stage("index"):
-            got, total = await services.index.sync_restore(backup_name)
+            got, total = await services.index.sync_restore(backup_name, request_id=write_id)
     except BackupError as exc:
         return detail_response(409, str(exc))
     return json_response(

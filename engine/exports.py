@@ -83,7 +83,10 @@ class Exports:
         with self._lock:
             export = self._open.get(export_id)
         if export is None:
-            raise NotReadyError("the export was ended because it took too long; export again")
+            raise NotReadyError(
+                "the export was ended because it took too long or the service restarted; "
+                "export again"
+            )
         with export.lock:
             memories = export.snapshot.read(n)
             export.used_s = time.monotonic()

@@ -12,10 +12,10 @@ from concurrent.futures import Future
 from engine.auto_backup import AutoBackup
 from engine.backup_manifest import BackupKind
 from engine.backups import Backups
-from engine.errors import EngineError
+from engine.errors import BackupNotFoundError, EngineError
 from engine.index_options import IndexOptions
 from engine.records import BackupCheck, BackupSummary
-from engine.restore import restore_into
+from engine.restore import restore_into, restored_before
 from engine.store import DATABASE_NAME
 from engine.verification import problems_of
 from engine.writer import LiveState, Writer
@@ -110,20 +110,32 @@ class LiveBackups:
         check = functools.partial(problems_of, exact_below=self._exact_below)
         return self.files.verify(name, check)
 
-    def restore(self, name: str) -> Future[int]:
+    def restore(self, name: str, *, request_id: str | None = None) -> Future[int]:
         """See `MemoryIndex.restore`."""
         with contextlib.ExitStack() as stack:
-            # What is made before the restore must not push out the backup it is about.
-            stack.enter_context(self.files.pinned(name))
-            restored = self._writer.submit_alone(functools.partial(self._restore, name))
+            # What is made before the restore must not push out the backup it is about. When it is
+            # asked for again, that may be gone.
+            with contextlib.suppress(BackupNotFoundError):
+                stack.enter_context(self.files.pinned(name))
+            restored = self._writer.submit_alone(functools.partial(self._restore, name, request_id))
             unpin = stack.pop_all().close
         restored.add_done_callback(lambda _: unpin())
         return restored
 
-    def _restore(self, name: str) -> int:
+    def _restore(self, name: str, request_id: str | None) -> int:
+        n_left = restored_before(self._state.store, request_id)
+        if n_left is not None:
+            return n_left
+        self.files.get(name)  # nothing is done when there is none
         self.create("pre_restore", "safety")
         with self._lock:
-            restore_into(self._state, self.files, name, exact_below=self._exact_below)
+            restore_into(
+                self._state,
+                self.files,
+                name,
+                request_id=request_id,
+                exact_below=self._exact_below,
+            )
         self._writer.forget_cache()
         self.notice_write()
         return len(self._state.index)

@@ -428,9 +428,10 @@ class MemoryIndex:
         """Check that a backup can be restored. Raises `BackupNotFoundError`."""
         return self._backups.verify(name)
 
-    def restore(self, name: str) -> Future[int]:
+    def restore(self, name: str, *, request_id: str | None = None) -> Future[int]:
         """Put a backup in the store's place; the result is how many memories there are now.
 
         The state before is kept as `pre_restore_…`. Reads go on against it until the swap.
+        Sent again with its `request_id`, it happens once, until another restore undoes it.
         """
-        return self._backups.restore(name)
+        return self._backups.restore(name, request_id=request_id)

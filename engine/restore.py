@@ -15,14 +15,32 @@ from engine.index_cache import load_index
 from engine.memory_rows import last_id_of, set_meta
 from engine.schema import connect, translating_sqlite_errors
 from engine.search_index import SearchIndex
-from engine.store import Store
+from engine.store import Store, now_us
 from engine.writer import LiveState
 
 
-def restore_into(state: LiveState, backups: Backups, name: str, *, exact_below: int) -> None:
+def restored_before(store: Store, request_id: str | None) -> int | None:
+    """How many memories a restore of this id left, if `store` is what came of it."""
+    if request_id is None:
+        return None
+    with store.transaction() as transaction:
+        outcome = transaction.outcomes(time_us=now_us()).get(request_id)
+    return None if outcome is None else int(outcome)
+
+
+def restore_into(
+    state: LiveState, backups: Backups, name: str, *, request_id: str | None, exact_below: int
+) -> None:
     """Replace store and indexes by those of a backup. For the writer thread, between commits.
 
     All that can fail happens beside the live store; the swap is one rename.
+
+    Args:
+        state: what is replaced.
+        backups: among them this one.
+        name: of the backup.
+        request_id: the restored store remembers that this restore has happened.
+        exact_below: see `IndexOptions`.
 
     Raises:
         BackupError: the backup is broken. The live state is as it was.
@@ -34,7 +52,7 @@ def restore_into(state: LiveState, backups: Backups, name: str, *, exact_below: 
         backups.assemble(name, candidate)
         facts = facts_in(live.path)
         continue_history(candidate, last_id=facts.last_id, last_lsn=facts.lsn)
-        index = _checked_index(candidate, live, exact_below)
+        index = _checked_index(candidate, live, exact_below, request_id)
         _swap(state, candidate, index)
     finally:
         remove_database(candidate)
@@ -77,10 +95,15 @@ def _raise_last_id(restored: sqlite3.Connection, last_id: int) -> None:
         restored.execute("INSERT INTO sqlite_sequence VALUES ('memories', ?)", (last_id,))
 
 
-def _checked_index(candidate: Path, live: Store, exact_below: int) -> SearchIndex:
+def _checked_index(
+    candidate: Path, live: Store, exact_below: int, request_id: str | None
+) -> SearchIndex:
     store = Store(candidate, identity=live.identity)
     try:
         index, _ = load_index(store, candidate.with_name("no cache"), exact_below=exact_below)
+        if request_id is not None:
+            with store.transaction() as transaction:
+                transaction.outcomes(time_us=now_us()).put(request_id, str(len(index)))
         return index
     finally:
         store.close()

@@ -21,10 +21,10 @@ from engine.memory_rows import (
     vector_blob,
 )
 from engine.records import FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
+from engine.remembered_outcomes import RememberedOutcomes
 from engine.row_checksum import is_intact, row_checksum, with_checksum
 
 _MARKS = ", ".join("?" * len(COLUMNS.split(",")))
-_REMEMBERED_REQUESTS = 2_000
 _PRUNED_AT_ONCE = 5_000
 
 
@@ -189,47 +189,9 @@ class Transaction:
             ],
         )
 
-    def outcome_of(self, request_id: str) -> str | None:
-        """The remembered outcome of a write that was applied already."""
-        row = self._connection.execute(
-            "SELECT * FROM requests WHERE request_id = ?", (request_id,)
-        ).fetchone()
-        if row is not None and not is_intact(row):
-            raise RottenRowError(f"the outcome of write {row[0]} is not as it was written")
-        return row[2] if row else None
-
-    def remember_outcome(
-        self, request_id: str, outcome: str, *, replaces: str | None = None
-    ) -> None:
-        """Keep a write's outcome beside it, and forget those of long ago.
-
-        Args:
-            request_id: of the write.
-            outcome: as JSON.
-            replaces: id of an earlier write whose outcome nobody will ask for again; it is
-                forgotten instead of one of long ago.
-        """
-        if replaces is not None:
-            row = self._connection.execute(
-                "DELETE FROM requests WHERE request_id = ? RETURNING number", (replaces,)
-            ).fetchone()
-            if row is not None:
-                self._connection.execute(
-                    "INSERT INTO requests VALUES (?, ?, ?, ?)",
-                    with_checksum(row[0], request_id, outcome),
-                )
-                return
-        number = self._last_request() + 1
-        self._connection.execute(
-            "INSERT INTO requests VALUES (?, ?, ?, ?)", with_checksum(number, request_id, outcome)
-        )
-        self._connection.execute(
-            "DELETE FROM requests WHERE number <= ?", (number - _REMEMBERED_REQUESTS,)
-        )
-
-    def _last_request(self) -> int:
-        (number,) = self._connection.execute("SELECT max(number) FROM requests").fetchone()
-        return int(number or 0)
+    def outcomes(self, *, time_us: int) -> RememberedOutcomes:
+        """What became of recent writes; to be asked for once in a transaction."""
+        return RememberedOutcomes(self._connection, time_us=time_us)
 
     def get_many(self, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
         """The memories among `ids` that exist."""

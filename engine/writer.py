@@ -116,7 +116,7 @@ class Writer:
             outcome_type: how its outcome is remembered.
             request_id: sent again, the remembered outcome is returned and nothing is written.
             replaces: id of an earlier write that will not be sent again; see
-                `Transaction.remember_outcome`.
+                `RememberedOutcomes.put`.
             weight: memories it writes.
             deadline_s: since the epoch. The future fails with `DeadlinePassedError` when its
                 turn comes later.
@@ -127,13 +127,13 @@ class Writer:
         """
 
         def exactly_once(session: WriteSession) -> T:
-            remembered = session.transaction.outcome_of(request_id)
+            remembered = session.outcomes.get(request_id)
             if remembered is not None:
                 return outcome_type.validate_json(remembered)
             if deadline_s is not None and time.time() > deadline_s:
                 raise DeadlinePassedError("the service was busy too long; nothing was applied")
             outcome = run(session)
-            session.transaction.remember_outcome(
+            session.outcomes.put(
                 request_id, outcome_type.dump_json(outcome).decode(), replaces=replaces
             )
             return outcome

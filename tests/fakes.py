@@ -431,10 +431,13 @@ class FakeIndex:
             raise BackupNotFoundError(name)
         return BackupCheck(name=name, problems=[])
 
-    async def restore(self, name: str) -> int:
+    async def restore(self, name: str, *, request_id: str) -> int:
         await self.verify_backup(name)
-        self.memories = dict(self.saved[name])
-        return len(self.memories)
+        if request_id not in self.outcomes:
+            self.memories = dict(self.saved[name])
+            self.outcomes[request_id] = len(self.memories)
+        n_left: int = self.outcomes[request_id]
+        return n_left
 
     async def sync_status(self) -> SyncStatus:
         self._check()
@@ -469,8 +472,8 @@ class FakeIndex:
         is_newest = name in (None, self.uploaded[-1])
         return Download(snapshot=snapshot, backup=backup, n_fetched=1, is_newest=is_newest)
 
-    async def sync_restore(self, name: str) -> tuple[Download, int]:
-        return await self.sync_download(name), await self.restore(name)
+    async def sync_restore(self, name: str, *, request_id: str) -> tuple[Download, int]:
+        return await self.sync_download(name), await self.restore(name, request_id=request_id)
 
     def _snapshot(self, name: str) -> RemoteSnapshot:
         generation = self.uploaded.index(name) + 1

@@ -69,9 +69,9 @@ class Machine:
         return self.sync.upload(name, overwrite=overwrite).result(timeout=PATIENCE_S)
 
     def restore(self, name: str) -> None:
-        got = self.sync.download(name)
-        self.index.restore(got.backup.name).result(timeout=PATIENCE_S)
-        self.sync.note_restored(got)
+        self.sync.restore(
+            name, lambda backup: self.index.restore(backup).result(timeout=PATIENCE_S)
+        )
 
     def wait_until(self, holds: Callable[[SyncStatus], bool]) -> SyncStatus:
         """Poll the status."""

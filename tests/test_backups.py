@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from engine.auto_backup import AutoBackup
-from engine.errors import StorageError
+from engine.errors import BackupError, StorageError
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryId
 from engine.store import DATABASE_NAME
@@ -213,6 +213,38 @@ def test_without_backups_no_tombstone_is_kept(tmp_path: Path) -> None:
     index.close()
     open_with_deltas(tmp_path).close()
     assert n_tombstones(tmp_path) == 0
+
+
+def test_a_restore_that_is_sent_again_happens_once(tmp_path: Path) -> None:
+    index = open_with_deltas(tmp_path)
+    add(index, "first")
+    backup = index.backup("manual")
+    add(index, "second")
+    assert index.restore(backup.name, request_id="same").result() == 1
+    index.close()
+    index = open_with_deltas(tmp_path)  # as after a crash that lost the answer
+    add(index, "acknowledged since")
+    shutil.rmtree(backup.path)
+    assert index.restore(backup.name, request_id="same").result() == 1
+    assert index.count() == 2
+    [safety] = [b.name for b in index.backups() if b.name.startswith("pre_restore")]
+    assert index.restore(safety, request_id="another").result() == 2
+    assert texts_of(search(index, "second", k=1)) == ["second"]
+    index.close()
+
+
+def test_a_restore_of_a_broken_backup_can_be_sent_again(tmp_path: Path) -> None:
+    index = open_with_deltas(tmp_path)
+    add(index, "first")
+    backup = index.backup("manual")
+    [base] = Path(backup.path).glob("base_*")
+    aside = base.rename(tmp_path / "aside")
+    add(index, "second")
+    with pytest.raises(BackupError):
+        index.restore(backup.name, request_id="same").result()
+    aside.rename(base)
+    assert index.restore(backup.name, request_id="same").result() == 1
+    index.close()
 
 
 def test_the_oldest_backup_of_its_kind_can_still_be_restored(tmp_path: Path) -> None:

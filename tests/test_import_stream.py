@@ -18,6 +18,7 @@ from starlette.types import Message
 from deployments import export_stream
 from deployments.import_report import ImportReport
 from deployments.line_reader import MAX_LINE_BYTES, BodyError, LineReader
+from engine.errors import NotReadyError
 from engine.records import FloatVector, MemoryId
 from tests.fakes import DIM, embedding_of
 from tests.ingress_under_test import BASE_URL, Ingress, make_ingress
@@ -377,6 +378,26 @@ def test_an_export_that_lost_a_page_on_the_way_has_no_footer(
 
     assert json.loads(last)["type"] == "error"
     assert "2 of 3 memories" in json.loads(last)["message"]
+
+
+def test_an_export_whose_index_died_says_so_and_ends(
+    ingress: Ingress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingress.add("a")
+
+    async def read_from_the_dead(export_id: str, n: int) -> bytes:
+        raise NotReadyError("it has died")
+
+    async def end_nothing(export_id: str) -> None:
+        pytest.fail("what is gone was waited for again")
+
+    monkeypatch.setattr(ingress.index, "read_export", read_from_the_dead)
+    monkeypatch.setattr(ingress.index, "end_export", end_nothing)
+
+    header, last = map(json.loads, ingress.http.get("/export").text.splitlines())
+
+    assert (header["type"], last["type"]) == ("header", "error")
+    assert last["message"] == "it has died; this export is incomplete"
 
 
 def test_an_export_is_filtered_and_packed_on_request(ingress: Ingress) -> None:

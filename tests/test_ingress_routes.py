@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import RemoteError
+from engine.remembered_outcomes import CALLERS_KEY
 from tests.fakes import embedding_of
 from tests.ingress_under_test import Ingress, make_ingress
 
@@ -397,6 +398,22 @@ def test_a_bucket_that_fails_is_a_bad_gateway_in_words() -> None:
     assert (answer.status_code, answer.json()) == (502, {"detail": str(ingress.index.fails)})
 
 
+def test_a_restore_repeated_with_its_idempotency_key_happens_once() -> None:
+    ingress = make_ingress(cloud_sync_prefix="mine/")
+    ingress.add("kept")
+    name = ingress.http.post("/sync/upload").json()["backup_name"]
+    for path, body in (
+        ("/restore", {"backup_name": name}),
+        (f"/sync/restore/{name}?confirm=true", None),
+    ):
+        answers = []
+        for text in ("undone", "added since"):
+            ingress.add(text)
+            answers.append(ingress.http.post(path, json=body, headers={"Idempotency-Key": "r-1"}))
+        assert answers[0].json() == answers[1].json()
+        assert [m.text for m in ingress.index.memories.values()] == ["kept", "added since"]
+
+
 def test_a_write_repeated_with_its_idempotency_key_happens_once(ingress: Ingress) -> None:
     body = {"text": "alpha", "source": "s", "deduplicate": False}
     headers = {"Idempotency-Key": "k-1"}
@@ -408,6 +425,7 @@ def test_a_write_repeated_with_its_idempotency_key_happens_once(ingress: Ingress
 
     assert ids == [0, 0]
     assert deletes == [200, 200]
+    assert all(write_id.startswith(CALLERS_KEY) for write_id in ingress.index.outcomes)
     other = ingress.http.post("/memory/add", json={**body, "text": "beta"}, headers=headers)
     assert other.json()["id"] == 1, "the key came with another body"
     bad = ingress.http.post("/memory/add", json=body, headers={"Idempotency-Key": "x" * 201})

@@ -102,15 +102,11 @@ def test_writes_that_change_nothing_leave_no_trace(index: MemoryIndex) -> None:
     add(index, "known")
     before = index.stats()
     memory = NewMemory(text="known", source="s")
-    for n in range(2_100):
+    for n in range(20):
         index.add([memory], embeddings_of([memory.text]), request_id=f"again-{n}").result()
     index.delete([MemoryId(77)], request_id="missing").result()
     after = index.stats()
     assert (after.lsn, after.last_updated) == (before.lsn, before.last_updated)
-    with sqlite3.connect(index._options.data_dir / DATABASE_NAME) as connection:
-        (n_remembered,) = connection.execute("SELECT count(*) FROM requests").fetchone()
-    connection.close()
-    assert n_remembered == 2_000
 
 
 def test_ids_are_never_used_twice(tmp_path: Path) -> None:
@@ -310,7 +306,8 @@ def test_a_broken_backup_is_refused_and_changes_nothing(index: MemoryIndex) -> N
 @pytest.mark.parametrize("name", ["nope", "../data", "/etc", "manual_20260101_000000"])
 def test_a_name_that_is_no_backup_is_not_found(index: MemoryIndex, name: str) -> None:
     with pytest.raises(BackupNotFoundError):
-        index.restore(name)
+        index.restore(name).result()
+    assert index.backups() == []
 
 
 def test_a_backup_killed_half_way_is_never_listed(tmp_path: Path) -> None:

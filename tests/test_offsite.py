@@ -20,6 +20,7 @@ from engine.offsite.first_start import is_new
 from engine.offsite.retention import RemoteRetention
 from engine.offsite.seal import Seal, Unsealed
 from engine.offsite.snapshots import RemoteSnapshot
+from engine.offsite.sync_state import SyncStateFile
 from tests.index_under_test import add, open_index, search, texts_of
 from tests.offsite_under_test import Machine, start_new, texts_in_bucket
 from tests.s3_servers import Bucket, moto_server, new_bucket, rclone_server
@@ -398,3 +399,35 @@ def test_a_backup_is_not_pushed_out_while_it_is_uploaded(tmp_path: Path) -> None
     assert name not in [backup.name for backup in index.backups()]
     assert texts_of(search(index, "anything")) == []
     index.close()
+
+
+def test_changes_of_the_state_by_two_threads_are_all_kept(tmp_path: Path) -> None:
+    state = SyncStateFile(tmp_path)
+
+    def change(field: str) -> None:
+        for n in range(50):
+            state.change(**{field: f"{field} {n}"})
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(change, ["head", "intent"]))
+    assert (state.now.head, state.now.intent) == ("head 49", "intent 49")
+    assert SyncStateFile(tmp_path).now == state.now
+
+
+def test_an_upload_that_ends_during_a_restore_is_followed_by_the_next(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    with Machine(tmp_path / "one", bucket.store(), max_backups=0) as machine:
+        machine.add("first")
+        name = machine.upload().snapshot.name or ""
+
+        def put_in_place(backup: str) -> int:
+            machine.add("meanwhile")
+            machine.upload()
+            return machine.index.restore(backup).result()
+
+        machine.sync.restore(name, put_in_place)
+        assert machine.texts() == ["first"]
+        machine.add("after")
+        machine.upload()
+    assert texts_in_bucket(tmp_path / "two", bucket.store()) == ["first", "after"]

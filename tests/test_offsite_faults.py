@@ -141,12 +141,14 @@ def test_a_restore_is_noted_though_the_bucket_went_away_meanwhile(
 ) -> None:
     with Machine(tmp_path / "one", bucket.store(), max_backups=0) as machine:
         machine.add("first")
-        name = machine.upload().snapshot.name
+        name = machine.upload().snapshot.name or ""
     with behind(proxy, bucket, tmp_path / "two") as other:
-        got = other.sync.download(name)
-        proxy.choose = always("unavailable")
-        other.index.restore(got.backup.name).result(PATIENCE_S)
-        other.sync.note_restored(got)
+
+        def put_in_place(backup: str) -> int:
+            proxy.choose = always("unavailable")
+            return other.index.restore(backup).result(PATIENCE_S)
+
+        other.sync.restore(name, put_in_place)
         proxy.choose = no_fault
         other.add("second")
         other.upload()  # of a store that descends from the newest snapshot

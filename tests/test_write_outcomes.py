@@ -112,6 +112,29 @@ def test_only_a_refusal_that_is_certain_is_told_as_one(
         assert asyncio.run(calls.write(Replica(*outcomes).send)) == told
 
 
+class DyingHandle:
+    """A deployment whose only replica dies with each call."""
+
+    n_calls = 0
+
+    def __getattr__(self, name: str) -> DyingHandle:
+        return self
+
+    async def remote(self, *_: object, **__: object) -> None:
+        self.n_calls += 1
+        raise GONE
+
+
+def test_what_died_with_a_replica_is_not_asked_for_again() -> None:
+    handle = DyingHandle()
+    index = ServeIndexClient(
+        cast(DeploymentHandle[Any], handle), timeout_s=PATIENCE_S, long_timeout_s=PATIENCE_S
+    )
+    with pytest.raises(NotReadyError, match="has died"):
+        asyncio.run(index.read_export("one", 1))
+    assert handle.n_calls == 1
+
+
 class SilentHandle:
     """A deployment that answers nothing."""
 
@@ -127,9 +150,9 @@ class SilentHandle:
     [
         (lambda index: index.delete([], request_id="one"), "Idempotency-Key"),
         (lambda index: index.backup("manual"), "GET /backups"),
-        (lambda index: index.restore("manual_20260101_000000"), "pre_restore_"),
+        (lambda index: index.restore("manual_1", request_id="one"), "Idempotency-Key"),
         (lambda index: index.sync_upload("sync", overwrite=False), "GET /sync/snapshots"),
-        (lambda index: index.sync_restore("manual_20260101_000000"), "pre_restore_"),
+        (lambda index: index.sync_restore("manual_1", request_id="one"), "Idempotency-Key"),
     ],
 )
 def test_of_a_write_without_an_answer_the_caller_is_told_how_to_learn_more(

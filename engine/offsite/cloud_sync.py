@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from engine.backups import Backups
 from engine.memory_rows import iso_time
@@ -15,6 +17,8 @@ from engine.offsite.snapshots import RemoteSnapshot, RemoteSnapshots
 from engine.offsite.sync_state import SyncStateFile
 from engine.offsite.upload import BackupUpload, UploadReport
 from engine.offsite.uploader import Uploader
+
+T = TypeVar("T")
 
 _CLOSE_PATIENCE_S = 1.0
 
@@ -39,7 +43,7 @@ class SyncStatus:
 
 
 class CloudSync:
-    """The offsite copy. Only `notice`, `note_restored` and `status` never wait for the bucket."""
+    """The offsite copy. Only `notice` and `status` never wait for the bucket."""
 
     def __init__(
         self,
@@ -106,13 +110,21 @@ class CloudSync:
             is_newest = snapshot is snapshots[0]
             return download(self._remote, self._backups, snapshot, is_newest=is_newest)
 
-    def note_restored(self, got: Download) -> None:
-        """The store is now this snapshot; if it was the newest, uploads may follow it.
+    def restore(self, name: str, put_in_place: Callable[[str], T]) -> tuple[Download, T]:
+        """Download a snapshot and make it the store; if it was the newest, uploads may follow it.
 
-        Asks nobody: the restore has happened, whether the bucket answers now or not.
+        That is noted without asking the bucket: the restore has happened by then.
+
+        Args:
+            name: of the snapshot.
+            put_in_place: restores the local backup of a name.
         """
+        before = self._state.now
+        got = self.download(name)
+        outcome = put_in_place(got.backup.name)
         if got.is_newest:
-            self._state.change(head=got.snapshot.id, intent=None)
+            self._state.note_restored(got.snapshot.id, since=before)
+        return got, outcome
 
     def status(self) -> SyncStatus:
         """How it stands, as far as is known here. Asks nobody."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import uuid
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,18 +31,43 @@ class SyncState:
 
 
 class SyncStateFile:
-    """Reads and changes the state; each change is durable when it returns."""
+    """Reads and changes the state; each change is durable when it returns.
+
+    Any thread may change it: the uploader does, and whoever restores a snapshot meanwhile.
+    """
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / STATE_NAME
+        self._lock = threading.Lock()
         self.now = self._read()
 
     def change(self, **fields: Any) -> None:  # noqa: ANN401 - the fields of SyncState
         """Change fields; `now` shows them only once they are on disk."""
-        changed = replace(self.now, **fields)
+        with self._lock:
+            self._write(replace(self.now, **fields))
+
+    def note_restored(self, snapshot_id: str, *, since: SyncState) -> None:
+        """The store is now what was the newest snapshot, and uploads may follow it.
+
+        What an upload has noted meanwhile stays: its snapshot came after that one.
+
+        Args:
+            snapshot_id: of what was restored.
+            since: the state before the bucket was asked which is the newest.
+        """
+        with self._lock:
+            now = self.now
+            head, intent = now.head, now.intent
+            if head in (since.head, since.intent):
+                head = snapshot_id
+            if intent == since.intent:
+                intent = None
+            self._write(replace(now, head=head, intent=intent))
+
+    def _write(self, state: SyncState) -> None:
         with replacing(self._path) as file:
-            file.write(json.dumps(asdict(changed)).encode())
-        self.now = changed
+            file.write(json.dumps(asdict(state)).encode())
+        self.now = state
 
     def _read(self) -> SyncState:
         try:
