@@ -68,9 +68,7 @@ async def _write_id(
         str | None,
         Header(
             pattern=r"^[!-~]{1,200}$",
-            description=(
-                "Sending a write again with the same key within a day returns its first outcome."
-            ),
+            description="Sending a write again with the same key returns its first outcome.",
         ),
     ] = None,
 ) -> str:

@@ -15,7 +15,7 @@ from engine.index_cache import load_index
 from engine.memory_rows import last_id_of, set_meta
 from engine.schema import connect, translating_sqlite_errors
 from engine.search_index import SearchIndex
-from engine.store import Store, now_us
+from engine.store import Store
 from engine.writer import LiveState
 
 
@@ -24,7 +24,7 @@ def restored_before(store: Store, request_id: str | None) -> int | None:
     if request_id is None:
         return None
     with store.transaction() as transaction:
-        outcome = transaction.outcomes(time_us=now_us()).get(request_id)
+        outcome = transaction.outcomes.get(request_id)
     return None if outcome is None else int(outcome)
 
 
@@ -103,7 +103,7 @@ def _checked_index(
         index, _ = load_index(store, candidate.with_name("no cache"), exact_below=exact_below)
         if request_id is not None:
             with store.transaction() as transaction:
-                transaction.outcomes(time_us=now_us()).put(request_id, str(len(index)))
+                transaction.outcomes.put(request_id, str(len(index)))
         return index
     finally:
         store.close()

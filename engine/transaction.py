@@ -33,6 +33,8 @@ class Transaction:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.outcomes = RememberedOutcomes(connection)
+        """What became of recent writes."""
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -188,10 +190,6 @@ class Transaction:
                 for name, value in json.loads(row[0]).items()
             ],
         )
-
-    def outcomes(self, *, time_us: int) -> RememberedOutcomes:
-        """What became of recent writes; to be asked for once in a transaction."""
-        return RememberedOutcomes(self._connection, time_us=time_us)
 
     def get_many(self, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
         """The memories among `ids` that exist."""

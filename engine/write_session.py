@@ -27,7 +27,6 @@ class WriteSession:
         self.lsn = lsn
         """Of the job that runs."""
         self.time_us = time_us
-        self.outcomes = transaction.outcomes(time_us=time_us)
         self._index = index
         self._added: dict[MemoryId, tuple[Memory | NewMemory, FloatVector]] = {}
         self._removed: dict[MemoryId, Memory] = {}

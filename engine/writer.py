@@ -127,13 +127,13 @@ class Writer:
         """
 
         def exactly_once(session: WriteSession) -> T:
-            remembered = session.outcomes.get(request_id)
+            remembered = session.transaction.outcomes.get(request_id)
             if remembered is not None:
                 return outcome_type.validate_json(remembered)
             if deadline_s is not None and time.time() > deadline_s:
                 raise DeadlinePassedError("the service was busy too long; nothing was applied")
             outcome = run(session)
-            session.outcomes.put(
+            session.transaction.outcomes.put(
                 request_id, outcome_type.dump_json(outcome).decode(), replaces=replaces
             )
             return outcome

@@ -11,20 +11,11 @@ import pytest
 
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryId, NewMemory
-from engine.remembered_outcomes import (
-    CALLERS_HOURS,
-    CALLERS_KEY,
-    CALLERS_KIB,
-    OWN_KIB,
-    RememberedOutcomes,
-)
+from engine.remembered_outcomes import CALLERS_KEY, CALLERS_KIB, OWN_KIB, RememberedOutcomes
 from engine.row_checksum import with_checksum
 from engine.schema import create_tables
 from tests.index_under_test import embeddings_of, open_index
 from tests.test_formats import copy_of
-
-HOUR_US = 3_600_000_000
-NOW_US = 490_000 * HOUR_US
 
 
 @pytest.fixture
@@ -35,10 +26,6 @@ def database() -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def at(database: sqlite3.Connection, *, hours: int = 0) -> RememberedOutcomes:
-    return RememberedOutcomes(database, time_us=NOW_US + hours * HOUR_US)
-
-
 def n_remembered(database: sqlite3.Connection) -> int:
     (n_rows,) = database.execute("SELECT count(*) FROM requests").fetchone()
     return int(n_rows)
@@ -47,7 +34,7 @@ def n_remembered(database: sqlite3.Connection) -> int:
 def test_a_callers_outcome_outlives_any_number_of_the_services_own(
     database: sqlite3.Connection,
 ) -> None:
-    outcomes = at(database)
+    outcomes = RememberedOutcomes(database)
     outcomes.put(CALLERS_KEY + "mine", "1")
     for n in range(OWN_KIB + 100):
         outcomes.put(f"own {n}", "2")
@@ -57,28 +44,8 @@ def test_a_callers_outcome_outlives_any_number_of_the_services_own(
     assert n_remembered(database) == OWN_KIB + 1
 
 
-def test_a_callers_outcome_is_kept_for_a_day(database: sqlite3.Connection) -> None:
-    at(database).put(CALLERS_KEY + "mine", "1")
-    late = at(database, hours=CALLERS_HOURS + 1)
-    assert at(database, hours=CALLERS_HOURS).get(CALLERS_KEY + "mine") == "1"
-    assert late.get(CALLERS_KEY + "mine") is None
-    late.put(CALLERS_KEY + "mine", "2")
-    assert late.get(CALLERS_KEY + "mine") == "2"
-
-
-def test_each_callers_write_forgets_a_few_that_are_a_day_old(database: sqlite3.Connection) -> None:
-    for n in range(100):
-        at(database).put(f"{CALLERS_KEY}{n}", "1")
-    late = at(database, hours=CALLERS_HOURS + 1)
-    for n in range(50):
-        before = n_remembered(database)
-        late.put(f"{CALLERS_KEY}late {n}", "2")
-        assert n_remembered(database) == before + 1 - 2
-    assert n_remembered(database) == 50
-
-
 def test_callers_outcomes_are_bounded_in_number_and_in_size(database: sqlite3.Connection) -> None:
-    outcomes = at(database)
+    outcomes = RememberedOutcomes(database)
     for n in range(CALLERS_KIB + 10):
         outcomes.put(f"{CALLERS_KEY}{n}", "1")
     assert n_remembered(database) == CALLERS_KIB
@@ -93,7 +60,7 @@ def test_callers_outcomes_are_bounded_in_number_and_in_size(database: sqlite3.Co
 def test_the_outcome_of_a_long_import_s_last_write_is_not_pushed_out(
     database: sqlite3.Connection,
 ) -> None:
-    outcomes = at(database)
+    outcomes = RememberedOutcomes(database)
     outcomes.put("import 0", "0")
     for n in range(1, 4):
         for other in range(OWN_KIB * 2 // 3):
@@ -106,7 +73,7 @@ def test_the_outcome_of_a_long_import_s_last_write_is_not_pushed_out(
 
 
 def test_an_import_pushes_out_nobody_else(database: sqlite3.Connection) -> None:
-    outcomes = at(database)
+    outcomes = RememberedOutcomes(database)
     outcomes.put("import 0", "0")
     outcomes.put("own", "1")
     for n in range(1, OWN_KIB + 100):
@@ -121,7 +88,7 @@ def test_what_older_releases_remembered_counts_as_the_services_own(
     for n in range(1, 2_001):
         row = with_checksum(n, f"POST /memory/add {n}", "1")
         database.execute("INSERT INTO requests VALUES (?, ?, ?, ?)", row)
-    outcomes = at(database)
+    outcomes = RememberedOutcomes(database)
     outcomes.put("own", "2")
     outcomes.put(CALLERS_KEY + "mine", "3")
     assert outcomes.get("POST /memory/add 1") == "1"
