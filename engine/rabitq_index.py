@@ -21,7 +21,8 @@ from engine.records import BoolMask, FloatMatrix, RowArray
 _QUERY_BITS = 8
 _ADD_BLOCK_ROWS = 1 << 14  # bounds faiss's working memory while many rows are encoded
 _ROW_ID_BYTES = 8
-_CELL_ROWS = 4_096  # a cell costs a search of all of them 2 to 3 microseconds, a tenth of its scan
+_CELL_ROWS = 2_048
+_MOST_CELLS = 256  # each costs a search of all of them 2 to 3 microseconds
 _LEAST_NEAR_CELLS = 8
 _TRAINING_ROWS_A_CELL = 64
 _TRAINING_ROUNDS = 8
@@ -39,7 +40,7 @@ class RabitqIndex:
     def __init__(self, training: FloatMatrix) -> None:
         dim = training.shape[1]
         self.n_trained = len(training)
-        self._n_cells = max(1, self.n_trained // _CELL_ROWS)
+        self._n_cells = min(max(1, self.n_trained // _CELL_ROWS), _MOST_CELLS)
         cells = faiss.IndexFlatIP(dim)
         cells.add(_centroids(training, self._n_cells))
         self._codes = faiss.IndexIVFRaBitQFastScan(
