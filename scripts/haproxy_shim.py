@@ -82,6 +82,17 @@ _RETRY_RULES = (
     "    http-after-response set-status 503 if { status 502 } { var(txn.reads) -m bool }\n"
 )
 
+# A machine that lost its power answers nothing, not even that nobody is there: requests that were
+# under way to it would wait for ever. Its kernel is asked whether it lives; how busy the ingress
+# is does not matter, nor whether it is draining.
+_DEAD_MACHINE_RULES = (
+    "    option srvtcpka\n"
+    "    srvtcpka-idle 3s\n"
+    "    srvtcpka-intvl 1s\n"
+    "    srvtcpka-cnt 3\n"
+    "    default-server tcp-ut 6s\n"
+)
+
 
 def harden(config: str, pages: str, host: str = "127.0.0.1") -> str:
     """Serve's configuration without what strangers could reach, and with `ERROR_PAGES`.
@@ -106,6 +117,8 @@ def _harden_section(section: str, pages: str, host: str) -> str:
     )
     section = re.sub(r"(?m)^(\s*errorfile 503) .*$", rf"\1 {pages}/503.http", section)
     section = re.sub(r"(?m)^(\s*errorfile 50[24]) .*$", rf"\1 {pages}/502.http", section)
+    if section.startswith("backend "):
+        section = section.replace("\n", f"\n{_DEAD_MACHINE_RULES}", 1)
     if section.startswith("backend default_backend"):
         # A fresh HAProxy knows no replica yet: every route would be unknown.
         section = re.sub(r"(?m)^(\s*http-request) return .*$", r"\1 deny deny_status 503", section)

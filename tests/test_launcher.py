@@ -53,6 +53,13 @@ def test_the_shim_takes_away_what_strangers_could_reach() -> None:
     assert harden(config, "/run/x").count("bind") == 1
 
 
+def test_the_shim_has_haproxy_notice_machines_that_are_gone() -> None:
+    config = harden(SERVE_CONFIG_OF_HAPROXY, "/run/x")
+    backend = config[config.index("backend http-default") :]
+    assert backend.index("srvtcpka-cnt 3") < backend.index("server one")
+    assert backend.index("default-server tcp-ut 6s") < backend.index("server one")
+
+
 @pytest.mark.parametrize(
     ("host", "bind"),
     [
