@@ -11,6 +11,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -153,7 +154,7 @@ class Cluster:
     """Machines on one bridge, which the test's own process reaches."""
 
     def __init__(self, directory: Path, env: Mapping[str, str]) -> None:
-        self.name = f"fm{os.getpid() % 100_000}x"
+        self.name = f"fm{secrets.token_hex(3)}x"
         self.subnet = f"10.{200 + os.getpid() % 50}.{secrets.randbelow(250)}"
         self.directory = directory
         self.shared = directory / "node"
@@ -234,8 +235,7 @@ def running_cluster(
         env: added to every machine's environment; `GATEWAY` becomes this process's address.
     """
     # Not pytest's directory: a Unix socket's path ends at 107 bytes.
-    directory = Path("/tmp") / f"fmc{os.getpid()}"
-    directory.mkdir(mode=0o700)
+    directory = Path(tempfile.mkdtemp(prefix="fmc", dir="/tmp"))
     cluster = Cluster(directory, env or {})
     try:
         for role in roles:
