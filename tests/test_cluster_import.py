@@ -92,7 +92,8 @@ def test_an_import_is_whole_after_a_node_lost_power_in_the_middle(
     cut.power_on()
     say(f"searches answered between the cut and the end of the import: {during}")
     assert all(during)
-    assert importing.n_streams == (2 if cut is through else 1)
+    # HAProxy gives a stream to any machine's ingress: cut off with that one, it is sent again.
+    assert importing.n_streams in ({2} if cut is through else {1, 2})
     assert summary["ok"]
     assert [answer["line"] for answer in importing.answered] == list(range(1, N_LINES + 1))
     load.assert_nothing_lost()
