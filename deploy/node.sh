@@ -22,6 +22,8 @@ export PATH PYTHONPATH="$PWD" RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 # `auto` would ask the processor of whichever node builds the application.
 export MODEL_PRECISION="${MODEL_PRECISION:-fp32}"
 export RAY_worker_niceness=0 RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=60
+# A head that comes back under another address, see rayservice.yaml.
+export RAY_max_direct_call_object_size=262144 RAY_grpc_client_keepalive_timeout_ms=20000
 export OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=2
 # HAProxy on every node as on one machine; see scripts/ray_switches.py.
 export RAY_SERVE_THROUGHPUT_OPTIMIZED=1 RAY_SERVE_ENABLE_HA_PROXY=1
