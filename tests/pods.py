@@ -93,7 +93,8 @@ class Pod:
         """Delete the pod as the kubelet does; returns after how many seconds it had ended."""
         started_s = time.monotonic()
         self._removed.set()
-        output("runc", "exec", self.name, *self.spec.pre_stop)
+        if self.spec.pre_stop:
+            output("runc", "exec", self.name, *self.spec.pre_stop)
         output("runc", "kill", self.name, "TERM")
         self._kubelet.join(self.spec.grace_s - (time.monotonic() - started_s))
         took_s = time.monotonic() - started_s

@@ -1,6 +1,6 @@
 """The manifest's pods as containers: head, index, embedder and Redis, each with its limits.
 
-Takes some five minutes, root, buildah, runc, redis-server and the image with all of Ray:
+Takes some ten minutes, root, buildah, runc, redis-server and the image with all of Ray:
 
     deploy/image/build.sh faiss-memory-full --build-arg FULL_RAY=true
     export CLUSTER_TESTS=1 SERVICE_IMAGE_FULL=faiss-memory-full
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -147,12 +147,42 @@ def test_nothing_is_refused_while_the_head_is_killed_and_started_again(
     with UnderLoad([cluster.pods[role] for role in DOORS], "head killed") as load:
         head.kill()
         poll("dead", lambda: not head.probe("livenessProbe"), patience_s=PATIENCE_S)
-        poll("ready", lambda: head.probe("readinessProbe"), patience_s=PATIENCE_S)
-        waited_s = poll("controlled", lambda: _is_running(cluster), patience_s=PATIENCE_S)
-        say(f"Serve's controller is in charge {waited_s:.0f} s after its node")
+        _wait_until_in_charge(cluster)
         load.recover()
     load.assert_nothing_lost()
     assert all(not load.refused for load in load.loads)
+
+
+@pytest.mark.parametrize("leave", [Pod.delete, Pod.remove], ids=["deleted", "lost"])
+def test_nothing_is_refused_while_the_head_is_made_anew_under_another_address(
+    cluster: PodCluster, leave: Callable[[Pod], object]
+) -> None:
+    """With a farewell, and without one, as when its machine dies."""
+    old = cluster.pods["head"]
+    what = f"head's pod {leave.__name__}d"
+    with UnderLoad([cluster.pods[role] for role in DOORS], what) as load:
+        leave(old)
+        assert cluster.create("head").ip != old.ip
+        _wait_until_in_charge(cluster)
+        load.recover()
+    load.assert_nothing_lost()
+    assert all(not load.refused for load in load.loads)
+
+
+def test_a_head_made_anew_starts_what_ends_on_the_old_nodes(cluster: PodCluster) -> None:
+    """Its raylets have found the new head: without them nothing is started."""
+    with UnderLoad([cluster.pods["index"]], "embedder killed, head anew") as load:
+        cluster.pods["embedder"].kill()
+        _wait_until_ready(cluster.pods["embedder"])
+        load.recover()
+    load.assert_nothing_lost(cluster.pods["embedder"])
+
+
+def _wait_until_in_charge(cluster: PodCluster) -> None:
+    head = cluster.pods["head"]
+    poll("ready", lambda: head.probe("readinessProbe"), patience_s=PATIENCE_S)
+    waited_s = poll("controlled", lambda: _is_running(cluster), patience_s=PATIENCE_S)
+    say(f"Serve's controller is in charge {waited_s:.0f} s after its node")
 
 
 def _is_running(cluster: PodCluster) -> bool:
