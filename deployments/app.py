@@ -57,6 +57,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
             max_pending_jobs=settings.max_queued_writes,
         ),
         model_dir,
+        embedder,
     )
     ingress = serve.ingress()(IngressReplica)
     return serve.deployment(ingress, name="Ingress").bind(

@@ -22,6 +22,8 @@ from engine.records import (
     BuildReport,
     DedupeReport,
     DeleteOutcome,
+    EmbeddedQuery,
+    Embeddings,
     FloatMatrix,
     FloatVector,
     IndexStats,
@@ -41,13 +43,19 @@ from engine.records import (
 class EmbedderClient(Protocol):
     """The embedding pool."""
 
-    async def embed_query(self, text: str) -> FloatVector:
+    async def embed_query(self, text: str) -> EmbeddedQuery:
         """Embed one query in the lane that bulk work does not delay; repeated ones are cached."""
 
-    async def embed(self, texts: Sequence[str]) -> FloatMatrix:
-        """Embed texts in bulk, in order."""
+    async def embed_queries(self, texts: Sequence[str]) -> list[EmbeddedQuery]:
+        """Embed queries in bulk, in order."""
 
-    async def embed_long(self, texts: Sequence[str]) -> FloatMatrix:
+    async def embed_one(self, text: str) -> Embeddings:
+        """Embed one text that somebody waits for, ahead of bulk work."""
+
+    async def embed(self, texts: Sequence[str], max_windows: int = 1) -> Embeddings:
+        """Embed texts in bulk, in order, up to `max_windows` windows of each."""
+
+    async def embed_long(self, texts: Sequence[str], max_windows: int = 1) -> Embeddings:
         """The same for work that nobody waits for by the clock, such as an import."""
 
 
@@ -80,7 +88,7 @@ class IndexClient(Protocol):
         What makes it durable is the commit in `engine.writer.Writer._run`.
         """
 
-    async def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatVector]:
+    async def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatMatrix]:
         """The embeddings of texts that are stored already, by position; some may be missing."""
 
     async def ingest(
@@ -115,11 +123,11 @@ class IndexClient(Protocol):
         self,
         memory_id: MemoryId,
         patch: MemoryPatch,
-        embedding: FloatVector | None,
+        vectors: FloatMatrix | None,
         *,
         request_id: str,
     ) -> Memory:
-        """Change a memory; `embedding` goes with a new text."""
+        """Change a memory; `vectors`, shape (windows, dim), go with a new text."""
 
     async def delete(self, ids: Sequence[MemoryId], *, request_id: str) -> DeleteOutcome:
         """Delete those that exist; never raises `MemoryNotFoundError`."""

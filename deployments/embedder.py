@@ -15,7 +15,14 @@ from deployments.settings import Settings
 from engine.embedder import Embedder
 from engine.errors import EmbeddingError, ModelMismatchError
 from engine.model_files import Precision
-from engine.records import FloatMatrix, FloatVector
+from engine.records import EmbeddedQuery, Embeddings
+
+MAX_WINDOWS = 8
+"""Of a text that somebody waits for; further ones are embedded later."""
+_QUERY_CHARS = 1_500
+"""Longer texts pass bulk work, but wait for queries: several windows take a tenth of a second."""
+_MAX_CACHED_PIECES = 32
+"""Of a query that is remembered: 24 KiB."""
 
 
 class EmbedderReplica:
@@ -55,8 +62,8 @@ class EmbedderReplica:
         )
         self._cache = QueryCache(settings.query_cache_size)
 
-    async def embed_query(self, text: str) -> FloatVector:
-        """Embed one query ahead of all bulk work; shape (dim,).
+    async def embed_query(self, text: str) -> EmbeddedQuery:
+        """Embed one query ahead of all bulk work.
 
         Raises:
             OverloadedError: too many queries wait.
@@ -64,19 +71,48 @@ class EmbedderReplica:
         """
         if (cached := self._cache.get(text)) is not None:
             return cached
-        rows = await asyncio.wrap_future(self._lanes.submit([text], is_query=True))
-        embedding: FloatVector = rows[0]
-        self._cache.put(text, embedding)
-        return embedding
+        [query] = await self._read([text], is_query=True)
+        if len(query.pieces.rows) <= _MAX_CACHED_PIECES:
+            self._cache.put(text, query)
+        return query
 
-    async def embed(self, texts: Sequence[str]) -> FloatMatrix:
-        """Embed texts, in order; shape (len(texts), dim).
+    async def embed_queries(self, texts: Sequence[str]) -> list[EmbeddedQuery]:
+        """Embed queries in bulk, in order. Raises as `embed` does."""
+        return await self._read(texts, is_query=False)
+
+    async def _read(self, texts: Sequence[str], *, is_query: bool) -> list[EmbeddedQuery]:
+        read = await asyncio.wrap_future(
+            self._lanes.submit(texts, is_query=is_query, with_rows=True)
+        )
+        return [
+            # A copy: a row of a batch would keep the whole batch in memory.
+            self._embedder.as_query(text, vector.copy(), read.rows[at])
+            for at, (text, vector) in enumerate(zip(texts, read.embeddings.firsts, strict=True))
+        ]
+
+    async def embed_one(self, text: str) -> Embeddings:
+        """Embed one text that somebody waits for, ahead of bulk work; up to `MAX_WINDOWS` of it.
+
+        Raises:
+            OverloadedError: too many queries wait.
+            InvalidInputError: not valid Unicode.
+        """
+        if (cached := self._cache.get(text)) is not None:
+            return Embeddings(firsts=cached.vector[None])
+        job = self._lanes.submit(
+            [text], is_query=len(text) <= _QUERY_CHARS, max_windows=MAX_WINDOWS
+        )
+        return (await asyncio.wrap_future(job)).embeddings
+
+    async def embed(self, texts: Sequence[str], max_windows: int) -> Embeddings:
+        """Embed texts, in order, up to `max_windows` windows of each.
 
         Raises:
             OverloadedError: too many texts wait.
             InvalidInputError: one is not valid Unicode.
         """
-        return await asyncio.wrap_future(self._lanes.submit(texts))
+        job = self._lanes.submit(texts, max_windows=max_windows)
+        return (await asyncio.wrap_future(job)).embeddings
 
     async def counters(self) -> dict[str, float]:
         """Work done and waiting, for the metrics."""
@@ -96,21 +132,20 @@ class QueryCache:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._embeddings: OrderedDict[bytes, FloatVector] = OrderedDict()
+        self._embeddings: OrderedDict[bytes, EmbeddedQuery] = OrderedDict()
         self.hits = 0
 
-    def get(self, text: str) -> FloatVector | None:
+    def get(self, text: str) -> EmbeddedQuery | None:
         """The embedding of a query seen lately."""
         key = _key(text)
-        if (embedding := self._embeddings.get(key)) is not None:
+        if (query := self._embeddings.get(key)) is not None:
             self._embeddings.move_to_end(key)
             self.hits += 1
-        return embedding
+        return query
 
-    def put(self, text: str, embedding: FloatVector) -> None:
-        """Remember an embedding; forget the oldest beyond the size."""
-        # A copy: a row of a batch would keep the whole batch in memory.
-        self._embeddings[_key(text)] = embedding.copy()
+    def put(self, text: str, query: EmbeddedQuery) -> None:
+        """Remember a query; forget the oldest beyond the size."""
+        self._embeddings[_key(text)] = query
         while len(self._embeddings) > self._size:
             self._embeddings.popitem(last=False)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -20,9 +20,9 @@ from typing import Protocol
 import numpy as np
 
 from deployments.cores import usable_cores
-from engine.embedder import EmbeddingRun
+from engine.embedder import EmbeddingRun, HiddenRows
 from engine.errors import EmbeddingError, EngineError, OverloadedError
-from engine.records import FloatMatrix
+from engine.records import Embeddings, FloatMatrix, FloatVector
 
 _SMALL_JOB_TEXTS = 4
 """A job of at most so many texts is somebody waiting for an add; it passes bulk work."""
@@ -38,19 +38,43 @@ class RunEmbedder(Protocol):
     def dim(self) -> int:
         """Length of an embedding."""
 
-    def plan_runs(self, texts: Sequence[str]) -> list[EmbeddingRun]:
+    def plan_runs(self, texts: Sequence[str], max_windows: Sequence[int]) -> list[EmbeddingRun]:
         """Split texts into runs."""
 
     def embed_run(self, run: EmbeddingRun) -> FloatMatrix:
         """Embed one run."""
 
+    def read_run(self, run: EmbeddingRun) -> tuple[FloatMatrix, HiddenRows]:
+        """Embed one run and keep its hidden rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """What became of the texts of a job."""
+
+    embeddings: Embeddings
+    rows: dict[int, HiddenRows]
+    """Hidden rows of each text by position, shape (n_tokens, dim), where they were asked for."""
+
 
 @dataclass(slots=True, eq=False)
 class _Job:
     texts: list[str]
-    embeddings: FloatMatrix
+    max_windows: int
+    with_rows: bool
+    result: Embedded
     n_missing: int
-    future: Future[FloatMatrix]
+    future: Future[Embedded]
+
+    def note(self, row: int, window: int, vector: FloatVector, rows: HiddenRows | None) -> None:
+        """Keep the vector of one window."""
+        if window:
+            self.result.embeddings.later[row][window - 1] = vector
+        else:
+            self.result.embeddings.firsts[row] = vector
+        if rows is not None:
+            self.result.rows[row] = rows
+        self.n_missing -= 1
 
 
 _PlannedRun = tuple[EmbeddingRun, list[tuple[_Job, int]]]
@@ -100,23 +124,39 @@ class EmbeddingLanes:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, texts: Sequence[str], *, is_query: bool = False) -> Future[FloatMatrix]:
+    def submit(
+        self,
+        texts: Sequence[str],
+        *,
+        is_query: bool = False,
+        max_windows: int = 1,
+        with_rows: bool = False,
+    ) -> Future[Embedded]:
         """Queue texts.
 
+        Args:
+            texts: to be embedded.
+            is_query: ahead of all bulk work.
+            max_windows: embedded of each text, >= 1.
+            with_rows: whether the hidden rows are wanted too.
+
         Returns:
-            Resolves to shape (len(texts), dim), in order.
+            Resolves to their embeddings, in order.
 
         Raises:
             OverloadedError: the lane is full; nothing was queued.
         """
+        firsts = np.empty((len(texts), self._embedder.dim), np.float32)
         job = _Job(
             texts=list(texts),
-            embeddings=np.empty((len(texts), self._embedder.dim), np.float32),
+            max_windows=max_windows,
+            with_rows=with_rows,
+            result=Embedded(embeddings=Embeddings(firsts=firsts), rows={}),
             n_missing=len(texts),
             future=Future(),
         )
         if not texts:
-            job.future.set_result(job.embeddings)
+            job.future.set_result(job.result)
             return job.future
         with self._changed:
             self._enqueue(job, is_query=is_query)
@@ -202,20 +242,39 @@ class EmbeddingLanes:
         """Runs over the texts of several jobs; a job with an invalid text fails alone."""
         targets = [(job, row) for job in jobs for row in range(len(job.texts))]
         try:
-            runs = self._embedder.plan_runs([job.texts[row] for job, row in targets])
+            runs = self._embedder.plan_runs(
+                [job.texts[row] for job, row in targets], [job.max_windows for job, _ in targets]
+            )
         except EngineError as exc:
             if len(jobs) == 1:
                 _finish(jobs[0], exc)
                 return []
             return [planned for job in jobs for planned in self._plan([job])]
-        return [(run, [targets[row] for row in run.rows]) for run in runs]
+        planned = [(run, [targets[row] for row in run.rows]) for run in runs]
+        self._make_room(planned)
+        return planned
+
+    def _make_room(self, planned: Sequence[_PlannedRun]) -> None:
+        """Count the windows past the first, and reserve their places."""
+        n_later = Counter(
+            target
+            for run, targets in planned
+            for target, n in zip(targets, run.windows, strict=True)
+            if n
+        )
+        for (job, row), n in n_later.items():
+            job.result.embeddings.later[row] = np.empty((n, self._embedder.dim), np.float32)
+            job.n_missing += n
 
     def _embed(self, planned: _PlannedRun) -> None:
         run, targets = planned
         if all(job.future.done() for job, _ in targets):
             return
         try:
-            embeddings = self._embedder.embed_run(run)
+            if any(job.with_rows for job, _ in targets):
+                embeddings, rows = self._embedder.read_run(run)
+            else:
+                embeddings, rows = self._embedder.embed_run(run), None
         except Exception as exc:  # noqa: BLE001 (a thread must live on; the callers are told)
             failure = EmbeddingError(f"the model failed: {type(exc).__name__}")
             for job in {job for job, _ in targets}:
@@ -225,9 +284,9 @@ class EmbeddingLanes:
         with self._changed:
             self._counters["batches"] += 1
             self._counters["texts"] += len(targets)
-            for (job, row), embedding in zip(targets, embeddings, strict=True):
-                job.embeddings[row] = embedding
-                job.n_missing -= 1
+            for at, (job, row) in enumerate(targets):
+                wanted = rows[at] if rows is not None and job.with_rows else None
+                job.note(row, int(run.windows[at]), embeddings[at], wanted)
                 if not job.n_missing:
                     finished.append(job)
         for job in finished:
@@ -254,6 +313,6 @@ def _finish(job: _Job, failure: Exception | None) -> None:
     """Answer a job, unless its caller has given it up."""
     with suppress(InvalidStateError):
         if failure is None:
-            job.future.set_result(job.embeddings)
+            job.future.set_result(job.result)
         else:
             job.future.set_exception(failure)

@@ -6,6 +6,7 @@ The only module that calls `.remote()`; see `deployments.clients` for what each 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -25,6 +26,8 @@ from engine.records import (
     BuildReport,
     DedupeReport,
     DeleteOutcome,
+    EmbeddedQuery,
+    Embeddings,
     FloatMatrix,
     FloatVector,
     IndexStats,
@@ -41,6 +44,7 @@ from engine.records import (
 )
 
 T = TypeVar("T")
+ALL_WINDOWS = sys.maxsize
 _SEE_BACKUPS = "GET /backups tells"
 
 
@@ -55,21 +59,34 @@ class ServeEmbedderClient:
         self._timeout_s = timeout_s
         self._long_timeout_s = long_timeout_s
 
-    async def embed_query(self, text: str) -> FloatVector:
+    async def embed_query(self, text: str) -> EmbeddedQuery:
         """Embed one query."""
         return await first_answer(
             lambda: self._asked(lambda: self._handle.embed_query.remote(text), self._timeout_s),
             pause_s=self._timeout_s / 10,
         )
 
-    async def embed(self, texts: Sequence[str]) -> FloatMatrix:
-        """Embed texts in bulk, in order."""
-        return await self._calls.answer(lambda: self._handle.embed.remote(texts))
+    async def embed_queries(self, texts: Sequence[str]) -> list[EmbeddedQuery]:
+        """Embed queries in bulk, in order."""
+        return await self._calls.answer(lambda: self._handle.embed_queries.remote(texts))
 
-    async def embed_long(self, texts: Sequence[str]) -> FloatMatrix:
+    async def embed_one(self, text: str) -> Embeddings:
+        """Embed one text ahead of bulk work."""
+        return await first_answer(
+            lambda: self._asked(lambda: self._handle.embed_one.remote(text), self._timeout_s),
+            pause_s=self._timeout_s / 10,
+        )
+
+    async def embed(self, texts: Sequence[str], max_windows: int = 1) -> Embeddings:
+        """Embed texts in bulk, in order."""
+        return await self._calls.answer(lambda: self._handle.embed.remote(texts, max_windows))
+
+    async def embed_long(self, texts: Sequence[str], max_windows: int = 1) -> Embeddings:
         """Embed texts in bulk, in order, however long that takes a busy pool."""
         return await first_answer(
-            lambda: self._asked(lambda: self._handle.embed.remote(texts), self._long_timeout_s),
+            lambda: self._asked(
+                lambda: self._handle.embed.remote(texts, max_windows), self._long_timeout_s
+            ),
             pause_s=self._timeout_s,
         )
 
@@ -91,6 +108,23 @@ class ServeEmbedderClient:
     async def counters(self) -> Mapping[str, float]:
         """Counters of one replica of the pool."""
         return await self._calls.answer(lambda: self._handle.counters.remote())
+
+
+def blocking_embed(
+    handle: DeploymentHandle, *, timeout_s: float
+) -> Callable[[Sequence[str]], Embeddings]:
+    """What embeds all windows of texts for a thread beside the event loop that runs now.
+
+    It raises what the pool raises, and `OverloadedError` when that does not answer in time.
+    """
+    loop = asyncio.get_running_loop()
+    client = ServeEmbedderClient(handle, timeout_s=timeout_s, long_timeout_s=timeout_s)
+
+    def embed(texts: Sequence[str]) -> Embeddings:
+        answer = asyncio.run_coroutine_threadsafe(client.embed_long(texts, ALL_WINDOWS), loop)
+        return answer.result()
+
+    return embed
 
 
 class ServeIndexClient:
@@ -131,7 +165,7 @@ class ServeIndexClient:
             )
         )
 
-    async def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatVector]:
+    async def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatMatrix]:
         """The embeddings of texts that are stored already, by position."""
         return await self._calls.answer(lambda: self._handle.known_embeddings.remote(texts))
 
@@ -188,14 +222,14 @@ class ServeIndexClient:
         self,
         memory_id: MemoryId,
         patch: MemoryPatch,
-        embedding: FloatVector | None,
+        vectors: FloatMatrix | None,
         *,
         request_id: str,
     ) -> Memory:
-        """Change a memory; `embedding` goes with a new text."""
+        """Change a memory; `vectors`, shape (windows, dim), go with a new text."""
         return await self._calls.write(
             lambda deadline_s: self._handle.update.remote(
-                memory_id, patch, embedding, request_id=request_id, deadline_s=deadline_s
+                memory_id, patch, vectors, request_id=request_id, deadline_s=deadline_s
             )
         )
 

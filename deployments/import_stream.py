@@ -135,11 +135,11 @@ class ImportStream:
     async def _vectors_of(self, texts: list[str]) -> dict[str, FloatVector]:
         """The embedding of each text; those that a stored memory has are not made anew."""
         known = await self._patiently(lambda: self._services.index.known_embeddings(texts))
-        found = {texts[at]: vector for at, vector in known.items()}
+        found = {texts[at]: vectors[0] for at, vectors in known.items()}
         new = [text for text in texts if text not in found]
         if new:
-            vectors = await self._patiently(lambda: self._services.embedder.embed_long(new))
-            found.update(zip(new, vectors, strict=True))
+            made = await self._patiently(lambda: self._services.embedder.embed_long(new))
+            found.update(zip(new, made.firsts, strict=True))
         return found
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:

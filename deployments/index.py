@@ -11,7 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from ray.serve.handle import DeploymentHandle
+
 from deployments import rendering
+from deployments.handles import blocking_embed
 from deployments.logs import configure_logging
 from deployments.opening import OpenIndex
 from deployments.settings import Settings
@@ -46,6 +49,7 @@ from engine.records import (
     UpsertOutcome,
 )
 from engine.tokeniser import Tokeniser
+from engine.upkeep import VectorTools
 
 T = TypeVar("T")
 
@@ -65,8 +69,20 @@ class IndexReplica:
     the engine's own; `count` answers from the event loop, in the middle of anything.
     """
 
-    def __init__(self, settings: Settings, options: IndexOptions, model_dir: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        options: IndexOptions,
+        model_dir: Path,
+        embedder: DeploymentHandle | None = None,
+    ) -> None:
         """Open the data directory; the replica is ready when this returns.
+
+        Args:
+            settings: bounds, logs, the cloud.
+            options: where the data is.
+            model_dir: whose tokeniser measures texts.
+            embedder: makes the vectors that writes left to be made; None leaves them.
 
         Raises:
             StorageError, EmbeddingError: see `MemoryIndex`.
@@ -74,7 +90,12 @@ class IndexReplica:
         configure_logging(settings, component="index")
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         os.umask(0o077)  # memories are their owner's alone
-        self._opened = OpenIndex(settings, options, Tokeniser(model_dir).count_pieces)
+        tokeniser = Tokeniser(model_dir)
+        tools = None
+        if embedder is not None:
+            embed = blocking_embed(embedder, timeout_s=settings.build_timeout_s)
+            tools = VectorTools(read=tokeniser.facts, embed=embed)
+        self._opened = OpenIndex(settings, options, tokeniser.count_pieces, tools)
         self._readers = ThreadPoolExecutor(_READER_THREADS, "reader")
         self._slow = ThreadPoolExecutor(_SLOW_THREADS, "slow")
         self._cloud = ThreadPoolExecutor(_CLOUD_THREADS, "cloud")
@@ -164,7 +185,7 @@ class IndexReplica:
             self._index.add(memories, embeddings, request_id=request_id, deadline_s=deadline_s)
         )
 
-    async def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatVector]:
+    async def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatMatrix]:
         """The embeddings of texts that are stored already, by position."""
         return await self._run_slow(functools.partial(self._index.known_embeddings, texts))
 
@@ -225,7 +246,7 @@ class IndexReplica:
         self,
         memory_id: MemoryId,
         patch: MemoryPatch,
-        embedding: FloatVector | None,
+        vectors: FloatMatrix | None,
         *,
         request_id: str,
         deadline_s: float | None = None,
@@ -233,7 +254,7 @@ class IndexReplica:
         """Change a memory."""
         return await asyncio.wrap_future(
             self._index.update(
-                memory_id, patch, embedding, request_id=request_id, deadline_s=deadline_s
+                memory_id, patch, vectors, request_id=request_id, deadline_s=deadline_s
             )
         )
 

@@ -21,6 +21,7 @@ from engine.memory_index import MemoryIndex
 from engine.offsite.cloud_sync import CloudSync
 from engine.offsite.first_start import is_new, restore_newest
 from engine.offsite.snapshots import RemoteSnapshots
+from engine.upkeep import VectorTools
 
 _RETRY_S = 5.0
 
@@ -36,9 +37,13 @@ class OpenIndex:
     """
 
     def __init__(
-        self, settings: Settings, options: IndexOptions, count_pieces: Callable[[str], int]
+        self,
+        settings: Settings,
+        options: IndexOptions,
+        count_pieces: Callable[[str], int],
+        vector_tools: VectorTools | None = None,
     ) -> None:
-        """Open, or begin to.
+        """Open, or begin to; arguments as `MemoryIndex` takes them.
 
         Raises:
             StorageError, EmbeddingError: see `MemoryIndex`.
@@ -46,6 +51,7 @@ class OpenIndex:
         self._settings = settings
         self._options = options
         self._count_pieces = count_pieces
+        self._vector_tools = vector_tools
         self._index: MemoryIndex | None = None
         self._sync: CloudSync | None = None
         self._waits_for = "restoring the newest state from the cloud"
@@ -93,7 +99,9 @@ class OpenIndex:
             self._sync.close()
 
     def _open(self, remote: RemoteSnapshots | None) -> None:
-        index = MemoryIndex(self._options, count_pieces=self._count_pieces)
+        index = MemoryIndex(
+            self._options, count_pieces=self._count_pieces, vector_tools=self._vector_tools
+        )
         if remote is not None:
             self._sync = cloud_sync(self._settings, index, remote)
         self._index = index

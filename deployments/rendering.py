@@ -52,6 +52,8 @@ def hit(found: SearchHit) -> Json:
     """MEM and its scores; those of the fusion only when there was one."""
     shown = memory(found.memory)
     shown["similarity"] = score(found.similarity)
+    if found.score is not None:
+        shown["score"] = score(found.score)
     if found.rrf_score is not None:
         shown["rrf_score"] = score(found.rrf_score)
     if found.bm25_score is not None:

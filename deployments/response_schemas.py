@@ -23,6 +23,9 @@ class HitOut(MemoryOut):
     """A memory found."""
 
     similarity: float = Field(description="Cosine of query and memory.")
+    score: float | None = Field(
+        None, description="What orders the hits, 0 to 1, comparable between queries; hybrid only."
+    )
     rrf_score: float | None = Field(None, description="Fused rank score; hybrid only.")
     bm25_score: float | None = Field(None, description="Keyword score; hybrid only.")
 

@@ -31,9 +31,9 @@ async def build_index(
     with trace.stage("index"):
         plan = await services.index.plan_build(body.sources, replace_all=body.replace_all)
     texts = [plan.chunks[position].text for position in plan.to_embed]
-    embeddings = await services.embed(texts, trace)
+    embedded = await services.embed(texts, trace)
     with trace.stage("index"):
-        report = await services.index.apply_build(plan, embeddings, request_id=write_id)
+        report = await services.index.apply_build(plan, embedded.firsts, request_id=write_id)
     return json_response(
         {
             "success": True,

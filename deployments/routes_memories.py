@@ -72,15 +72,16 @@ def _memory_id(number: int) -> MemoryId:
 async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, unless a very similar one is stored already."""
     services, trace = services_of(request), trace_of(request)
-    embedding = await services.embed_query(body.text, trace)
+    embedded = await services.embed_one(body.text, trace)
     memory = NewMemory(
         text=body.text,
         source=body.source,
         metadata=body.metadata or {},
         deduplicate=body.deduplicate,
+        later_vectors=embedded.later.get(0),
     )
     with trace.stage("index"):
-        [outcome] = await services.index.add([memory], embedding[None, :], request_id=write_id)
+        [outcome] = await services.index.add([memory], embedded.firsts, request_id=write_id)
     if outcome.id is not None:
         return json_response(
             {"success": True, "id": outcome.id, "message": "Memory added successfully"}
@@ -107,18 +108,19 @@ async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> R
 async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteId) -> Response:
     """Store up to 500 memories, all or none; duplicates are skipped."""
     services, trace = services_of(request), trace_of(request)
-    embeddings = await services.embed([item.text for item in body.memories], trace)
+    embedded = await services.embed([item.text for item in body.memories], trace)
     memories = [
         NewMemory(
             text=item.text,
             source=item.source,
             metadata=item.metadata or {},
             deduplicate=body.deduplicate if item.deduplicate is None else item.deduplicate,
+            later_vectors=embedded.later.get(at),
         )
-        for item in body.memories
+        for at, item in enumerate(body.memories)
     ]
     with trace.stage("index"):
-        outcomes = await services.index.add(memories, embeddings, request_id=write_id)
+        outcomes = await services.index.add(memories, embedded.firsts, request_id=write_id)
     ids = [outcome.id for outcome in outcomes if outcome.id is not None]
     return json_response(
         {
@@ -140,16 +142,17 @@ async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteI
 async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, in the place of the one with the same source and key if there is one."""
     services, trace = services_of(request), trace_of(request)
-    embedding = await services.embed_query(body.text, trace)
+    embedded = await services.embed_one(body.text, trace)
     memory = NewMemory(
         text=body.text,
         source=body.source,
         metadata=body.metadata or {},
         key=body.key,
         deduplicate=False,
+        later_vectors=embedded.later.get(0),
     )
     with trace.stage("index"):
-        outcome = await services.index.upsert(memory, embedding, request_id=write_id)
+        outcome = await services.index.upsert(memory, embedded.firsts[0], request_id=write_id)
     return json_response({"success": True, "id": outcome.id, "created": outcome.created})
 
 
@@ -181,9 +184,11 @@ async def update_memory(
     patch = MemoryPatch(text=body.text, source=body.source, metadata=body.metadata)
     if patch == MemoryPatch():
         return await get_memory(memory_id, request)
-    embedding = None if body.text is None else await services.embed_query(body.text, trace)
+    vectors = None
+    if body.text is not None:
+        vectors = (await services.embed_one(body.text, trace)).of(0)
     with trace.stage("index"):
-        memory = await services.index.update(target, patch, embedding, request_id=write_id)
+        memory = await services.index.update(target, patch, vectors, request_id=write_id)
     return json_response(rendering.memory(memory))
 
 

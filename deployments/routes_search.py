@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,12 +13,12 @@ from deployments.request_trace import trace_of
 from deployments.response_schemas import BatchSearchAnswer, IsNovelAnswer, SearchAnswer
 from deployments.schemas import BatchSearchRequest, IsNovelRequest, SearchRequest
 from deployments.services import services_of
-from engine.records import SearchQuery
+from engine.records import QueryPieces, SearchQuery
 
 router = json_router(tag="search")
 
 
-def _search_query(body: SearchRequest) -> SearchQuery:
+def _search_query(body: SearchRequest, pieces: QueryPieces) -> SearchQuery:
     return SearchQuery(
         text=body.query,
         k=body.k,
@@ -25,6 +26,10 @@ def _search_query(body: SearchRequest) -> SearchQuery:
         threshold=body.threshold,
         vector_weight=body.vector_weight,
         where=body.where(),
+        fusion=body.fusion,
+        min_score=body.min_score,
+        neighbours=body.neighbours,
+        pieces=pieces if body.hybrid and body.fusion == "score" else None,
     )
 
 
@@ -34,9 +39,11 @@ def _search_query(body: SearchRequest) -> SearchQuery:
 async def search(body: SearchRequest, request: Request) -> Response:
     """Find the memories closest to a query, by meaning and by keywords."""
     services, trace = services_of(request), trace_of(request)
-    embedding = await services.embed_query(body.query, trace)
+    asked = await services.embed_query(body.query, trace)
     with trace.stage("index"):
-        [hits] = await services.index.search(embedding[None, :], [_search_query(body)])
+        [hits] = await services.index.search(
+            asked.vector[None], [_search_query(body, asked.pieces)]
+        )
     trace.k, trace.n_hits = body.k, len(hits)
     return json_response(rendering.search_answer(body.query, hits))
 
@@ -50,9 +57,12 @@ async def search(body: SearchRequest, request: Request) -> Response:
 async def search_batch(body: BatchSearchRequest, request: Request) -> Response:
     """Answer up to 100 searches at once, in order."""
     services, trace = services_of(request), trace_of(request)
-    embeddings = await services.embed([one.query for one in body.queries], trace)
+    asked = await services.embed_queries([one.query for one in body.queries], trace)
     with trace.stage("index"):
-        found = await services.index.search(embeddings, [_search_query(q) for q in body.queries])
+        found = await services.index.search(
+            np.stack([query.vector for query in asked]),
+            [_search_query(q, query.pieces) for q, query in zip(body.queries, asked, strict=True)],
+        )
     trace.n_hits = sum(map(len, found))
     answers = [
         rendering.search_answer(one.query, hits)
@@ -70,9 +80,9 @@ async def search_batch(body: BatchSearchRequest, request: Request) -> Response:
 async def is_novel(body: IsNovelRequest, request: Request) -> Response:
     """Tell whether a text says something that no memory says yet."""
     services, trace = services_of(request), trace_of(request)
-    embedding = await services.embed_query(body.text, trace)
+    asked = await services.embed_query(body.text, trace)
     with trace.stage("index"):
-        neighbour = await services.index.nearest(embedding)
+        neighbour = await services.index.nearest(asked.vector)
     if neighbour is None:
         return json_response({"is_novel": True, "threshold": body.threshold, "most_similar": None})
     # The rounded value decides, as callers see it: a text is never novel beside itself for

@@ -153,6 +153,14 @@ class SearchRequest(Filters):
     threshold: UnitFloat | None = Field(None, description="Least cosine similarity.")
     vector_weight: UnitFloat = Field(0.7, description="Weight of meaning over keywords.")
     metadata: Metadata | None = Field(None, description="Values the metadata must equal.")
+    fusion: Literal["score", "rrf"] = Field(
+        "score",
+        description="How a hybrid search orders: by score, or by reciprocal ranks as the original.",
+    )
+    min_score: UnitFloat | None = Field(None, description="Least score; hybrid only.")
+    neighbours: LaxBool = Field(
+        True, description="Whether memories beside a good one in the same source rise."
+    )
 
     def where(self) -> MemoryFilter:
         """With the metadata."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import cast
+from itertools import accumulate
+from typing import TypeVar, cast
 
 import numpy as np
 from starlette.requests import Request
@@ -16,7 +17,13 @@ from deployments.ingress_settings import IngressSettings
 from deployments.metrics import IngressMetrics
 from deployments.request_trace import RequestTrace
 from engine.errors import OverloadedError
-from engine.records import FloatMatrix, FloatVector
+from engine.records import EmbeddedQuery, Embeddings
+
+T = TypeVar("T")
+
+_MAX_WINDOWS = 8
+_WINDOWS_A_REQUEST = 64
+"""A second of work on two cores."""
 
 
 @dataclass(slots=True)
@@ -57,29 +64,63 @@ class Services:
     imports: ImportGate
     last_count: LastCount = field(default_factory=LastCount)
 
-    async def embed_query(self, text: str, trace: RequestTrace) -> FloatVector:
-        """Embed one text in the query lane, so that no bulk work delays a single add or search."""
+    async def embed_query(self, text: str, trace: RequestTrace) -> EmbeddedQuery:
+        """Embed one query in a lane of its own, so that no bulk work delays it."""
         with trace.stage("embed"):
             return await self.embedder.embed_query(text)
 
-    async def embed(self, texts: Sequence[str], trace: RequestTrace) -> FloatMatrix:
+    async def embed_queries(self, texts: Sequence[str], trace: RequestTrace) -> list[EmbeddedQuery]:
+        """Embed any number of queries in order."""
+        with trace.stage("embed"):
+            parts = await self._in_slices(self.embedder.embed_queries, texts)
+        return [query for part in parts for query in part]
+
+    async def embed_one(self, text: str, trace: RequestTrace) -> Embeddings:
+        """Embed one text to be stored, ahead of bulk work."""
+        with trace.stage("embed"):
+            return await self.embedder.embed_one(text)
+
+    async def embed(self, texts: Sequence[str], trace: RequestTrace) -> Embeddings:
         """Embed any number of texts in order, in slices that the pool shares out.
 
-        Returns:
-            Shape (len(texts), dim); (0, dim) without texts.
+        Of few long ones all windows that a request can wait for; the index sees to the others.
         """
         if not texts:
-            return np.empty((0, self.settings.dim), dtype=np.float32)
+            return Embeddings(firsts=np.empty((0, self.settings.dim), dtype=np.float32))
+        max_windows = min(_MAX_WINDOWS, max(1, _WINDOWS_A_REQUEST // len(texts)))
+
+        def embed(part: Sequence[str]) -> Awaitable[Embeddings]:
+            return self.embedder.embed(part, max_windows)
+
+        with trace.stage("embed"):
+            return joined(await self._in_slices(embed, texts))
+
+    async def _in_slices(
+        self, embed: Callable[[Sequence[str]], Awaitable[T]], texts: Sequence[str]
+    ) -> list[T]:
         size = self.settings.embed_slice
         free = asyncio.Semaphore(self.settings.embed_concurrency)
 
-        async def embed_slice(start: int) -> FloatMatrix:
+        async def embed_slice(start: int) -> T:
             async with free:
-                return await self.embedder.embed(texts[start : start + size])
+                return await embed(texts[start : start + size])
 
-        with trace.stage("embed"):
-            parts = await asyncio.gather(*map(embed_slice, range(0, len(texts), size)))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return await asyncio.gather(*map(embed_slice, range(0, len(texts), size)))
+
+
+def joined(parts: Sequence[Embeddings]) -> Embeddings:
+    """The embeddings of several runs of texts as those of all of them."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = accumulate((len(part.firsts) for part in parts), initial=0)
+    return Embeddings(
+        firsts=np.concatenate([part.firsts for part in parts]),
+        later={
+            start + at: vectors
+            for start, part in zip(starts, parts, strict=False)
+            for at, vectors in part.later.items()
+        },
+    )
 
 
 def services_of(request: Request) -> Services:

@@ -15,7 +15,7 @@ import inspect
 import math
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -73,6 +73,33 @@ class BM25Index:
         """Memory held, an estimate."""
         documents = 5 * len(self._live)
         return self._postings.n_bytes + _TERM_BYTES * len(self._term_ids) + documents
+
+    @property
+    def average_length(self) -> float:
+        """Terms of a document on average, repetitions included; 0.0 without documents."""
+        return self._total_len / max(self._n_documents, 1)
+
+    @property
+    def doc_lens(self) -> npt.NDArray[np.uint32]:
+        """Terms of each row, shape (n_rows,)."""
+        return self._doc_lens[: self._n_rows]
+
+    @property
+    def live(self) -> BoolMask:
+        """Which rows hold a document, shape (n_rows,)."""
+        return self._live[: self._n_rows]
+
+    def df(self, term: str) -> int:
+        """Documents that hold a term."""
+        term_id = self._term_ids.get(term)
+        return 0 if term_id is None else self._df[term_id]
+
+    def postings(self, term: str) -> Iterator[tuple[RowArray, npt.NDArray[Any]]]:
+        """Rows and tfs of a term, in parts; removed documents included."""
+        term_id = self._term_ids.get(term)
+        if term_id is not None:
+            for rows, tfs in self._postings.of(term_id):
+                yield rows.astype(np.intp), tfs
 
     def add(self, row: int, tokens: Sequence[str]) -> None:
         """Add a document. Costs its own terms.
@@ -153,7 +180,7 @@ class BM25Index:
         if allowed is not None:
             hits &= allowed
         rows = np.flatnonzero(hits)
-        return _top(rows, scores[rows], k)
+        return top_rows(rows, scores[rows], k)
 
     def scores(self, tokens: Sequence[str], rows: RowArray) -> ScoreArray:
         """Return the scores of given rows, in order; 0.0 without a matching term or document."""
@@ -315,7 +342,7 @@ class BM25Index:
         self._df_counts = dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def _top(rows: RowArray, scores: ScoreArray, k: int) -> tuple[RowArray, ScoreArray]:
+def top_rows(rows: RowArray, scores: ScoreArray, k: int) -> tuple[RowArray, ScoreArray]:
     """The k best of rows given in ascending order, best first, ties by lower row."""
     if len(rows) > k:
         least = np.partition(scores, len(scores) - k)[len(scores) - k]

@@ -17,7 +17,7 @@ from typing import Literal
 from engine.memory_rows import iso_time
 from engine.nearest_in_write import NearestInWrite
 from engine.records import FloatMatrix, FloatVector, MemoryId, NewMemory
-from engine.write_session import WriteSession
+from engine.write_session import WriteSession, all_vectors
 
 ImportStatus = Literal["added", "duplicate", "updated", "unchanged"]
 
@@ -133,7 +133,7 @@ class _Lines:
         self._session.replace(
             old,
             new,
-            vector if text_changed else None,
+            all_vectors(memory, vector) if text_changed else None,
             created_us=memory.created_us,
             updated_us=memory.updated_us,
         )

@@ -18,8 +18,11 @@ from engine.analyser import ANALYSER
 from engine.bm25 import BM25Index
 from engine.durable_files import replacing
 from engine.errors import StorageError
-from engine.search_index import IdArray, IndexEntry, SearchIndex, searchable_tokens
-from engine.store import Store
+from engine.later_windows import LaterWindows
+from engine.records import IdArray
+from engine.search_index import IndexEntry, SearchIndex, searchable_tokens
+from engine.source_order import group_of
+from engine.store import Store, StoredVectors
 from engine.vector_index import VectorIndex
 
 CACHE_NAME = "postings.npz"
@@ -72,29 +75,49 @@ def load_index(store: Store, cache_path: Path, *, exact_below: int) -> tuple[Sea
         The indexes, and how many memories the cache did not know.
     """
     cached = _usable_cache(cache_path, store)
-    ids, vectors = store.embeddings()
+    stored = store.vectors()
     keep = np.isin(cached.ids, store.ids_unchanged_since(cached.lsn), assume_unique=True)
     known_ids = cached.ids[keep]
     keywords = cached.keywords if keep.all() else cached.keywords.compacted(keep)
     vector_index = VectorIndex(store.identity.dim, exact_below=exact_below)
     if len(known_ids):
-        vector_index.add(vectors[np.searchsorted(ids, known_ids)])
-    index = SearchIndex(vector_index, keywords, known_ids)
-    _catch_up(index, store, cached.lsn, ids, vectors)
-    if index.vectors.needs_switch():
-        index.vectors.adopt(index.vectors.build_quantised())
+        vector_index.add(stored.firsts[np.searchsorted(stored.ids, known_ids)])
+    later = _later_windows(
+        known_ids, stored, VectorIndex(vector_index.dim, exact_below=exact_below)
+    )
+    index = SearchIndex(vector_index, keywords, known_ids, _groups_of(known_ids, store), later)
+    _catch_up(index, store, cached.lsn, stored)
+    for vectors in (index.vectors, index.later.vectors):
+        if vectors.needs_switch():
+            vectors.adopt(vectors.build_quantised())
     _log.info("indexes ready: %d memories, %d from the cache", len(index), len(known_ids))
     return index, len(index) - len(known_ids)
 
 
-def _catch_up(
-    index: SearchIndex, store: Store, lsn: int, ids: IdArray, vectors: np.ndarray
-) -> None:
+def _groups_of(ids: IdArray, store: Store) -> IdArray:
+    groups = {memory_id: group_of(source) for memory_id, source in store.sources()}
+    return np.array([groups[memory_id] for memory_id in ids.tolist()], dtype=np.int64)
+
+
+def _later_windows(ids: IdArray, stored: StoredVectors, vectors: VectorIndex) -> LaterWindows:
+    windows = LaterWindows(vectors, np.empty(0, dtype=np.int64))
+    for row in np.flatnonzero(np.isin(ids, list(stored.later))).tolist():
+        windows.add(row, stored.later[int(ids[row])])
+    return windows
+
+
+def _catch_up(index: SearchIndex, store: Store, lsn: int, stored: StoredVectors) -> None:
     entries: list[IndexEntry] = []
     for memory_id, text, source in store.searchable_since(lsn):
-        at = np.searchsorted(ids, memory_id)
         tokens = searchable_tokens(text, source)
-        entries.append(IndexEntry(id=memory_id, tokens=tokens, vector=vectors[at]))
+        entries.append(
+            IndexEntry(
+                id=memory_id,
+                tokens=tokens,
+                vectors=stored.of(memory_id),
+                group=group_of(source),
+            )
+        )
         if len(entries) == _CATCH_UP_ROWS:
             index.apply(entries, {})
             entries = []

@@ -21,6 +21,7 @@ from engine.deduplication import find_duplicates, remove_duplicates
 from engine.durable_files import sweep_leftovers
 from engine.errors import MemoryNotFoundError, StorageError
 from engine.exports import ExportFacts, Exports
+from engine.hybrid_search import search
 from engine.imports import ImportAttempt, ImportOutcome, ingest
 from engine.index_cache import CACHE_NAME, load_index
 from engine.index_options import IndexOptions
@@ -51,6 +52,7 @@ from engine.records import (
     UpsertOutcome,
 )
 from engine.snapshot import ExportedMemory, Snapshot
+from engine.upkeep import Upkeep, VectorTools
 from engine.workspace import Workspace
 from engine.write_session import WriteSession
 from engine.writer import LiveState, Writer
@@ -72,12 +74,19 @@ _log = logging.getLogger(__name__)
 class MemoryIndex:
     """Everything that can be asked of, or done to, the memories of one data directory."""
 
-    def __init__(self, options: IndexOptions, *, count_pieces: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        options: IndexOptions,
+        *,
+        count_pieces: Callable[[str], int],
+        vector_tools: VectorTools | None = None,
+    ) -> None:
         """Open the data directory, or create it.
 
         Args:
             options: see there.
             count_pieces: pieces the model sees in a text; chunks are cut by it.
+            vector_tools: what makes the vectors that writes left to be made; None leaves them.
 
         Raises:
             StoreLockedError: another process owns the directory.
@@ -103,16 +112,26 @@ class MemoryIndex:
         self._writer = Writer(
             self._state,
             options.data_dir,
-            on_commit=lambda: self._backups.notice_write(),
+            on_commit=self._notice_write,
             max_pending_jobs=options.max_pending_jobs,
             max_pending_memories=options.max_pending_memories,
             compact_from=options.compact_from,
             cache_after=options.cache_after,
         )
         self._backups = LiveBackups(self._state, self._writer, backups, options)
+        self._upkeep = None
+        if vector_tools is not None:
+            self._upkeep = Upkeep(self._state, self._writer, vector_tools)
+
+    def _notice_write(self) -> None:
+        self._backups.notice_write()
+        if self._upkeep is not None:
+            self._upkeep.notice_write()
 
     def close(self) -> None:
         """Finish the writes that wait, close the store and let go of the directory."""
+        if self._upkeep is not None:
+            self._upkeep.close()
         self._writer.close()
         self._backups.close()
         self._exports.close()
@@ -172,7 +191,7 @@ class MemoryIndex:
             with self._state.store_lock.shared(), self._state.lock.shared():
                 store = self._state.store
                 allowed = store.ids_where(query.where) if asks_store else None
-                ranked = self._state.index.search(embedding, query, allowed)
+                ranked = search(self._state.index, embedding, query, allowed)
                 memories = store.get_many([hit.id for hit in ranked])
             if len(memories) == len(ranked):
                 break
@@ -181,6 +200,7 @@ class MemoryIndex:
             SearchHit(
                 memory=memories[hit.id],
                 similarity=hit.similarity,
+                score=hit.score,
                 rrf_score=hit.rrf_score,
                 bm25_score=hit.bm25_score,
             )
@@ -205,8 +225,8 @@ class MemoryIndex:
             raise MemoryNotFoundError(memory_id)
         return found[memory_id]
 
-    def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatVector]:
-        """The embeddings of texts that are stored already, by position; see `Store`."""
+    def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatMatrix]:
+        """The vectors of texts that are stored already, by position; see `Store`."""
         with self._state.store_lock.shared():
             return self._state.store.known_embeddings(texts)
 
@@ -325,15 +345,13 @@ class MemoryIndex:
         self,
         memory_id: MemoryId,
         patch: MemoryPatch,
-        embedding: FloatVector | None,
+        vectors: FloatMatrix | None,
         *,
         request_id: str,
         deadline_s: float | None = None,
     ) -> Future[Memory]:
-        """Change a memory; `embedding` goes with a new text."""
-        run = functools.partial(
-            writes.update, memory_id=memory_id, patch=patch, embedding=embedding
-        )
+        """Change a memory; `vectors`, shape (windows, dim), go with a new text."""
+        run = functools.partial(writes.update, memory_id=memory_id, patch=patch, vectors=vectors)
         return self._writer.submit(run, _MEMORY, request_id=request_id, deadline_s=deadline_s)
 
     def delete(

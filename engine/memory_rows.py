@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from engine.errors import InvalidInputError, RottenRowError
-from engine.records import FloatVector, Memory, MemoryFilter, MemoryId, ModelIdentity
+from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, ModelIdentity
 from engine.row_checksum import is_intact, with_checksum
 
 COLUMNS = "id, text, source, key, created_us, updated_us, metadata, lsn, checksum"
 PRUNED_LSN = "pruned_lsn"
 """The fact that says up to which LSN tombstones may be missing."""
+UPKEEP = "upkeep"
+"""The fact that says which memory `engine.upkeep` looked at last: its LSN and id."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _VARIABLES_A_QUERY = 500
@@ -80,9 +82,19 @@ def last_id_of(connection: sqlite3.Connection) -> int:
     return int(row[0] or 0)
 
 
-def vector_blob(vector: FloatVector) -> bytes:
-    """Little-endian float32, on every machine."""
-    return np.ascontiguousarray(vector, dtype="<f4").tobytes()
+def vector_blob(vectors: FloatVector | FloatMatrix) -> bytes:
+    """The vectors of a memory, one window after the other: little-endian float32 everywhere."""
+    return np.ascontiguousarray(vectors, dtype="<f4").tobytes()
+
+
+def vectors_of(blob: bytes, dim: int) -> FloatMatrix:
+    """What `vector_blob` was given, shape (windows, dim); it may not be written to.
+
+    Raises:
+        ValueError: the blob is of another length.
+    """
+    vectors: FloatMatrix = np.frombuffer(blob, "<f4").astype(np.float32, copy=False)
+    return vectors.reshape(-1, dim)
 
 
 def text_digest(text: str) -> bytes:

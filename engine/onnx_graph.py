@@ -2,7 +2,8 @@
 
 Only `onnx` and numpy are needed, no torch. The graph takes token ids of equally long texts, so
 it has no mask: `input_ids` [batch, sequence] int64 → `sentence_embedding` [batch, dim] float32,
-mean-pooled and L2-normalised. Everything but attention works on [tokens, width] matrices.
+mean-pooled and L2-normalised, and `hidden_rows` [batch, sequence, dim], what was pooled.
+Everything but attention works on [tokens, width] matrices.
 
 Shapes that were measured and are meant: one Gemm for queries, keys and values; plain Add and
 LayerNormalization (the fused SkipLayerNormalization is several times slower on CPUs); the sum
@@ -175,7 +176,10 @@ class GraphBuilder:
         embedding = helper.make_tensor_value_info(
             "sentence_embedding", TensorProto.FLOAT, ["batch", self.config.width]
         )
-        graph = helper.make_graph(self._nodes, "bert", [ids], [embedding], self._initializers)
+        rows = helper.make_tensor_value_info(
+            "hidden_rows", TensorProto.FLOAT, ["batch", "sequence", self.config.width]
+        )
+        graph = helper.make_graph(self._nodes, "bert", [ids], [embedding, rows], self._initializers)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
         return helper.make_model(
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="faiss-memory"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NewType
+from typing import Any, Literal, NewType
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ FloatVector = npt.NDArray[np.float32]
 
 FloatMatrix = npt.NDArray[np.float32]
 """Shape (n, dim), float32, each row L2-normalised."""
+
+IdArray = npt.NDArray[np.int64]
+"""Ids of memories; -1 where there is none."""
 
 RowArray = npt.NDArray[np.int64]
 """Row numbers of the in-memory indexes; -1 pads."""
@@ -56,6 +59,8 @@ class NewMemory:
     """Likewise; None is `created_us`."""
     own_vector: bool = False
     """Its embedding was given by the caller; it says nothing about other memories of this text."""
+    later_vectors: FloatMatrix | None = None
+    """Shape (windows past the first, dim): of a text longer than one. None: none, or not yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +84,47 @@ class MemoryFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueryPieces:
+    """What a query's word pieces say, each for itself."""
+
+    rows: npt.NDArray[np.float16]
+    """Shape (p, dim): hidden rows of the first pieces; a plain embedding is their sum."""
+    word_of: npt.NDArray[np.int16]
+    """Shape (p,): the word that each piece belongs to, by its number; -1 for none."""
+    words: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedQuery:
+    """A query as the model reads it."""
+
+    vector: FloatVector
+    """All zeros when the model knows too little of it."""
+    pieces: QueryPieces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embeddings:
+    """The vectors of several texts: one each, and further ones of what is longer than a window."""
+
+    firsts: FloatMatrix
+    """Shape (n, dim)."""
+    later: dict[int, FloatMatrix] = field(default_factory=dict)
+    """By position: shape (windows past the first, dim); nothing for a short text."""
+
+    def of(self, at: int) -> FloatMatrix:
+        """All vectors of one text, shape (windows, dim)."""
+        first = self.firsts[at : at + 1]
+        later = self.later.get(at)
+        return first if later is None else np.concatenate([first, later])
+
+
+Fusion = Literal["score", "rrf"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchQuery:
-    """One search, its query already embedded."""
+    """One search; its query's embedding travels beside it."""
 
     text: str
     k: int = 5
@@ -89,6 +133,14 @@ class SearchQuery:
     """Least cosine similarity of a hit; None keeps every hit."""
     vector_weight: float = 0.7
     where: MemoryFilter = field(default_factory=MemoryFilter)
+    fusion: Fusion = "score"
+    """How a hybrid search orders: by `engine.ranking`, or by reciprocal ranks."""
+    min_score: float | None = None
+    """Least score of a hit; None keeps every hit."""
+    neighbours: bool = True
+    """Whether memories beside a good one in the same source rise."""
+    pieces: QueryPieces | None = None
+    """What weighs the query's words by their rarity; None searches with its plain embedding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +150,8 @@ class SearchHit:
     memory: Memory
     similarity: float
     """Cosine of query and memory, in both modes."""
+    score: float | None = None
+    """What orders a hybrid search, 0 to 1, comparable between queries; None unless hybrid."""
     rrf_score: float | None = None
     """Weighted reciprocal rank fusion score; None unless hybrid."""
     bm25_score: float | None = None

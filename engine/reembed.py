@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from engine.errors import StorageError
-from engine.memory_rows import canonical_json, identity_fields, set_meta, vector_blob
+from engine.memory_rows import UPKEEP, canonical_json, identity_fields, set_meta, vector_blob
 from engine.records import FloatMatrix, ModelIdentity
 from engine.restore import remove_database
 from engine.row_checksum import rotten_rows, with_checksum
@@ -128,4 +128,5 @@ def _put_in_place(connection: sqlite3.Connection, identity: ModelIdentity) -> No
     )
     set_meta(connection, "model", canonical_json(identity_fields(identity)))
     set_meta(connection, "epoch", uuid.uuid4().hex)
+    set_meta(connection, UPKEEP, "0 0")  # the windows past the first are to be made anew
     connection.execute("COMMIT")

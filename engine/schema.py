@@ -20,9 +20,9 @@ from engine.memory_rows import set_meta
 APPLICATION_ID = 0x464D454D
 """`FMEM` in the file header: says that the file is ours."""
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised when an older release could no longer read the file. 2 brought the checksums
-and the tables of imports."""
+and the tables of imports; 3 several vectors of one memory."""
 
 _TABLES = """
 CREATE TABLE meta (

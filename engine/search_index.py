@@ -1,4 +1,4 @@
-"""Vectors and posting lists over one numbering of rows, searched together.
+"""Vectors and posting lists over one numbering of rows.
 
 A row is a place in both indexes; it holds one version of one memory. A changed memory gets a new
 row and its old one dies; dead rows are masked until compaction numbers the living ones anew.
@@ -12,16 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.analyser import analyse, analyse_query
+from engine.analyser import analyse
 from engine.bm25 import BM25Index
-from engine.fusion import fuse, pick
-from engine.records import BoolMask, FloatMatrix, FloatVector, MemoryId, RowArray, SearchQuery
+from engine.later_windows import LaterWindows
+from engine.records import BoolMask, FloatMatrix, FloatVector, IdArray, MemoryId, RowArray
+from engine.source_order import SourceOrder
 from engine.vector_index import VectorIndex
 
-IdArray = npt.NDArray[np.int64]
-
-_LEAST_CANDIDATES = 60
-_CANDIDATES_A_HIT = 3
 _FIRST_CAPACITY_ROWS = 1024
 _COMPACT_DEAD_SHARE = 0.25
 
@@ -37,17 +34,10 @@ class IndexEntry:
 
     id: MemoryId
     tokens: list[str]
-    vector: FloatVector
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankedId:
-    """One hit, before its record is fetched. Scores as in `engine.records.SearchHit`."""
-
-    id: MemoryId
-    similarity: float
-    rrf_score: float | None = None
-    bm25_score: float | None = None
+    vectors: FloatMatrix
+    """Shape (windows, dim), the first one first."""
+    group: int
+    """Of its source; see `engine.source_order`."""
 
 
 class SearchIndex:
@@ -57,21 +47,32 @@ class SearchIndex:
     `ReadWriteLock`.
     """
 
-    def __init__(self, vectors: VectorIndex, keywords: BM25Index, ids: IdArray) -> None:
-        """Join two indexes whose row i is the memory `ids[i]`."""
+    def __init__(
+        self,
+        vectors: VectorIndex,
+        keywords: BM25Index,
+        ids: IdArray,
+        groups: IdArray,
+        later: LaterWindows,
+    ) -> None:
+        """Join two indexes whose row i is the memory `ids[i]`, of the source group `groups[i]`.
+
+        Args:
+            vectors: all of them living.
+            keywords: likewise.
+            ids: shape (n_rows,).
+            groups: shape (n_rows,); see `engine.source_order`.
+            later: the windows of these rows past the first.
+        """
         self.vectors = vectors
+        self.later = later
         self.keywords = keywords
         self._n_rows = len(ids)
         self._ids = ids.copy()
         self._live = np.ones(len(ids), dtype=np.bool_)
         self._row_of: dict[int, int] = dict(zip(ids.tolist(), range(len(ids)), strict=True))
-
-    @classmethod
-    def empty(cls, dim: int, *, exact_below: int) -> SearchIndex:
-        """An index of no memories."""
-        return cls(
-            VectorIndex(dim, exact_below=exact_below), BM25Index(), np.empty(0, dtype=np.int64)
-        )
+        self._vector_sum = vectors.sum()
+        self._order = SourceOrder(ids, groups)
 
     def __len__(self) -> int:
         return len(self._row_of)
@@ -102,7 +103,8 @@ class SearchIndex:
     @property
     def n_bytes(self) -> int:
         """Memory of vectors, codes and posting lists."""
-        return self.vectors.n_bytes + self.keywords.n_bytes
+        later = self.later.vectors.n_bytes if self.later.vectors.n_rows else 0
+        return self.vectors.n_bytes + later + self.keywords.n_bytes
 
     # Changes: the writer thread
 
@@ -114,13 +116,20 @@ class SearchIndex:
             row = self._row_of.pop(memory_id)
             self._live[row] = False
             self.keywords.remove(row, tokens)
+            self._order.remove(row, memory_id)
+            self._vector_sum -= self.vectors.vectors(np.array([row]))[0]
         if not entries:
             return
         self._reserve(self._n_rows + len(entries))
-        self.vectors.add(np.stack([entry.vector for entry in entries]))
+        vectors = np.stack([entry.vectors[0] for entry in entries])
+        self.vectors.add(vectors)
+        self._vector_sum += vectors.sum(axis=0, dtype=np.float64)
         for row, entry in enumerate(entries, start=self._n_rows):
             self.keywords.add(row, entry.tokens)
             self._ids[row] = entry.id
+            self._order.add(row, entry.id, entry.group, self._row_of)
+            if len(entry.vectors) > 1:
+                self.later.add(row, entry.vectors[1:])
             self._live[row] = True
             self._row_of[entry.id] = row
         self._n_rows += len(entries)
@@ -129,8 +138,9 @@ class SearchIndex:
         if n_rows <= len(self._ids):
             return
         capacity = max(_FIRST_CAPACITY_ROWS, 2 * n_rows)
-        self._ids = np.concatenate([self.ids, np.empty(capacity - self._n_rows, dtype=np.int64)])
-        self._live = np.concatenate([self.live, np.zeros(capacity - self._n_rows, dtype=np.bool_)])
+        more = capacity - self._n_rows
+        self._ids = np.concatenate([self.ids, np.empty(more, dtype=np.int64)])
+        self._live = np.concatenate([self.live, np.zeros(more, dtype=np.bool_)])
 
     def needs_compaction(self, *, from_dead_rows: int) -> bool:
         """Whether dead rows, at least so many, have come to weigh on memory and searches."""
@@ -141,16 +151,21 @@ class SearchIndex:
         """The living rows as an index of their own; searches of this one may go on meanwhile."""
         keep = self.live
         return SearchIndex(
-            self.vectors.compacted(keep), self.keywords.compacted(keep), self.ids[keep]
+            self.vectors.compacted(keep),
+            self.keywords.compacted(keep),
+            self.ids[keep],
+            self._order.groups[keep],
+            self.later.compacted(keep),
         )
 
     # Searches: any thread
 
-    def vector_of(self, memory_id: MemoryId) -> FloatVector:
-        """The vector of a memory that is in the index, shape (dim,)."""
-        vector: FloatVector
-        (vector,) = self.vectors.vectors(np.array([self._row_of[memory_id]], dtype=np.int64))
-        return vector
+    def vectors_of(self, memory_id: MemoryId) -> FloatMatrix:
+        """The vectors of a memory that is in the index, shape (windows, dim)."""
+        row = self._row_of[memory_id]
+        first = self.vectors.vectors(np.array([row], dtype=np.int64))
+        windows = self.later.of(row)
+        return np.concatenate([first, self.later.vectors.vectors(windows)])
 
     def nearest(
         self, vectors: FloatMatrix, *, at_least: float, excluded: Sequence[MemoryId] = ()
@@ -161,7 +176,7 @@ class SearchIndex:
             Ids and cosines, both shape (len(vectors),). Where none reaches it: of one that does
             not, or -1 and -inf.
         """
-        mask = self._mask(None)
+        mask = self.mask(None)
         rows_out = [self._row_of[i] for i in excluded if i in self._row_of]
         if rows_out:
             mask = self.live.copy()
@@ -171,61 +186,18 @@ class SearchIndex:
         ids[rows >= 0] = self.ids[rows[rows >= 0]]
         return ids, similarities
 
-    def search(
-        self, embedding: FloatVector, query: SearchQuery, allowed: IdArray | None = None
-    ) -> list[RankedId]:
-        """The best memories for a query, fusing the vector and the BM25 ranking.
+    def rows_beside(self, rows: RowArray, distance: int) -> RowArray:
+        """The rows of the memories so many places after (or before) in the same source; or -1."""
+        return self._order.at_distance(rows, distance)
 
-        Args:
-            embedding: shape (dim,), float32, L2-normalised.
-            query: what is wanted; its filter is already resolved to `allowed`.
-            allowed: the ids that take part; None for all.
+    @property
+    def mean_vector(self) -> FloatVector:
+        """The mean of all vectors, shape (dim,)."""
+        mean: FloatVector = (self._vector_sum / max(len(self), 1)).astype(np.float32)
+        return mean
 
-        Returns:
-            At most k hits, best first; ties by similarity, then by lower id.
-        """
-        mask = self._mask(allowed)
-        n_candidates = max(_LEAST_CANDIDATES, _CANDIDATES_A_HIT * query.k)
-        vector_rows, similarities = self.vectors.search(embedding[None], n_candidates, mask)
-        vector_rows, similarities = vector_rows[0], similarities[0]
-        found = vector_rows >= 0
-        vector_rows, similarities = vector_rows[found], similarities[found]
-        if not query.hybrid:
-            return self._ranked(vector_rows, similarities, query)
-        tokens = analyse_query(query.text)
-        bm25_rows, _ = self.keywords.search(tokens, n_candidates, mask)
-        rows, rrf_scores = fuse(vector_rows, bm25_rows, vector_weight=query.vector_weight)
-        return self._ranked(
-            rows,
-            self.vectors.similarities(embedding, rows),
-            query,
-            rrf_scores=rrf_scores,
-            bm25_scores=self.keywords.scores(tokens, rows),
-        )
-
-    def _mask(self, allowed: IdArray | None) -> BoolMask | None:
+    def mask(self, allowed: IdArray | None) -> BoolMask | None:
+        """Which rows take part, shape (n_rows,); None for all of them."""
         if allowed is not None:
             return self.live & np.isin(self.ids, allowed)
         return None if len(self) == self._n_rows else self.live
-
-    def _ranked(
-        self,
-        rows: RowArray,
-        similarities: npt.NDArray[np.float32],
-        query: SearchQuery,
-        *,
-        rrf_scores: npt.NDArray[np.float64] | None = None,
-        bm25_scores: npt.NDArray[np.float64] | None = None,
-    ) -> list[RankedId]:
-        ids = self.ids[rows]
-        scores = similarities.astype(np.float64) if rrf_scores is None else rrf_scores
-        best = pick(scores, similarities, ids, k=query.k, threshold=query.threshold)
-        return [
-            RankedId(
-                id=MemoryId(int(ids[at])),
-                similarity=float(similarities[at]),
-                rrf_score=None if rrf_scores is None else float(rrf_scores[at]),
-                bm25_score=None if bm25_scores is None else float(bm25_scores[at]),
-            )
-            for at in best
-        ]

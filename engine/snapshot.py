@@ -66,7 +66,10 @@ class Snapshot:
                 raise NotReadyError("the store was replaced meanwhile; export again") from exc
         if not self._with_embeddings:
             return [ExportedMemory(memory=memory_of(row), vector=None) for row in rows]
-        return [ExportedMemory(memory=memory_of(row[:-1]), vector=row[-1]) for row in rows]
+        n_bytes = 4 * self._store.identity.dim  # of the first window
+        return [
+            ExportedMemory(memory=memory_of(row[:-1]), vector=row[-1][:n_bytes]) for row in rows
+        ]
 
     def close(self) -> None:
         """End the transaction. Idempotent."""

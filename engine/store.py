@@ -14,11 +14,11 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.commands import script_command
 from engine.durable_files import fsync_directory
@@ -40,10 +40,11 @@ from engine.memory_rows import (
     read_meta,
     select_many,
     text_digest,
+    vectors_of,
 )
 from engine.records import (
     FloatMatrix,
-    FloatVector,
+    IdArray,
     Memory,
     MemoryFilter,
     MemoryId,
@@ -56,7 +57,38 @@ from engine.transaction import Transaction
 from engine.upgrade import upgrade
 
 DATABASE_NAME = "memories.db"
-IdArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredVectors:
+    """The vectors of all memories."""
+
+    ids: IdArray
+    """Ascending."""
+    firsts: FloatMatrix
+    """Shape (n, dim)."""
+    later: dict[int, FloatMatrix]
+    """By id, of texts longer than one window: (windows past the first, dim)."""
+
+    def of(self, memory_id: MemoryId) -> FloatMatrix:
+        """All vectors of one memory, shape (windows, dim)."""
+        at = int(np.searchsorted(self.ids, memory_id))
+        first = self.firsts[at : at + 1]
+        later = self.later.get(memory_id)
+        return first if later is None else np.concatenate([first, later])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredText:
+    """A text, and which vectors it has."""
+
+    id: MemoryId
+    lsn: int
+    """Of its last change."""
+    text: str
+    n_windows: int
+    says_something: bool
+    """Whether its first vector is not all zeros."""
 
 
 def now_us() -> int:
@@ -241,12 +273,12 @@ class Store:
         with translating_sqlite_errors(self.path):
             return select_many(self._reader(), ids)
 
-    def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatVector]:
-        """The embeddings of those texts that a memory holds already, by position.
+    def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatMatrix]:
+        """The vectors of those texts that a memory holds already, by position: (windows, dim).
 
         Not of every such text: of changed or restored memories it may know nothing.
         """
-        known: dict[int, FloatVector] = {}
+        known: dict[int, FloatMatrix] = {}
         with translating_sqlite_errors(self.path):
             connection = self._reader()
             for at, text in enumerate(texts):
@@ -256,7 +288,7 @@ class Store:
                     (text_digest(text), text),
                 ).fetchone()
                 if row is not None:
-                    known[at] = np.frombuffer(row[0], "<f4").astype(np.float32, copy=False)
+                    known[at] = vectors_of(row[0], self.identity.dim)
         return known
 
     def ids_where(self, where: MemoryFilter) -> IdArray:
@@ -301,6 +333,45 @@ class Store:
         rows = self._read("SELECT id FROM memories WHERE lsn <= ? ORDER BY id", (lsn,))
         return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
 
+    def sources(self) -> Iterator[tuple[MemoryId, str]]:
+        """(id, source) of every memory, by source and id; read from an index alone."""
+        with translating_sqlite_errors(self.path):
+            yield from self._reader().execute("SELECT id, source FROM memories ORDER BY source, id")
+
+    def fact(self, name: str) -> str | None:
+        """A fact recorded with `Transaction.set_meta`, as of the last commit."""
+        rows = self._read("SELECT value FROM meta WHERE name = ?", (name,))
+        return rows[0][0] if rows else None
+
+    def texts_after(
+        self, lsn: int, memory_id: int, *, least_bytes: int, limit: int
+    ) -> list[StoredText]:
+        """The texts changed last after others, in the order of their last change.
+
+        Args:
+            lsn: of the change of the memory before the first one.
+            memory_id: that memory; several may have been changed by one write.
+            least_bytes: of a text, UTF-8; shorter ones are left out.
+            limit: texts at most.
+        """
+        rows = self._read(
+            "SELECT m.id, m.lsn, m.text, e.vector FROM memories m JOIN embeddings e USING (id) "
+            "WHERE m.lsn >= ? AND (m.lsn, m.id) > (?, ?) AND length(CAST(m.text AS BLOB)) >= ? "
+            "ORDER BY m.lsn, m.id LIMIT ?",
+            (lsn, lsn, memory_id, least_bytes, limit),
+        )
+        n_bytes = 4 * self.identity.dim
+        return [
+            StoredText(
+                id=MemoryId(row[0]),
+                lsn=row[1],
+                text=row[2],
+                n_windows=len(row[3]) // n_bytes,
+                says_something=any(row[3][:n_bytes]),
+            )
+            for row in rows
+        ]
+
     def searchable_since(self, lsn: int) -> Iterator[tuple[MemoryId, str, str]]:
         """(id, text, source) of every memory changed after `lsn`, by id."""
         with translating_sqlite_errors(self.path):
@@ -310,11 +381,17 @@ class Store:
 
     def embeddings(self) -> tuple[IdArray, FloatMatrix]:
         """Every id, ascending, and its embedding, shape (n, dim)."""
+        stored = self.vectors()
+        return stored.ids, stored.firsts
+
+    def vectors(self) -> StoredVectors:
+        """The vectors of every memory. Checks each."""
         dim = self.identity.dim
         with self._snapshot() as connection:
             (n,) = connection.execute("SELECT count(*) FROM embeddings").fetchone()
             ids = np.empty(n, dtype=np.int64)
-            vectors = np.empty((n, dim), dtype=np.float32)
+            firsts = np.empty((n, dim), dtype=np.float32)
+            later: dict[int, FloatMatrix] = {}
             cursor = connection.execute("SELECT * FROM embeddings ORDER BY id")
             at = 0
             while rows := cursor.fetchmany(4096):
@@ -322,13 +399,16 @@ class Store:
                     raise RottenRowError(
                         f"the embedding of memory {rotten[0]} is not as it was written"
                     )
-                block = b"".join(row[1] for row in rows)
-                if len(block) != len(rows) * dim * 4:
+                if any(not row[1] or len(row[1]) % (4 * dim) for row in rows):
                     raise StoreCorruptError(str(self.path), "an embedding has the wrong length")
-                ids[at : at + len(rows)] = [row[0] for row in rows]
-                vectors[at : at + len(rows)] = np.frombuffer(block, np.float32).reshape(-1, dim)
+                part = slice(at, at + len(rows))
+                ids[part] = [row[0] for row in rows]
+                firsts[part] = vectors_of(b"".join(row[1][: 4 * dim] for row in rows), dim)
+                for memory_id, blob, _ in rows:
+                    if len(blob) > 4 * dim:
+                        later[memory_id] = vectors_of(blob[4 * dim :], dim)
                 at += len(rows)
-        return ids, vectors
+        return StoredVectors(ids=ids, firsts=firsts, later=later)
 
     # Writes: the writer thread, inside `transaction()`
 

@@ -20,7 +20,7 @@ from engine.memory_rows import (
     text_digest,
     vector_blob,
 )
-from engine.records import FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
+from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
 from engine.remembered_outcomes import RememberedOutcomes
 from engine.row_checksum import is_intact, row_checksum, with_checksum
 
@@ -69,7 +69,7 @@ class Transaction:
     def insert(
         self,
         memory: NewMemory,
-        vector: FloatVector,
+        vectors: FloatVector | FloatMatrix,
         *,
         time_us: int,
         lsn: int,
@@ -90,7 +90,7 @@ class Transaction:
         )
         self._connection.execute(f"INSERT INTO memories VALUES ({_MARKS})", row)
         self._connection.execute(
-            "INSERT INTO embeddings VALUES (?, ?, ?)", with_checksum(new_id, vector_blob(vector))
+            "INSERT INTO embeddings VALUES (?, ?, ?)", with_checksum(new_id, vector_blob(vectors))
         )
         if not memory.own_vector:
             self._connection.execute(
@@ -102,17 +102,17 @@ class Transaction:
     def replace(
         self,
         memory: Memory,
-        vector: FloatVector | None,
+        vectors: FloatMatrix | None,
         *,
         time_us: int,
         lsn: int,
         created_us: int | None = None,
     ) -> None:
-        """Overwrite text, source and metadata of an existing memory; `vector` if it changed.
+        """Overwrite text, source and metadata of an existing memory; `vectors` if they changed.
 
         Args:
             memory: as it shall be; its times are not looked at.
-            vector: of the new text; None leaves it.
+            vectors: of the new text; None leaves them.
             time_us: time of this change.
             lsn: of this change.
             created_us: a new time of creation; None leaves it.
@@ -132,17 +132,31 @@ class Transaction:
             json.dumps(memory.metadata, ensure_ascii=False),
             lsn,
         )
-        if vector is not None:
+        if vectors is not None:
             self._delete_text_digest(memory.id)
         self._connection.execute(
             f"UPDATE memories SET ({COLUMNS}) = ({_MARKS}) WHERE id = ?", (*row, memory.id)
         )
-        if vector is not None:
-            self._connection.execute(
-                "UPDATE embeddings SET (id, vector, checksum) = (?, ?, ?) WHERE id = ?",
-                (*with_checksum(memory.id, vector_blob(vector)), memory.id),
-            )
+        if vectors is not None:
+            self._write_vectors(memory.id, vectors)
         self._insert_metadata_values(memory.id, memory.metadata)
+
+    def set_vectors(self, memory_id: MemoryId, vectors: FloatMatrix, *, lsn: int) -> None:
+        """Overwrite the vectors of an existing memory, shape (windows, dim)."""
+        *row, _, _ = self._connection.execute(
+            f"SELECT {COLUMNS} FROM memories WHERE id = ?", (memory_id,)
+        ).fetchone()
+        self._connection.execute(
+            f"UPDATE memories SET ({COLUMNS}) = ({_MARKS}) WHERE id = ?",
+            (*with_checksum(*row, lsn), memory_id),
+        )
+        self._write_vectors(memory_id, vectors)
+
+    def _write_vectors(self, memory_id: MemoryId, vectors: FloatMatrix) -> None:
+        self._connection.execute(
+            "UPDATE embeddings SET (id, vector, checksum) = (?, ?, ?) WHERE id = ?",
+            (*with_checksum(memory_id, vector_blob(vectors)), memory_id),
+        )
 
     def delete(self, memory: Memory, *, lsn: int) -> None:
         """Remove a memory, leaving its tombstone."""
@@ -200,6 +214,13 @@ class Transaction:
         rows = self._connection.execute("SELECT id FROM memories WHERE lsn > ?", (since_lsn,))
         changed = {row[0] for row in rows}
         return self.get_many([memory_id for memory_id in ids if memory_id not in changed])
+
+    def lsn_of(self, memory_id: MemoryId) -> int | None:
+        """LSN of a memory's last change; None without the memory."""
+        row = self._connection.execute(
+            "SELECT lsn FROM memories WHERE id = ?", (memory_id,)
+        ).fetchone()
+        return row[0] if row else None
 
     def ids_where(self, where: MemoryFilter) -> list[MemoryId]:
         """Ids of the memories that pass a filter."""

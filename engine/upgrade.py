@@ -26,6 +26,7 @@ from engine.schema import (
 )
 from engine.soundness import check_sound
 
+_SAME_TABLES_FROM = 2
 _TABLES_OF_FORMAT_1 = ("meta", "memories", "embeddings", "tombstones", "requests")
 
 _log = logging.getLogger(__name__)
@@ -45,6 +46,9 @@ def upgrade(database: Path) -> None:
         if version == FORMAT_VERSION:
             return
         _log.info("%s has format %d; it is brought to %d", database, version, FORMAT_VERSION)
+        if version >= _SAME_TABLES_FROM:
+            old.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+            return
         verdicts = [row[0] for row in old.execute("PRAGMA integrity_check(5)")]
         if verdicts != ["ok"]:
             raise StoreCorruptError(str(database), f"SQLite: {'; '.join(verdicts)}")

@@ -6,6 +6,7 @@ from typing import Literal
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
 from engine.exact_index import ExactIndex, SimilarityArray, ranked
 from engine.rabitq_index import RabitqIndex
@@ -229,6 +230,11 @@ class VectorIndex:
         self._check_rows(rows)
         chosen: FloatMatrix = self._exact.vectors[rows]
         return chosen
+
+    def sum(self) -> npt.NDArray[np.float64]:
+        """The sum of all rows, shape (dim,)."""
+        total: npt.NDArray[np.float64] = self._exact.vectors.sum(axis=0, dtype=np.float64)
+        return total
 
     def needs_switch(self) -> bool:
         """Whether `build_quantised` is due: too many rows for exact search, or for old codes."""

@@ -6,6 +6,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+
 from engine.errors import EngineError, StoreCorruptError
 from engine.index_cache import load_index
 from engine.soundness import problems_in
@@ -38,8 +40,9 @@ def _problems_in_search(database: Path, exact_below: int) -> list[str]:
         ids, vectors = store.embeddings()
         if len(index) != len(ids):
             return [f"{len(index)} memories can be searched of {len(ids)}"]
-        if len(ids):
-            _, (similarity,) = index.nearest(vectors[:1], at_least=_SAME_VECTOR)
+        says_something = np.flatnonzero(vectors.any(axis=1))[:1]
+        if len(says_something):
+            _, (similarity,) = index.nearest(vectors[says_something], at_least=_SAME_VECTOR)
             if similarity < _SAME_VECTOR:
                 return ["a search does not find a memory by its own vector"]
     return []

@@ -11,6 +11,7 @@ from engine.errors import MemoryNotFoundError
 from engine.memory_rows import iso_time
 from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
 from engine.search_index import IndexEntry, SearchIndex, searchable_tokens
+from engine.source_order import group_of
 from engine.transaction import Transaction
 
 
@@ -28,7 +29,7 @@ class WriteSession:
         """Of the job that runs."""
         self.time_us = time_us
         self._index = index
-        self._added: dict[MemoryId, tuple[Memory | NewMemory, FloatVector]] = {}
+        self._added: dict[MemoryId, tuple[Memory | NewMemory, FloatMatrix]] = {}
         self._removed: dict[MemoryId, Memory] = {}
         self.n_changes = 0
         """Memories written or removed so far."""
@@ -49,9 +50,12 @@ class WriteSession:
         """What the indexes must add, analysed."""
         return [
             IndexEntry(
-                id=memory_id, tokens=searchable_tokens(memory.text, memory.source), vector=vector
+                id=memory_id,
+                tokens=searchable_tokens(memory.text, memory.source),
+                vectors=vectors,
+                group=group_of(memory.source),
             )
-            for memory_id, (memory, vector) in self._added.items()
+            for memory_id, (memory, vectors) in self._added.items()
         ]
 
     def removals(self) -> dict[MemoryId, list[str]]:
@@ -72,7 +76,7 @@ class WriteSession:
         if not self._added:
             return ids, similarities
         own_ids = list(self._added)
-        own = vectors @ np.stack([vector for _, vector in self._added.values()]).T
+        own = vectors @ np.stack([vectors[0] for _, vectors in self._added.values()]).T
         for at, best in enumerate(own.argmax(axis=1).tolist()):
             if own[at, best] > similarities[at]:
                 ids[at], similarities[at] = own_ids[best], float(own[at, best])
@@ -95,20 +99,21 @@ class WriteSession:
     def insert(self, memory: NewMemory, vector: FloatVector) -> MemoryId:
         """Add a memory."""
         self.n_changes += 1
-        memory_id = self.transaction.insert(memory, vector, time_us=self.time_us, lsn=self.lsn)
-        self._added[memory_id] = (memory, vector)
+        vectors = all_vectors(memory, vector)
+        memory_id = self.transaction.insert(memory, vectors, time_us=self.time_us, lsn=self.lsn)
+        self._added[memory_id] = (memory, vectors)
         return memory_id
 
     def replace(
         self,
         old: Memory,
         new: Memory,
-        vector: FloatVector | None,
+        vectors: FloatMatrix | None,
         *,
         created_us: int | None = None,
         updated_us: int | None = None,
     ) -> Memory:
-        """Overwrite a memory; `vector` is given when the text changed. Returns it as stored.
+        """Overwrite a memory; `vectors` are given when they change. Returns it as stored.
 
         Its time of creation stays unless `created_us` is given; it was updated now unless
         `updated_us` is.
@@ -116,16 +121,25 @@ class WriteSession:
         self.n_changes += 1
         self.transaction.replace(
             new,
-            vector,
+            vectors,
             time_us=self.time_us if updated_us is None else updated_us,
             lsn=self.lsn,
             created_us=created_us,
         )
-        if (old.text, old.source) != (new.text, new.source):
-            current = self._vector_of(old.id) if vector is None else vector
+        if vectors is not None or (old.text, old.source) != (new.text, new.source):
+            current = self._vectors_of(old.id) if vectors is None else vectors
             self._remove_from_index(old)
             self._added[old.id] = (new, current)
         return _with_update_time(new, self.time_us)
+
+    def set_vectors(self, memory_id: MemoryId, vectors: FloatMatrix, *, as_of_lsn: int) -> None:
+        """Give a memory other vectors, shape (windows, dim), unless it has changed since an LSN."""
+        if self.transaction.lsn_of(memory_id) == as_of_lsn:
+            self.n_changes += 1
+            memory = self.get(memory_id)
+            self.transaction.set_vectors(memory_id, vectors, lsn=self.lsn)
+            self._remove_from_index(memory)
+            self._added[memory_id] = (memory, vectors)
 
     def delete(self, memories: Sequence[Memory]) -> None:
         """Remove memories that exist."""
@@ -134,10 +148,10 @@ class WriteSession:
             self.transaction.delete(memory, lsn=self.lsn)
             self._remove_from_index(memory)
 
-    def _vector_of(self, memory_id: MemoryId) -> FloatVector:
+    def _vectors_of(self, memory_id: MemoryId) -> FloatMatrix:
         if memory_id in self._added:
             return self._added[memory_id][1]
-        return self._index.vector_of(memory_id)
+        return self._index.vectors_of(memory_id)
 
     def _remove_from_index(self, memory: Memory) -> None:
         # The version that the committed index holds is the one to remove there; later versions
@@ -145,6 +159,13 @@ class WriteSession:
         self._added.pop(memory.id, None)
         if memory.id in self._index:
             self._removed.setdefault(memory.id, memory)
+
+
+def all_vectors(memory: NewMemory, first: FloatVector) -> FloatMatrix:
+    """The vectors of a memory, shape (windows, dim), from that of its first window."""
+    if memory.later_vectors is None:
+        return first[None]
+    return np.concatenate([first[None], memory.later_vectors])
 
 
 def _with_update_time(memory: Memory, time_us: int) -> Memory:

@@ -26,6 +26,7 @@ from engine.records import MemoryId
 from engine.rw_lock import ReadWriteLock
 from engine.search_index import IndexEntry, SearchIndex
 from engine.store import Store, now_us
+from engine.vector_index import VectorIndex
 from engine.write_session import WriteSession
 
 T = TypeVar("T")
@@ -247,8 +248,9 @@ class Writer:
                 self._state.index = compacted
         if self._background is not None and self._background.is_alive():
             return
-        if self._state.index.vectors.needs_switch():
-            self._start(functools.partial(self._switch, self._state.index))
+        index = self._state.index
+        if outgrown := [v for v in (index.vectors, index.later.vectors) if v.needs_switch()]:
+            self._start(functools.partial(self._switch, index, outgrown[0]))
         elif self._changes_since_cache >= max(
             self._cache_after, _CACHE_AFTER_SHARE * len(self._state.index)
         ):
@@ -259,14 +261,14 @@ class Writer:
         self._background = threading.Thread(target=work, name="maintenance", daemon=True)
         self._background.start()
 
-    def _switch(self, index: SearchIndex) -> None:
+    def _switch(self, index: SearchIndex, vectors: VectorIndex) -> None:
         """Build the codes here, in the background; adopt them in the writer thread."""
-        built = index.vectors.build_quantised()
+        built = vectors.build_quantised()
 
         def adopt() -> None:
             if self._state.index is index:  # not compacted or restored away
                 with self._state.lock.exclusive():
-                    index.vectors.adopt(built)
+                    vectors.adopt(built)
 
         try:
             self.submit_alone(adopt)

@@ -22,7 +22,7 @@ from engine.records import (
     NewMemory,
     UpsertOutcome,
 )
-from engine.write_session import WriteSession
+from engine.write_session import WriteSession, all_vectors
 
 _DELETED_TEXT_CHARS = 100
 
@@ -57,12 +57,13 @@ def upsert(session: WriteSession, memory: NewMemory, embedding: FloatVector) -> 
         return UpsertOutcome(id=session.insert(memory, embedding), created=True)
     old = session.get(known)
     new = dataclasses.replace(old, text=memory.text, metadata=memory.metadata)
-    session.replace(old, new, embedding if new.text != old.text else None)
+    vectors = all_vectors(memory, embedding)
+    session.replace(old, new, vectors if new.text != old.text else None)
     return UpsertOutcome(id=known, created=False)
 
 
 def update(
-    session: WriteSession, memory_id: MemoryId, patch: MemoryPatch, embedding: FloatVector | None
+    session: WriteSession, memory_id: MemoryId, patch: MemoryPatch, vectors: FloatMatrix | None
 ) -> Memory:
     """Change the given fields of a memory."""
     old = session.get(memory_id)
@@ -77,7 +78,7 @@ def update(
         raise InvalidInputError(
             f"source '{new.source}' has another memory with this one's key; delete that first"
         )
-    return session.replace(old, new, embedding if new.text != old.text else None)
+    return session.replace(old, new, vectors if new.text != old.text else None)
 
 
 def delete(session: WriteSession, ids: Sequence[MemoryId]) -> DeleteOutcome:

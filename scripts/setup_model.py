@@ -33,6 +33,7 @@ from engine.model_files import (
     graph_file,
     is_complete,
     missing_official_files,
+    read_manifest,
     shared_model_dir,
     write_manifest,
 )
@@ -180,6 +181,7 @@ def _build(
 ) -> None:
     from engine.model_build import build_graph
 
+    _remove_old_graphs(model_dir)
     for precision in precisions:
         with console.status(f"Building the {precision} graph ..."):
             build_graph(model_dir, precision)
@@ -187,6 +189,17 @@ def _build(
     graphs = [name for p in PRECISIONS if (model_dir / (name := graph_file(p))).is_file()]
     files = {name: FileStamp.of(model_dir / name) for name in [*spec.sha256, *graphs]}
     write_manifest(model_dir, Manifest(name=spec.name, graph_version=GRAPH_VERSION, files=files))
+
+
+def _remove_old_graphs(model_dir: Path) -> None:
+    """A graph that another version of this code built would be run as if it were ours."""
+    try:
+        is_ours = read_manifest(model_dir).graph_version == GRAPH_VERSION
+    except ModelNotFoundError:
+        return
+    if not is_ours:
+        for precision in PRECISIONS:
+            (model_dir / graph_file(precision)).unlink(missing_ok=True)
 
 
 def _nothing_delivered(model_dir: Path, missing: Sequence[str], tried: Sequence[str]) -> str:

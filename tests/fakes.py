@@ -34,6 +34,8 @@ from engine.records import (
     DeletedMemory,
     DeleteOutcome,
     DuplicatePair,
+    EmbeddedQuery,
+    Embeddings,
     FloatMatrix,
     FloatVector,
     IndexStats,
@@ -45,6 +47,7 @@ from engine.records import (
     ModelIdentity,
     Neighbour,
     NewMemory,
+    QueryPieces,
     SearchHit,
     SearchQuery,
     SkippedFile,
@@ -66,6 +69,17 @@ def embedding_of(text: str) -> FloatVector:
     return unit
 
 
+def query_of(text: str) -> EmbeddedQuery:
+    """A query of one piece a word."""
+    words = text.split()
+    pieces = QueryPieces(
+        rows=np.stack([embedding_of(word) for word in words]).astype(np.float16),
+        word_of=np.arange(len(words), dtype=np.int16),
+        words=words,
+    )
+    return EmbeddedQuery(vector=embedding_of(text), pieces=pieces)
+
+
 class FakeEmbedder:
     """Deterministic embeddings; remembers what it was asked for."""
 
@@ -73,16 +87,24 @@ class FakeEmbedder:
         self.queries: list[str] = []
         self.batches: list[list[str]] = []
 
-    async def embed_query(self, text: str) -> FloatVector:
+    async def embed_query(self, text: str) -> EmbeddedQuery:
         self.queries.append(text)
-        return embedding_of(text)
+        return query_of(text)
 
-    async def embed(self, texts: Sequence[str]) -> FloatMatrix:
+    async def embed_queries(self, texts: Sequence[str]) -> list[EmbeddedQuery]:
         self.batches.append(list(texts))
-        return np.stack([embedding_of(text) for text in texts])
+        return [query_of(text) for text in texts]
 
-    async def embed_long(self, texts: Sequence[str]) -> FloatMatrix:
-        return await self.embed(texts)
+    async def embed_one(self, text: str) -> Embeddings:
+        self.queries.append(text)
+        return Embeddings(firsts=embedding_of(text)[None])
+
+    async def embed(self, texts: Sequence[str], max_windows: int = 1) -> Embeddings:
+        self.batches.append(list(texts))
+        return Embeddings(firsts=np.stack([embedding_of(text) for text in texts]))
+
+    async def embed_long(self, texts: Sequence[str], max_windows: int = 1) -> Embeddings:
+        return await self.embed(texts, max_windows)
 
     async def counters(self) -> dict[str, float]:
         return {"batches": float(len(self.batches))}
@@ -169,6 +191,7 @@ class FakeIndex:
                 SearchHit(
                     memory=near.memory,
                     similarity=near.similarity,
+                    score=max(near.similarity, 0.0) if query.hybrid else None,
                     rrf_score=1 / (60 + rank) if query.hybrid else None,
                     bm25_score=0.0 if query.hybrid else None,
                 )
@@ -201,9 +224,9 @@ class FakeIndex:
         self.outcomes[request_id] = outcomes
         return outcomes
 
-    async def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatVector]:
+    async def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatMatrix]:
         self._check()
-        stored = {m.text: self.vectors[m.id] for m in self.memories.values()}
+        stored = {m.text: self.vectors[m.id][None] for m in self.memories.values()}
         return {at: stored[text] for at, text in enumerate(texts) if text in stored}
 
     async def ingest(
@@ -280,12 +303,12 @@ class FakeIndex:
         self,
         memory_id: MemoryId,
         patch: MemoryPatch,
-        embedding: FloatVector | None,
+        vectors: FloatMatrix | None,
         *,
         request_id: str,
     ) -> Memory:
         old = await self.get(memory_id)
-        assert (embedding is None) == (patch.text is None)
+        assert (vectors is None) == (patch.text is None)
         new = replace(
             old,
             text=old.text if patch.text is None else patch.text,
@@ -293,8 +316,8 @@ class FakeIndex:
             metadata=old.metadata if patch.metadata is None else patch.metadata,
         )
         self.memories[memory_id] = new
-        if embedding is not None:
-            self.vectors[memory_id] = embedding
+        if vectors is not None:
+            self.vectors[memory_id] = vectors[0]
         return new
 
     async def delete(self, ids: Sequence[MemoryId], *, request_id: str) -> DeleteOutcome:

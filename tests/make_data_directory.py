@@ -36,13 +36,19 @@ def main() -> None:
     add(index, "The deploy day is Tuesday.", source="team/decisions", metadata={"n": 1, "t": ["x"]})
     add(index, "Größe, 大きさ, 😀 and a \u0000 in between", source="Übersicht/日本")
     add(index, "is deleted", "is changed", source="notes")
-    keyed = NewMemory(text="has a key", source="notes", key="k-1", metadata={"done": True})
+    keyed = NewMemory(
+        text="has a key",
+        source="notes",
+        key="k-1",
+        metadata={"done": True},
+        later_vectors=embedding_of("and a second window")[None],
+    )
     index.upsert(keyed, embedding_of(keyed.text), request_id=fresh_request_id()).result()
     expected = {"base": memories_in(index)}
     names = {"base": index.backup("base").name}
     index.delete([MemoryId(3)], request_id=fresh_request_id()).result()
-    patch, vector = MemoryPatch(text="was changed"), embedding_of("was changed")
-    index.update(MemoryId(4), patch, vector, request_id=fresh_request_id()).result()
+    patch, vectors = MemoryPatch(text="was changed"), embedding_of("was changed")[None]
+    index.update(MemoryId(4), patch, vectors, request_id=fresh_request_id()).result()
     expected["delta"] = memories_in(index)
     names["delta"] = index.backup("delta").name
     add(index, "after the backups", source="notes")

@@ -46,7 +46,7 @@ def work(worker):
         elif chance < 0.85:
             i = rng.choice(own)
             say("try", "update", i, text)
-            index.update(MemoryId(i), MemoryPatch(text=text), embedding_of(text),
+            index.update(MemoryId(i), MemoryPatch(text=text), embedding_of(text)[None],
                          request_id=request).result()
             say("done", "update", i, text)
         else:

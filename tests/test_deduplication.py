@@ -56,7 +56,7 @@ def test_a_memory_that_was_changed_meanwhile_stays(
     def change() -> None:
         new = "coffee is cold"
         patch = MemoryPatch(text=new)
-        index.update(twin, patch, embedding_of(new), request_id=fresh_request_id()).result()
+        index.update(twin, patch, embedding_of(new)[None], request_id=fresh_request_id()).result()
 
     meanwhile(change)
     assert deduplicate(index) == 1

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from engine.tokeniser import MAX_PIECES, Tokeniser
 MODEL_DIR = default_model_dir(os.environ, Path.home())
 CASES = json.loads((Path(__file__).parent / "canonical_embeddings.json").read_bytes())["cases"]
 TEXTS = [case["text"] for case in CASES]
+UNKNOWN = ["", "Pneumonoultramicroscopicsilicovolcanoconiosis " + "x" * 120]
 CANONICAL = np.array([case["embedding"] for case in CASES], np.float32)
 
 int8_capable = pytest.mark.skipif(
@@ -34,12 +36,17 @@ def int8() -> Embedder:
 
 
 def test_fp32_gives_the_official_embeddings(fp32: Embedder) -> None:
-    np.testing.assert_allclose(fp32.embed(TEXTS), CANONICAL, atol=1e-5)
+    embeddings = fp32.embed(TEXTS)
+
+    said = np.abs(embeddings).max(axis=1) > 0
+    np.testing.assert_allclose(embeddings[said], CANONICAL[said], atol=1e-5)
+    assert [text for text, known in zip(TEXTS, said.tolist(), strict=True) if not known] == UNKNOWN
 
 
 @int8_capable
 def test_int8_stays_close_to_the_official_embeddings(int8: Embedder) -> None:
-    cosines = (int8.embed(TEXTS) * CANONICAL).sum(axis=1)
+    embeddings = int8.embed(TEXTS)
+    cosines = (embeddings * CANONICAL).sum(axis=1)[embeddings.any(axis=1)]
 
     assert cosines.min() > 0.99  # the least are texts of no or one sign
     assert cosines.mean() > 0.997
@@ -110,14 +117,55 @@ def test_several_threads_may_share_one_embedder(fp32: Embedder) -> None:
         results = list(pool.map(fp32.embed, [TEXTS[:8]] * 8))
 
     for embeddings in results:
-        np.testing.assert_allclose(embeddings, CANONICAL[:8], atol=1e-5)
+        np.testing.assert_allclose(embeddings[:4], CANONICAL[:4], atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    "text", ["\x00", "\u200b\u200d\ufeff", "\U0010ffff", "e\u0301" * 600, "\u202e rtl"]
+    ("text", "length"),
+    [
+        ("\u202e rtl", 1),
+        ("10 cats 🙂", 1),
+        ("\x00", 0),
+        ("\u200b\u200d\ufeff", 0),
+        ("\U0010ffff", 0),
+        ("e\u0301" * 600, 0),
+        ("🙂", 0),
+        ("ระบบจะรีสตาร์ท ok", 0),
+        ("ระบบ restarts every night at two", 1),
+    ],
 )
-def test_odd_unicode_embeds_to_a_unit_vector(text: str, fp32: Embedder) -> None:
-    assert np.linalg.norm(fp32.embed([text])[0]) == pytest.approx(1, abs=1e-5)
+def test_a_text_that_the_model_does_not_know_has_an_embedding_of_zeros(
+    text: str, length: int, fp32: Embedder
+) -> None:
+    assert np.linalg.norm(fp32.embed([text])[0]) == pytest.approx(length, abs=1e-5)
+
+
+def test_the_hidden_rows_of_a_query_add_up_to_its_embedding(fp32: Embedder) -> None:
+    query = fp32.read("Where does user_service live, in Lisbon?")
+
+    total = query.pieces.rows.astype(np.float32).sum(axis=0)
+    assert total @ query.vector / np.linalg.norm(total) == pytest.approx(1, abs=1e-4)
+    words = [query.pieces.words[n] if n >= 0 else "" for n in query.pieces.word_of]
+    assert words[:4] == ["", "Where", "does", "user"]
+    assert words[-3:] == ["Lisbon", "?", ""]
+
+
+def test_windows_cover_a_long_text_and_overlap(fp32: Embedder) -> None:
+    text = " ".join(f"w{n}" for n in range(400))
+    runs = fp32.plan_runs([text, "short"], [sys.maxsize, sys.maxsize])
+
+    windows = {
+        (int(row), int(window)): ids[1:-1].tolist()
+        for run in runs
+        for row, window, ids in zip(run.rows, run.windows, run.token_ids, strict=True)
+    }
+    pieces = windows[0, 0]
+    for number in range(1, len(windows) - 1):
+        overlap = MAX_PIECES - 2 - 190
+        assert windows[0, number][:overlap] == pieces[-overlap:]
+        pieces += windows[0, number][overlap:]
+    assert len(pieces) == fp32.count_pieces(text) - 2
+    assert len(windows) - 1 == Tokeniser(MODEL_DIR).facts([text])[0].n_windows
 
 
 def test_a_lone_surrogate_is_the_callers_fault(fp32: Embedder) -> None:

@@ -17,7 +17,7 @@ from deployments import embedder
 from deployments.embedder import EmbedderReplica, QueryCache
 from deployments.embedding_lanes import EmbeddingLanes
 from deployments.settings import Settings
-from engine.embedder import EmbeddingRun
+from engine.embedder import EmbeddingRun, HiddenRows
 from engine.errors import (
     EmbeddingError,
     InvalidInputError,
@@ -26,6 +26,7 @@ from engine.errors import (
 )
 from engine.model_files import default_model_dir, read_manifest
 from engine.records import FloatMatrix
+from tests.fakes import query_of
 
 PATIENCE_S = 20.0
 ROOT = Path(__file__).parent.parent
@@ -43,16 +44,19 @@ class GatedEmbedder:
         self.plans: list[list[str]] = []
         self.broken = False
 
-    def plan_runs(self, texts: Sequence[str]) -> list[EmbeddingRun]:
+    def plan_runs(self, texts: Sequence[str], max_windows: Sequence[int]) -> list[EmbeddingRun]:
         if any("\ud800" in text for text in texts):
             raise InvalidInputError("not valid Unicode")
         self.plans.append(list(texts))
         return [
             EmbeddingRun(
                 rows=np.array([row], np.int64),
-                token_ids=np.array([[len(text), int("slow" in text)]], np.int64),
+                windows=np.array([window], np.int64),
+                token_ids=np.array([[len(text) + window, int("slow" in text)]], np.int64),
+                known=np.array([True]),
             )
             for row, text in enumerate(texts)
+            for window in range(min(max_windows[row], text.count("window") + 1))
         ]
 
     def embed_run(self, run: EmbeddingRun) -> FloatMatrix:
@@ -64,6 +68,10 @@ class GatedEmbedder:
             raise RuntimeError("session")
         self.order.append(int(length))
         return np.full((len(run.rows), self.dim), length, np.float32)
+
+    def read_run(self, run: EmbeddingRun) -> tuple[FloatMatrix, HiddenRows]:
+        embeddings = self.embed_run(run)
+        return embeddings, np.repeat(embeddings[:, None], 3, axis=1)
 
 
 @pytest.fixture
@@ -89,10 +97,10 @@ def test_a_query_is_answered_while_bulk_work_occupies_every_bulk_thread(
     bulk = lanes.submit(["slow"] * 10)
     assert model.slow_started.acquire(timeout=PATIENCE_S)
     query = lanes.submit(["query"], is_query=True)
-    assert query.result(PATIENCE_S)[0, 0] == len("query")
+    assert query.result(PATIENCE_S).embeddings.firsts[0, 0] == len("query")
     assert not bulk.done()
     model.gate.set()
-    assert (bulk.result(PATIENCE_S) == len("slow")).all()
+    assert (bulk.result(PATIENCE_S).embeddings.firsts == len("slow")).all()
     lanes.close()
 
 
@@ -115,7 +123,12 @@ def test_queries_that_wait_together_are_planned_together(model: GatedEmbedder) -
     assert model.slow_started.acquire(timeout=PATIENCE_S)
     waiting = [lanes.submit(["q" * n], is_query=True) for n in (1, 2, 3)]
     model.gate.set()
-    assert [int(f.result(PATIENCE_S)[0, 0]) for f in (first, *waiting)] == [4, 1, 2, 3]
+    assert [int(f.result(PATIENCE_S).embeddings.firsts[0, 0]) for f in (first, *waiting)] == [
+        4,
+        1,
+        2,
+        3,
+    ]
     lanes.close()
     assert ["q", "qq", "qqq"] in model.plans
 
@@ -145,7 +158,7 @@ def test_an_invalid_text_fails_its_own_caller_only(model: GatedEmbedder) -> None
     bad = lanes.submit(["\ud800"], is_query=True)
     model.gate.set()
     blocker.result(PATIENCE_S)
-    assert good.result(PATIENCE_S)[0, 0] == len("fine")
+    assert good.result(PATIENCE_S).embeddings.firsts[0, 0] == len("fine")
     with pytest.raises(InvalidInputError):
         bad.result(PATIENCE_S)
     lanes.close()
@@ -160,7 +173,7 @@ def test_a_failing_model_is_reported_without_its_message_and_the_lane_lives_on(
         lanes.submit(["text"] * 9).result(PATIENCE_S)
     model.broken = False
     assert lanes.is_alive()
-    assert lanes.submit(["text"]).result(PATIENCE_S)[0, 0] == len("text")
+    assert lanes.submit(["text"]).result(PATIENCE_S).embeddings.firsts[0, 0] == len("text")
     lanes.close()
 
 
@@ -173,40 +186,69 @@ def test_a_job_whose_caller_went_away_frees_its_place(model: GatedEmbedder) -> N
     follower = lanes.submit(["y"] * 9)
     model.gate.set()
     running.result(PATIENCE_S)
-    assert (follower.result(PATIENCE_S) == 1).all()
+    assert (follower.result(PATIENCE_S).embeddings.firsts == 1).all()
     lanes.close()
     assert lanes.counters()["texts"] == 10
 
 
+def test_a_text_is_done_when_as_many_of_its_windows_as_were_asked_for_are(
+    model: GatedEmbedder,
+) -> None:
+    lanes = lanes_around(model)
+    texts = ["window window", "short", "window window window"]
+
+    embeddings = lanes.submit(texts, max_windows=3).result(PATIENCE_S).embeddings
+    lanes.close()
+
+    assert embeddings.firsts[:, 0].tolist() == [13, 5, 20]
+    later = {at: vectors[:, 0].tolist() for at, vectors in embeddings.later.items()}
+    assert later == {0: [14, 15], 2: [21, 22]}
+
+
+def test_hidden_rows_go_to_those_alone_who_asked_for_them(model: GatedEmbedder) -> None:
+    lanes = lanes_around(model)
+    blocker = lanes.submit(["slow"], is_query=True)
+    assert model.slow_started.acquire(timeout=PATIENCE_S)
+    asked = lanes.submit(["abc"], is_query=True, with_rows=True)
+    plain = lanes.submit(["abcd"], is_query=True)
+    model.gate.set()
+
+    assert blocker.result(PATIENCE_S).rows == {}
+    assert plain.result(PATIENCE_S).rows == {}
+    assert asked.result(PATIENCE_S).rows[0].shape == (3, 2)
+    lanes.close()
+
+
 def test_an_empty_job_is_answered_with_no_rows(model: GatedEmbedder) -> None:
     lanes = lanes_around(model)
-    assert lanes.submit([]).result(PATIENCE_S).shape == (0, 2)
+    assert lanes.submit([]).result(PATIENCE_S).embeddings.firsts.shape == (0, 2)
     lanes.close()
 
 
 def test_the_query_cache_forgets_the_least_recently_used() -> None:
     cache = QueryCache(2)
     for text in ("a", "b"):
-        cache.put(text, np.full(2, ord(text), np.float32))
+        cache.put(text, query_of(text))
     assert cache.get("a") is not None
-    cache.put("c", np.zeros(2, np.float32))
+    cache.put("c", query_of("c"))
     assert cache.get("b") is None
     kept = cache.get("a")
     assert kept is not None
-    assert kept[0] == ord("a")
+    assert kept.pieces.words == ["a"]
 
 
 def test_the_query_cache_does_not_keep_long_texts() -> None:
     cache = QueryCache(100)
+    queries = [query_of(str(n)) for n in range(100)]
     tracemalloc.start()
     for n in range(100):
-        cache.put(f"{n} {'long ' * 10_000}", np.full(2, n, np.float32))
+        cache.put(f"{n} {'long ' * 10_000}", queries[n])
     n_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert n_bytes < 100 * 2_000
     found = cache.get(f"7 {'long ' * 10_000}")
     assert found is not None
-    assert found[0] == 7
+    assert found.pieces.words == ["7"]
     assert cache.get("\ud800") is None
 
 
@@ -230,7 +272,7 @@ os.nice(15)
 if os.geteuid() == 0:
     os.setresuid(65534, 65534, 65534)
 lanes = lanes_around(GatedEmbedder())
-print(lanes.submit(["abc"]).result(20)[0, 0], lanes.is_alive())
+print(lanes.submit(["abc"]).result(20).embeddings.firsts[0, 0], lanes.is_alive())
 """
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False

@@ -38,7 +38,7 @@ class Handle:
         self.responses: list[Response] = []
         self.embed = self.embed_query = self
 
-    def remote(self, _: object) -> Response:
+    def remote(self, *_: object) -> Response:
         self.answers.append(asyncio.get_running_loop().create_future())
         self.responses.append(Response(self.answers[-1]))
         return self.responses[-1]
@@ -84,7 +84,8 @@ def test_a_replica_that_is_full_does_not_answer_for_the_slow_one() -> None:
         handle.answers[1].set_exception(OverloadedError("full"))
         await asyncio.sleep(0.01)
         handle.answers[0].set_result(np.ones((1, 3), np.float32))
-        return await asyncio.wait_for(embedding, PATIENCE_S)
+        embeddings: Any = await asyncio.wait_for(embedding, PATIENCE_S)
+        return cast(FloatMatrix, embeddings)  # whatever a replica answers is handed on
 
     assert (asyncio.run(embed()) == 1).all()
 

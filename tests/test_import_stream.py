@@ -19,7 +19,7 @@ from deployments import export_stream
 from deployments.import_report import ImportReport
 from deployments.line_reader import MAX_LINE_BYTES, BodyError, LineReader
 from engine.errors import NotReadyError
-from engine.records import FloatVector, MemoryId
+from engine.records import Embeddings, FloatVector, MemoryId
 from tests.fakes import DIM, embedding_of
 from tests.ingress_under_test import BASE_URL, Ingress, make_ingress
 
@@ -279,12 +279,12 @@ def test_one_import_fills_every_place_at_the_pool(monkeypatch: pytest.MonkeyPatc
     asked: list[str] = []
     all_places_taken = asyncio.Event()
 
-    async def embed(texts: list[str]) -> Any:
+    async def embed(texts: list[str], max_windows: int) -> Any:
         asked.extend(texts)
         if len(asked) == 16:
             all_places_taken.set()
         await asyncio.wait_for(all_places_taken.wait(), 60)
-        return np.stack([embedding_of(text) for text in texts])
+        return Embeddings(firsts=np.stack([embedding_of(text) for text in texts]))
 
     monkeypatch.setattr(ingress.embedder, "embed", embed)
     lines = [memory(f"text {n}", deduplicate=False) for n in range(64)]

@@ -216,7 +216,7 @@ def test_known_embeddings_are_those_of_stored_texts(index: MemoryIndex) -> None:
     known = index.known_embeddings(["b", "a", "own", "gone", "never"])
 
     assert list(known) == [0]
-    assert np.array_equal(known[0], vector_of("b"))
+    assert np.array_equal(known[0], [vector_of("b")])
 
 
 def test_an_export_shows_one_moment_while_writes_go_on(index: MemoryIndex) -> None:

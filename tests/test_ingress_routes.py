@@ -68,6 +68,7 @@ def test_an_added_memory_is_found_with_its_scores(ingress: Ingress) -> None:
                 "updated_at": FIRST_TIME,
                 "key": None,
                 "similarity": round(cosine, 6),
+                "score": round(cosine, 6),
                 "rrf_score": 0.016667,
                 "bm25_score": 0.0,
             }

@@ -328,7 +328,7 @@ def test_a_restart_answers_the_same_without_a_cache_with_one_and_with_a_broken_o
     add(index, "alpha beta", "beta gamma", "gamma delta")
     delete(index, 2)
     index.update(
-        MemoryId(3), MemoryPatch(text="epsilon"), embedding_of("epsilon"), request_id="u"
+        MemoryId(3), MemoryPatch(text="epsilon"), embedding_of("epsilon")[None], request_id="u"
     ).result()
     expected = search(index, "alpha epsilon")
     index.close()
@@ -355,7 +355,7 @@ def test_a_cache_that_is_behind_is_caught_up(tmp_path: Path) -> None:
     delete(index, 1)
     add(index, "zeta")
     index.update(
-        MemoryId(2), MemoryPatch(text="eta"), embedding_of("eta"), request_id="u2"
+        MemoryId(2), MemoryPatch(text="eta"), embedding_of("eta")[None], request_id="u2"
     ).result()
     expected = [search(index, query) for query in ("alpha beta gamma", "zeta", "eta")]
     index.close()

@@ -106,7 +106,7 @@ class MemoriesMachine(RuleBasedStateMachine):
         self.index.update(
             MemoryId(i),
             MemoryPatch(text=text),
-            embedding_of(text),
+            embedding_of(text)[None],
             request_id=fresh_request_id(),
         ).result()
         self.model[i] = (text, *self.model[i][1:])

@@ -81,7 +81,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Original:
     index.close()  # leaves a cache, and empties the WAL
     index = open_index(directory, **OPTIONS)
     index.update(
-        MemoryId(4), MemoryPatch(text="new words"), embedding_of("new words"), request_id="u"
+        MemoryId(4), MemoryPatch(text="new words"), embedding_of("new words")[None], request_id="u"
     ).result()
     backup = index.backup("manual").name
     index.verify_backup(backup)

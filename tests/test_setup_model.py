@@ -1,3 +1,4 @@
+import dataclasses
 import http.server
 import io
 import shutil
@@ -5,7 +6,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +19,17 @@ from rich.console import Console
 from engine.embedder import Embedder
 from engine.errors import ModelNotFoundError
 from engine.model_files import (
+    GRAPH_VERSION,
     MANIFEST_FILE,
     PRECISIONS,
     WEIGHTS_FILE,
     ModelSpec,
+    Precision,
     default_model_dir,
     is_complete,
     missing_official_files,
+    read_manifest,
+    write_manifest,
 )
 from scripts.model_sources import (
     HUB_MODEL,
@@ -78,12 +83,17 @@ class SetUp:
         self.spec = spec
         self.printed = io.StringIO()
 
-    def __call__(self, *sources: ModelSource, force: bool = False) -> None:
+    def __call__(
+        self,
+        *sources: ModelSource,
+        force: bool = False,
+        precisions: Sequence[Precision] = PRECISIONS,
+    ) -> None:
         set_up(
             self.model_dir,
             spec=self.spec,
             sources=sources,
-            precisions=PRECISIONS,
+            precisions=precisions,
             console=Console(file=self.printed, soft_wrap=True),
             force=force,
         )
@@ -143,6 +153,17 @@ def test_set_up_from_nothing_gives_the_same_bytes_again(run: SetUp, official: Pa
     assert {n: b for n, b in after.items() if n != MANIFEST_FILE} == {
         n: b for n, b in before.items() if n != MANIFEST_FILE
     }
+
+
+def test_a_graph_of_another_release_is_never_taken_for_ours(run: SetUp, official: Path) -> None:
+    run(DirectorySource(official))
+    older = dataclasses.replace(read_manifest(run.model_dir), graph_version=GRAPH_VERSION - 1)
+    write_manifest(run.model_dir, older)
+
+    run(precisions=("int8",))
+
+    assert is_complete(run.model_dir, run.spec, ("int8",))
+    assert not is_complete(run.model_dir, run.spec, ("fp32",))
 
 
 @pytest.mark.parametrize("name", ["model-fp32.onnx", "model-int8.onnx", MANIFEST_FILE])

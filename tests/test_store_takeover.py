@@ -143,7 +143,7 @@ def test_an_interrupted_re_embedding_goes_on_where_it_was(tmp_path: Path) -> Non
     interrupted.close()  # as a kill would: what it has committed is on disk
     index = open_index(tmp_path)  # meanwhile the store is as it was, and changes
     index.update(
-        MemoryId(1), MemoryPatch(text="other words"), embeddings_of(["other words"])[0],
+        MemoryId(1), MemoryPatch(text="other words"), embeddings_of(["other words"]),
         request_id="u",
     ).result()  # fmt: skip
     index.delete([MemoryId(2)], request_id="d").result()
