@@ -17,7 +17,7 @@ from tests.service import Service, running_service
 pytestmark = pytest.mark.service
 
 MEMORY_KEYS = {"id", "text", "source", "timestamp", "metadata", "updated_at", "key"}
-SCORE_KEYS = {"similarity", "rrf_score", "bm25_score"}
+SCORE_KEYS = {"similarity", "score", "rrf_score", "bm25_score"}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 ADDED = "Memory added successfully"
 
