@@ -58,7 +58,6 @@ class _Found:
     """Whether the bounds that were asked for let it through."""
     scores: ScoreArray | None = None
     rrf_scores: ScoreArray | None = None
-    bm25_scores: ScoreArray | None = None
 
 
 def search(
@@ -87,7 +86,7 @@ def search(
         found = _by_score(index, embedding, query, mask, None if allowed is None else mask)
     else:
         found = _by_cosine(index, embedding, query, mask)
-    return _hits(index, found, query.k)
+    return _hits(index, found, query)
 
 
 def _by_cosine(
@@ -121,7 +120,6 @@ def _by_ranks(
         ranked_by=rrf_scores,
         passes=_reaches(similarities, query.threshold),
         rrf_scores=rrf_scores,
-        bm25_scores=index.keywords.scores(tokens, rows),
     )
 
 
@@ -136,8 +134,8 @@ def _by_score(
     tokens = analyse_query(query.text)
     judge = _Judge.of(index, embedding, query, tokens, filtered)
     rows = judge.best_rows(max(LEAST_CANDIDATES, CANDIDATES_A_HIT * query.k), mask)
-    gate = judge.order_gate(rows) if query.neighbours and judge.hears_both else 0.0
     scores = judge.scores(rows)
+    gate = judge.order_gate(rows, scores) if query.neighbours and judge.hears_both else 0.0
     if gate > 0:
         rows, scores = judge.supported(rows, gate, mask)
     similarities = _similarities(index, embedding, rows)
@@ -145,7 +143,6 @@ def _by_score(
     # A vector of zeros has no say: there the words decide.
     certainty = np.where(similarities == 0.0, shares, similarities)
     says_something = (similarities != 0.0) | (scores > 0.0)
-    bm25_scores = index.keywords.scores(tokens, rows)
     return _Found(
         rows=rows,
         similarities=similarities,
@@ -154,8 +151,7 @@ def _by_score(
         & _reaches(certainty, query.threshold)
         & _reaches(scores, query.min_score),
         scores=np.clip(scores, 0.0, 1.0),
-        rrf_scores=_reciprocal(rows, similarities, bm25_scores, query.vector_weight),
-        bm25_scores=bm25_scores,
+        rrf_scores=_reciprocal(rows, similarities, shares, query.vector_weight),
     )
 
 
@@ -219,9 +215,9 @@ class _Judge:
         """Scores of rows by themselves."""
         return combined(*self.parts(rows))
 
-    def order_gate(self, rows: RowArray) -> float:
+    def order_gate(self, rows: RowArray, scores: ScoreArray) -> float:
         """How far the best of these rows stand in a meaningful order, 0…1."""
-        best = rows[np.argsort(-self.scores(rows), kind="stable")[:_GATE_CANDIDATES]]
+        best = rows[np.argsort(-scores, kind="stable")[:_GATE_CANDIDATES]]
         further = np.concatenate([self.index.rows_beside(best, places) for places in (-2, 2)])
         of, further = np.tile(best, 2)[further >= 0], further[further >= 0]
         vectors = self.index.vectors
@@ -282,31 +278,35 @@ def _reaches(values: npt.NDArray[np.floating], bound: float | None) -> BoolMask:
 def _reciprocal(
     rows: RowArray,
     similarities: npt.NDArray[np.float32],
-    bm25_scores: ScoreArray,
+    shares: ScoreArray,
     vector_weight: float,
 ) -> ScoreArray:
-    """The reciprocal rank scores that candidates, ascending, would have among themselves."""
-    by_vector = rows[np.lexsort((rows, -similarities))]
-    by_words = rows[np.lexsort((rows, -bm25_scores))][: np.count_nonzero(bm25_scores)]
+    """The reciprocal rank scores that candidates, ascending, have among themselves."""
+    by_vector = rows[np.argsort(-similarities, kind="stable")]
+    by_words = rows[np.argsort(-shares, kind="stable")][: np.count_nonzero(shares)]
     fused, fused_scores = fuse(by_vector, by_words, vector_weight=vector_weight)
     scores = np.zeros(len(rows))
     scores[np.searchsorted(rows, fused)] = fused_scores
     return scores
 
 
-def _hits(index: SearchIndex, found: _Found, k: int) -> list[RankedId]:
+def _hits(index: SearchIndex, found: _Found, query: SearchQuery) -> list[RankedId]:
     passing = np.flatnonzero(found.passes)
     ids = index.ids[found.rows]
-    best = pick(found.ranked_by[passing], found.similarities[passing], ids[passing], k=k)
+    best = pick(found.ranked_by[passing], found.similarities[passing], ids[passing], k=query.k)
+    chosen = passing[best]
+    bm25_scores = None
+    if query.hybrid:
+        bm25_scores = index.keywords.scores(analyse_query(query.text), found.rows[chosen])
     return [
         RankedId(
             id=MemoryId(int(ids[at])),
             similarity=float(found.similarities[at]),
             score=_at(found.scores, at),
             rrf_score=_at(found.rrf_scores, at),
-            bm25_score=_at(found.bm25_scores, at),
+            bm25_score=_at(bm25_scores, number),
         )
-        for at in passing[best]
+        for number, at in enumerate(chosen)
     ]
 
 

@@ -72,6 +72,9 @@ class LaterWindows:
             Positions in `rows` of those that have windows here, shape (m,); their best products;
             how many windows they have here.
         """
+        if not self._n:
+            nothing = np.empty(0, dtype=np.int64)
+            return nothing, np.empty(0, dtype=np.float32), nothing
         starts = np.searchsorted(self.rows, rows)
         counts = np.searchsorted(self.rows, rows, side="right") - starts
         at = np.flatnonzero(counts)
@@ -88,6 +91,8 @@ def similarity_of_best(
     firsts: npt.NDArray[np.float32], at: RowArray, best: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
     """Each memory's cosine by its best window; arguments as `LaterWindows.best` gives them."""
+    if not len(at):
+        return firsts
     similarities = firsts.copy()
     similarities[at] = np.maximum(firsts[at], best)
     return similarities
@@ -103,6 +108,8 @@ def relevance(
 
     A plain maximum ranks long texts too high where answers are long.
     """
+    if not len(at):
+        return firsts
     relevances = firsts.copy()
     highest = np.maximum(firsts[at], best) - _LUCK * np.log(counts + 1)
     relevances[at] = _BEST_WEIGHT * highest + (1 - _BEST_WEIGHT) * firsts[at]

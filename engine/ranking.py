@@ -76,7 +76,7 @@ class LexicalScores:
 
     def best_rows(self, n: int) -> RowArray:
         """The n best of the rows that hold a word of the query."""
-        found = np.flatnonzero(self.scores)
+        found = np.flatnonzero(self.scores > 0)
         return top_rows(found, self.scores[found], n)[0]
 
 

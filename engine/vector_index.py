@@ -14,6 +14,8 @@ from engine.records import BoolMask, FloatMatrix, FloatVector, RowArray
 
 _QUERY_BLOCK = 64  # bounds the memory of candidates: 64 queries of 3,300 candidates take 3 MB
 _CANDIDATES = 300  # with 10 for each hit: 400 at k = 10, where few do not suffice
+_FIRST_HITS = 60  # of those the candidates for each are wanted; fewer for each further one
+_CANDIDATES_A_FURTHER_HIT = 3
 _SURE_ERRORS = 1.5  # standard errors of the estimates; see `_refined`
 _ROWS_PER_CANDIDATE = 16  # reranking a candidate costs as much as scanning so many rows
 _EXACT_SHARE = 16  # picking one row in so many is as cheap as scanning the codes of all
@@ -119,7 +121,8 @@ class VectorIndex:
         queries = self._checked_queries(queries, live)
         quantised = self._quantised
         n_allowed = self.n_rows if live is None else int(np.count_nonzero(live))
-        n_candidates = _CANDIDATES + self.refine_factor * k
+        n_candidates = _CANDIDATES + self.refine_factor * min(k, _FIRST_HITS)
+        n_candidates += _CANDIDATES_A_FURTHER_HIT * max(k - _FIRST_HITS, 0)
         exact_is_cheap = n_allowed <= max(
             _ROWS_PER_CANDIDATE * n_candidates, self.n_rows // _EXACT_SHARE
         )
