@@ -169,8 +169,11 @@ def _read_memories(connection: sqlite3.Connection) -> tuple[list[object], int]:
 
 
 def _is_possible(row: tuple[Any, ...]) -> bool:
-    are_counts = all(0 <= count <= _MAX_ID for count in (row[0], row[7]))
-    return are_counts and all(_EARLIEST_US <= time_us <= _LATEST_US for time_us in row[4:6])
+    created_us, updated_us = row[4:6]
+    are_times = (
+        _EARLIEST_US <= created_us <= _LATEST_US and _EARLIEST_US <= updated_us <= _LATEST_US
+    )
+    return bool(are_times and 0 <= row[0] <= _MAX_ID and 0 <= row[7] <= _MAX_ID)
 
 
 def _sum_of(rows: Any) -> int:  # noqa: ANN401 - an iterator of rows
