@@ -21,6 +21,7 @@ from engine.offsite.encryption import Encrypted
 from engine.offsite.retention import RemoteRetention
 from engine.offsite.seal import Seal, Unsealed
 from engine.offsite.snapshots import RemoteManifest
+from tests.fault_proxy import always, fault_proxy
 from tests.foreign_backups import HOSTILE, change_backup, odd_manifests
 from tests.offsite_under_test import Machine, start_new, texts_in_bucket
 from tests.s3_servers import Bucket, moto_server, new_bucket
@@ -220,6 +221,24 @@ def test_a_damaged_manifest_of_our_own_does_not_stop_uploads(
         one.upload()
     texts = texts_in_bucket(tmp_path / "two", bucket.store(), seal=seal)
     assert texts == ["memory 0", "memory 1", "memory 2", "after"]
+
+
+def test_an_old_manifest_that_cannot_be_read_stops_no_upload(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    with Machine(tmp_path / "one", bucket.store(), max_backups=0) as one:
+        one.add("first")
+        first = one.upload().snapshot
+        one.add("second")
+        one.upload()
+    with fault_proxy(bucket.endpoint) as proxy:
+        proxy.choose = always("denied", method="GET", path=first.id)
+        store = bucket.store(endpoint=proxy.url)
+        with Machine(tmp_path / "one", store, max_backups=0) as one:
+            one.add("third")
+            one.upload()
+            assert len(one.sync.snapshots()) == 3
+    assert texts_in_bucket(tmp_path / "two", bucket.store()) == ["first", "second", "third"]
 
 
 def test_objects_are_read_with_a_bound(bucket: Bucket, tmp_path: Path) -> None:

@@ -32,7 +32,12 @@ from engine.backup_manifest import (
     manifest_fields,
     manifest_of,
 )
-from engine.errors import RemoteConflictError, RemoteDamagedError, RemoteSealedError
+from engine.errors import (
+    RemoteConflictError,
+    RemoteDamagedError,
+    RemoteError,
+    RemoteSealedError,
+)
 from engine.foreign_json import object_of, parse_json, record_of
 from engine.offsite.object_store import ObjectListing, ObjectStore, StoredObject
 from engine.offsite.seal import PLAIN_MANIFEST, SEALED_MANIFEST, Seal
@@ -137,13 +142,10 @@ class RemoteSnapshots:
         found.sort(key=lambda s: (s.generation, s.modified_s, s.id), reverse=True)
         known = self._manifests
         self._manifests = {s.key: known[s.key] for s in found if s.key in known}
-        is_our_passphrase = any(
-            s.name is not None and s.key.endswith(SEALED_MANIFEST) for s in found
-        )
-        judged = [(s, self._is_usable(s, is_our_passphrase)) for s in found]
+        ours, passed_over = self._sorted_out(found)
         return RemoteListing(
-            snapshots=[s for s, is_usable in judged if is_usable],
-            passed_over=[s for s, is_usable in judged if not is_usable],
+            snapshots=ours,
+            passed_over=passed_over,
             objects={stored.key: stored for stored in listing.objects},
             now_s=listing.now_s,
         )
@@ -170,27 +172,52 @@ class RemoteSnapshots:
         except RemoteSealedError:
             return None
 
-    def _is_usable(self, snapshot: RemoteSnapshot, is_our_passphrase: bool) -> bool:
-        """Whether a snapshot is one of ours. The name of a sealed one proves nothing: see `read`.
+    def _sorted_out(
+        self, found: Sequence[RemoteSnapshot]
+    ) -> tuple[list[RemoteSnapshot], list[RemoteSnapshot]]:
+        """Of what looks like snapshots, newest first: those of ours, and those passed over.
 
-        One that another passphrase opens counts as long as ours opens none: then it is ours that
-        is wrong, and whoever needs the snapshot is told so.
+        Once the newest of ours is known, others that cannot be read for now count as ours.
         """
-        problem = None
+        opens_some = any(s.name is not None and s.key.endswith(SEALED_MANIFEST) for s in found)
+        ours: list[RemoteSnapshot] = []
+        passed_over: list[RemoteSnapshot] = []
+        is_answering = True
+        for snapshot in found:
+            problem = self._mark_of_others(snapshot, opens_some=opens_some)
+            if problem is None and snapshot.name is not None and is_answering:
+                try:
+                    problem = self._damage_of(snapshot)
+                except RemoteError:
+                    if not ours:
+                        raise
+                    is_answering = False
+            if problem is not None:
+                warn_once(_log, f"{self.store.location}{snapshot.key} is passed over: {problem}")
+            (ours if problem is None else passed_over).append(snapshot)
+        return ours, passed_over
+
+    def _mark_of_others(self, snapshot: RemoteSnapshot, *, opens_some: bool) -> str | None:
+        """Why a key says that a snapshot is not ours.
+
+        One that another passphrase opens counts as ours as long as ours opens none: then it is
+        ours that is wrong, and whoever needs the snapshot is told so.
+        """
         if self.seal.manifest_name == SEALED_MANIFEST and snapshot.key.endswith(PLAIN_MANIFEST):
-            problem = "it is not encrypted, though there is a passphrase"
-        elif snapshot.name is None:
-            problem = "it was encrypted with another passphrase" if is_our_passphrase else None
-        else:
-            try:
-                self.read(snapshot)
-            except RemoteConflictError:
-                return True
-            except (RemoteDamagedError, RemoteSealedError) as exc:
-                problem = str(exc)
-        if problem is not None:
-            warn_once(_log, f"{self.store.location}{snapshot.key} is passed over: {problem}")
-        return problem is None
+            return "it is not encrypted, though there is a passphrase"
+        if snapshot.name is None and opens_some:
+            return "it was encrypted with another passphrase"
+        return None
+
+    def _damage_of(self, snapshot: RemoteSnapshot) -> str | None:
+        """Why the content of a snapshot is no manifest of ours; its name alone proves nothing."""
+        try:
+            self.read(snapshot)
+        except RemoteConflictError:
+            return None  # of a newer release
+        except (RemoteDamagedError, RemoteSealedError) as exc:
+            return str(exc)
+        return None
 
     def read(self, snapshot: RemoteSnapshot) -> RemoteManifest:
         """What a snapshot holds.
