@@ -12,6 +12,7 @@ from engine.errors import (
     EngineError,
     InvalidInputError,
     NotReadyError,
+    RemoteConflictError,
     RemoteDamagedError,
     RemoteError,
     RemoteSealedError,
@@ -144,7 +145,7 @@ class OpenIndex:
 
     def _may_start_empty(self, exc: EngineError) -> bool:
         """Only a bucket that does not answer is passed over; never one that holds memories."""
-        answers = isinstance(exc, RemoteDamagedError | RemoteSealedError)
+        answers = isinstance(exc, RemoteDamagedError | RemoteSealedError | RemoteConflictError)
         if answers or not isinstance(exc, RemoteError):
             return False
         if self._settings.cloud_sync_allow_empty_start:

@@ -6,9 +6,10 @@ switches fit servers other than Amazon's, and what its errors mean in words.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -109,18 +110,21 @@ class S3Store:
                 str(path), self._bucket, self._prefix + key, Config=self._transfer
             )
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, max_bytes: int) -> bytes:
         """Read an object."""
         with self._translating("read from", key):
             answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
-            content: bytes = answer["Body"].read()
+            with closing(answer["Body"]) as body:
+                content: bytes = body.read(max_bytes)
+                if body.read(1):  # at the end, this compares with the length that was announced
+                    raise _too_large(key, max_bytes)
         return content
 
-    def get_file(self, key: str, path: Path) -> None:
+    def get_file(self, key: str, path: Path, *, max_bytes: int) -> None:
         """Read an object into a file."""
         with (
             translating_os_errors(path),
-            path.open("wb") as file,
+            _BoundedFile(path, key, max_bytes) as file,
             self._translating("read from", key),
         ):
             self._client.download_fileobj(
@@ -170,6 +174,24 @@ class S3Store:
                     f"cannot {action} {self._where}: {_in_words(code, cause)}"
                 ) from exc
             raise RemoteError(f"cannot {action} {self._where}: {exc}") from exc
+
+
+class _BoundedFile(io.BufferedWriter):
+    """A new file that takes no more than an object may hold."""
+
+    def __init__(self, path: Path, key: str, max_bytes: int) -> None:
+        super().__init__(io.FileIO(path, "w"))
+        self._key = key
+        self._max_bytes = max_bytes
+
+    def write(self, content: Any, /) -> int:  # noqa: ANN401 - whatever holds bytes
+        if self.tell() + len(content) > self._max_bytes:
+            raise _too_large(self._key, self._max_bytes)
+        return super().write(content)
+
+
+def _too_large(key: str, max_bytes: int) -> RemoteDamagedError:
+    return RemoteDamagedError(f"{key} is larger than the {max_bytes} bytes that it may have")
 
 
 def _client(options: S3Options) -> Any:  # noqa: ANN401 - boto3 makes its classes at run time

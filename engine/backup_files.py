@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from engine.distrust import attached, check_structure, distrusted
 from engine.durable_files import fsync_file, sha256_of, translating_os_errors
+from engine.errors import StoreCorruptError
+from engine.foreign_json import object_of, parse_json, record_of
 from engine.memory_rows import PRUNED_LSN, canonical_json, last_id_of, read_meta, set_meta
 from engine.schema import connect, create_tables, translating_sqlite_errors
 from engine.soundness import check_copy, check_rows
@@ -41,7 +43,7 @@ class StoreFacts:
     total_memories: int
     last_id: int
     """The highest id ever given out."""
-    model: dict[str, Any]
+    model: dict[str, str | int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,20 +88,21 @@ def write_delta(database: Path, directory: Path, *, from_lsn: int) -> tuple[Back
 
 
 def assemble(directory: Path, files: Sequence[BackupFile], target: Path) -> StoreFacts:
-    """Put a base and its deltas together as one database at `target`. Not yet durable."""
+    """Put a base and its deltas together as one database at `target`. Not yet durable.
+
+    Raises:
+        StoreFormatError, StoreCorruptError: a file is not one that we can have written.
+    """
     with translating_os_errors(target):
         shutil.copyfile(directory / files[0].name, target)
-    with (
-        translating_sqlite_errors(target),
-        closing(sqlite3.connect(target, isolation_level=None)) as connection,
-    ):
+    with distrusted(target) as connection:
         connection.execute("PRAGMA synchronous = OFF")
+        check_structure(connection, target)
         for delta in files[1:]:
-            connection.execute("ATTACH ? AS delta", (str(directory / delta.name),))
-            connection.execute("BEGIN")
-            _apply_changes(connection)
-            connection.execute("COMMIT")
-            connection.execute("DETACH delta")
+            with attached(connection, directory / delta.name):
+                connection.execute("BEGIN")
+                _apply_changes(connection)
+                connection.execute("COMMIT")
         if files[1:]:
             _derive_metadata_values(connection)
         return facts_of(connection)
@@ -139,16 +142,20 @@ def write_origin(connection: sqlite3.Connection, origin: Origin) -> None:
 
 
 def facts_of(connection: sqlite3.Connection) -> StoreFacts:
-    """What the main database of a connection holds."""
+    """What the main database of a connection holds. Raises `StoreCorruptError`."""
     meta = dict(connection.execute("SELECT name, value FROM main.meta"))  # also in format 1
     (total,) = connection.execute("SELECT count(*) FROM main.memories").fetchone()
-    return StoreFacts(
-        epoch=meta["epoch"],
-        lsn=int(meta["lsn"]),
-        total_memories=total,
-        last_id=last_id_of(connection),
-        model=json.loads(meta["model"]),
-    )
+    try:
+        facts = {
+            "epoch": meta["epoch"],
+            "lsn": int(meta["lsn"]),
+            "total_memories": total,
+            "last_id": last_id_of(connection),
+            "model": parse_json(meta["model"]),
+        }
+        return record_of(StoreFacts, facts)
+    except (KeyError, ValueError) as exc:
+        raise StoreCorruptError("the database", f"its facts cannot be used: {exc}") from exc
 
 
 def _finished(partial: Path, name: str, from_lsn: int | None, to_lsn: int) -> BackupFile:
@@ -195,12 +202,15 @@ def _apply_changes(connection: sqlite3.Connection) -> None:
 def _derive_metadata_values(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN")
     connection.execute("DELETE FROM metadata_values")
-    connection.executemany(
-        "INSERT INTO metadata_values VALUES (?, ?, ?)",
-        (
-            (name, canonical_json(value), memory_id)
-            for memory_id, metadata in connection.execute("SELECT id, metadata FROM memories")
-            for name, value in json.loads(metadata).items()
-        ),
-    )
+    try:
+        connection.executemany(
+            "INSERT INTO metadata_values VALUES (?, ?, ?)",
+            (
+                (name, canonical_json(value), memory_id)
+                for memory_id, metadata in connection.execute("SELECT id, metadata FROM memories")
+                for name, value in object_of(json.loads(metadata)).items()
+            ),
+        )
+    except (ValueError, RecursionError) as exc:
+        raise StoreCorruptError("the database", f"metadata that is no JSON object: {exc}") from exc
     connection.execute("COMMIT")

@@ -27,10 +27,11 @@ from engine.backup_files import (
     origin_in,
 )
 from engine.backup_manifest import (
-    MANIFEST_NAME,
+    LATEST_S,
     BackupKind,
     Manifest,
     is_backup_name,
+    name_after,
     note_verified,
     read_manifest,
     verified_at,
@@ -44,7 +45,14 @@ from engine.durable_files import (
     sweep_leftovers,
     translating_os_errors,
 )
-from engine.errors import BackupError, BackupNotFoundError, StorageError, StoreFullError
+from engine.errors import (
+    BackupError,
+    BackupNotFoundError,
+    StorageError,
+    StoreCorruptError,
+    StoreFormatError,
+    StoreFullError,
+)
 from engine.records import BackupCheck, BackupSummary
 from engine.soundness import problems_in
 from engine.upgrade import upgrade
@@ -100,7 +108,9 @@ class Backups:
             files, facts = self._chain.write(database, partial, before)
             # The newest also after a clock was set back.
             created_s = max([time.time(), *(m.created_s + 0.001 for _, m in before[:1])])
-            manifest = Manifest(kind=kind, created_s=created_s, facts=facts, files=files)
+            manifest = Manifest(
+                kind=kind, created_s=min(created_s, LATEST_S), facts=facts, files=files
+            )
             self._finish(partial, name, manifest)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -133,7 +143,7 @@ class Backups:
             if here and here.files == manifest.files and not self.damage(free):
                 return self.get(free)
             n += 1
-            free = f"{name}_{n}"
+            free = name_after(name, n)
         partial = self._directory / f"{free}.partial"
         with translating_os_errors(partial):
             partial.mkdir(mode=0o700, exist_ok=True)
@@ -151,6 +161,8 @@ class Backups:
         if not damage_of(path, file):
             return
         path.unlink(missing_ok=True)
+        if shutil.disk_usage(path.parent).free < file.n_bytes:
+            raise StoreFullError(f"no space left for {file.n_bytes} bytes in {path.parent}")
         fetch(file, path)
         if problem := damage_of(path, file):
             path.unlink(missing_ok=True)
@@ -183,8 +195,8 @@ class Backups:
         return [_summary(path, manifest) for path, manifest in self._manifests()]
 
     def count(self) -> int:
-        """How many backups there are."""
-        return sum((path / MANIFEST_NAME).exists() for path in self._directories())
+        """How many whole backups there are."""
+        return sum(read_manifest(path) is not None for path in self._directories())
 
     def get(self, name: str) -> BackupSummary:
         """One backup. Raises `BackupNotFoundError`, also for what is no plain backup name."""
@@ -239,10 +251,14 @@ class Backups:
         problems = self.damage(name)
         if problems:
             raise BackupError(f"backup '{name}' is damaged: {'; '.join(problems)}")
-        facts = assemble(self._directory / name, manifest.files, target)
-        if facts != manifest.facts:
-            raise BackupError(f"backup '{name}' does not hold what its manifest says")
-        upgrade(target)
+        try:
+            facts = assemble(self._directory / name, manifest.files, target)
+            if facts != manifest.facts:
+                raise BackupError(f"backup '{name}' does not hold what its manifest says")
+            upgrade(target)
+        except (StoreCorruptError, StoreFormatError) as exc:
+            reason = exc.reason if isinstance(exc, StoreCorruptError) else str(exc)
+            raise BackupError(f"backup '{name}' cannot be used: {reason}") from exc
         if problems := problems_in(target):
             raise BackupError(f"backup '{name}' cannot be used: {'; '.join(problems)}")
         return facts

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,27 @@ def fsync_file(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def read_whole(path: Path, *, max_bytes: int) -> bytes:
+    """The content of a file that somebody else may have put there.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger than `max_bytes`, or no regular file.
+    """
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no regular file")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"it is larger than {max_bytes} bytes")
+    return content
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Without O_NONBLOCK, a FIFO would hang the reader."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @contextmanager
@@ -113,7 +135,7 @@ def sweep_leftovers(directory: Path) -> None:
     for path in directory.iterdir():
         if not path.suffix.startswith((".partial", ".removing")):
             continue
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()

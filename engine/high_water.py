@@ -15,10 +15,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.durable_files import read_whole
 from engine.row_checksum import row_checksum
 
 MARK_NAME = "acknowledged"
 _BYTES = 128
+_BELOW = 1 << 53
 
 _log = logging.getLogger(__name__)
 
@@ -43,9 +45,12 @@ class HighWaterMark:
     def read(self) -> Mark | None:
         """The mark; None when there is none, or none that can be trusted."""
         try:
-            epoch, lsn, last_id, checksum = self._path.read_text("ascii").split()
+            content = read_whole(self._path, max_bytes=_BYTES).decode("ascii")
+            epoch, lsn, last_id, checksum = content.split()
             mark = Mark(epoch=epoch, lsn=int(lsn), last_id=int(last_id))
-            return mark if row_checksum((epoch, mark.lsn, mark.last_id)) == int(checksum) else None
+            is_whole = row_checksum((epoch, mark.lsn, mark.last_id)) == int(checksum)
+            is_possible = 0 <= mark.lsn < _BELOW and 0 <= mark.last_id < _BELOW
+            return mark if is_whole and is_possible else None
         except (OSError, ValueError):
             return None
 

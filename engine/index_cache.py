@@ -125,7 +125,7 @@ def _catch_up(index: SearchIndex, store: Store, lsn: int, stored: StoredVectors)
 
 
 def _usable_cache(path: Path, store: Store) -> CachedPostings:
-    if path.exists():
+    if path.is_file():
         try:
             return _read_cache(path, store)
         except Exception as exc:  # noqa: BLE001 - a damaged zip file can raise almost anything
@@ -137,7 +137,7 @@ def _usable_cache(path: Path, store: Store) -> CachedPostings:
 def problem_of_cache(path: Path) -> str | None:
     """Why a cache cannot be read; None for a good one, and for none at all."""
     try:
-        if path.exists():
+        if path.is_file():
             _check_members(path)
             with np.load(path, allow_pickle=False) as arrays:
                 _parsed(arrays)
@@ -149,6 +149,8 @@ def problem_of_cache(path: Path) -> str | None:
 def _check_members(path: Path) -> None:
     """Compare every member with its CRC-32; numpy reads only as far as a header says."""
     with zipfile.ZipFile(path) as file:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in file.infolist()):
+            raise ValueError("it is compressed, which ours is not")
         if (damaged := file.testzip()) is not None:
             raise ValueError(f"{damaged} is damaged")
 
@@ -177,6 +179,9 @@ def _parsed(arrays: Any) -> CachedPostings:  # noqa: ANN401 - numpy's NpzFile
             {name[5:]: arrays[name] for name in arrays.files if name.startswith("bm25_")}
         ),
     )
-    if cached.keywords.n_documents != len(cached.ids):
+    ids = cached.ids
+    if ids.dtype != np.int64 or ids.ndim != 1 or len(np.unique(ids)) != len(ids):
+        raise ValueError("its ids are none")
+    if cached.keywords.n_documents != len(ids):
         raise ValueError("it has not as many documents as ids")
     return cached

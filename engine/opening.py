@@ -56,7 +56,7 @@ def check_new(database: Path, mark: HighWaterMark, backups: Backups) -> None:
     if known and known.lsn:
         reason = f"it is {state}, but write {known.lsn} was acknowledged"
         raise StoreCorruptError(str(database), reason)
-    if backups.count():
+    if backups.count() or backups.unreadable():
         raise StoreCorruptError(str(database), f"it is {state}, but there are backups of it")
 
 

@@ -6,13 +6,12 @@ SQLite in WAL mode with `synchronous=FULL`: a commit that returned survives a po
 
 from __future__ import annotations
 
-import functools
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from engine.errors import StorageError, StoreCorruptError, StoreFormatError, StoreFullError
 from engine.memory_rows import set_meta
@@ -24,7 +23,7 @@ FORMAT_VERSION = 3
 """Raised when an older release could no longer read the file. 2 brought the checksums
 and the tables of imports; 3 several vectors of one memory."""
 
-_TABLES = """
+TABLES = """
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL,
@@ -117,6 +116,7 @@ def connect(path: Path, *, mode: Literal["rw", "rwc", "ro"]) -> sqlite3.Connecti
             uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=256
         )
         connection.execute("PRAGMA busy_timeout = 10000")
+        connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         if mode != "ro":
             connection.execute("PRAGMA journal_mode = WAL")
@@ -127,7 +127,7 @@ def connect(path: Path, *, mode: Literal["rw", "rwc", "ro"]) -> sqlite3.Connecti
 def create_tables(connection: sqlite3.Connection, facts: Mapping[str, str] | None = None) -> None:
     """Lay out a new, empty database that knows `facts`, all in one transaction."""
     connection.executescript(
-        f"BEGIN IMMEDIATE; {_TABLES}"
+        f"BEGIN IMMEDIATE; {TABLES}"
         f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION};"
     )
     for name, value in (facts or {}).items():
@@ -145,23 +145,8 @@ def is_empty_database(path: Path) -> bool:
     return not n_objects and not application_id
 
 
-def layout_of(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
-    """Every table and index with the statement that made it."""
-    return sorted(
-        connection.execute("SELECT type, name, tbl_name, coalesce(sql, '') FROM main.sqlite_master")
-    )
-
-
-@functools.cache
-def expected_layout() -> list[tuple[Any, ...]]:
-    """What `layout_of` a sound database says."""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        create_tables(connection)
-        return layout_of(connection)
-
-
-def check_format(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a file that this release cannot read.
+def check_format(connection: sqlite3.Connection, path: Path) -> int:
+    """Refuse a file that this release cannot read; returns the format of one that it can.
 
     Raises:
         StoreFormatError: not a FAISS Memory database, or from a newer release.
@@ -179,6 +164,7 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} has format {version}, written by a newer release; this one reads up to "
             f"{FORMAT_VERSION}: install the newer release to open it"
         )
+    return int(version)
 
 
 @contextmanager

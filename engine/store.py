@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from engine.commands import script_command
+from engine.distrust import distrusted
 from engine.durable_files import fsync_directory
 from engine.errors import (
     ModelMismatchError,
@@ -28,6 +29,7 @@ from engine.errors import (
     StorageError,
     StoreCorruptError,
 )
+from engine.foreign_json import object_of, parse_json, record_of
 from engine.high_water import HighWaterMark, Mark
 from engine.memory_rows import (
     COLUMNS,
@@ -101,10 +103,10 @@ def recorded_precision(database: Path) -> str | None:
     if not database.exists():
         return None
     try:
-        with closing(connect(database, mode="ro")) as connection:
+        with distrusted(database, access="mode=ro") as connection:
             (model,) = connection.execute("SELECT value FROM meta WHERE name = 'model'").fetchone()
             return str(json.loads(model)["precision"])
-    except (sqlite3.Error, StorageError, TypeError, ValueError, KeyError):
+    except (StorageError, TypeError, ValueError, KeyError, RecursionError):
         return None  # opening it says what is wrong
 
 
@@ -112,8 +114,8 @@ def recorded_identity(database: Path) -> ModelIdentity:
     """The model that made a database's vectors. Raises `StoreCorruptError` when it says none."""
     try:
         with translating_sqlite_errors(database), closing(connect(database, mode="rw")) as opened:
-            return ModelIdentity(**json.loads(read_meta(opened)["model"]))
-    except (KeyError, TypeError, ValueError, RottenRowError) as exc:
+            return record_of(ModelIdentity, parse_json(read_meta(opened)["model"]))
+    except (KeyError, ValueError, RottenRowError) as exc:
         raise StoreCorruptError(str(database), "it does not say which model made it") from exc
 
 
@@ -158,7 +160,7 @@ class Store:
                 self._meta = read_meta(self._writer)
             self._check_identity(identity)
             self._lsn = int(self._meta["lsn"])
-        except (KeyError, RottenRowError) as exc:
+        except (KeyError, ValueError, RottenRowError) as exc:
             self.close()
             raise StoreCorruptError(str(path), f"its facts cannot be used: {exc}") from exc
         except BaseException:
@@ -168,13 +170,14 @@ class Store:
 
     def _check_identity(self, identity: ModelIdentity) -> None:
         try:
-            stored = json.loads(self._meta["model"])
+            stored = object_of(parse_json(self._meta["model"]))
         except (KeyError, ValueError) as exc:
             raise StoreCorruptError(str(self.path), "it does not say which model made it") from exc
         if stored != identity_fields(identity):
+            known = record_of(ModelIdentity, stored)
             raise ModelMismatchError(
-                f"{self.path} holds vectors of {stored['name']} ({stored['precision']}, "
-                f"{stored['dim']} dimensions, weights {stored['fingerprint'][:12]}), but the "
+                f"{self.path} holds vectors of {known.name} ({known.precision}, "
+                f"{known.dim} dimensions, weights {known.fingerprint[:12]}), but the "
                 f"service embeds with {identity.name} ({identity.precision}, {identity.dim}, "
                 f"{identity.fingerprint[:12]}); set MODEL_NAME and MODEL_PRECISION back, or embed "
                 f"the memories anew with: {script_command('reembed')}"

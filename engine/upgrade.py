@@ -13,17 +13,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from engine.distrust import distrusted
 from engine.durable_files import fsync_directory, fsync_file, translating_os_errors
 from engine.errors import StoreCorruptError
 from engine.memory_rows import last_id_of, set_meta
 from engine.row_checksum import with_checksum
-from engine.schema import (
-    FORMAT_VERSION,
-    check_format,
-    connect,
-    create_tables,
-    translating_sqlite_errors,
-)
+from engine.schema import FORMAT_VERSION, create_tables
 from engine.soundness import check_sound
 
 _SAME_TABLES_FROM = 2
@@ -40,8 +35,7 @@ def upgrade(database: Path) -> None:
     Raises:
         StoreFormatError, StoreCorruptError: it cannot be read; it is as it was.
     """
-    with translating_sqlite_errors(database), closing(connect(database, mode="rw")) as old:
-        check_format(old, database)
+    with distrusted(database) as old:
         (version,) = old.execute("PRAGMA user_version").fetchone()
         if version == FORMAT_VERSION:
             return

@@ -43,6 +43,6 @@ def _problems_in_search(database: Path, exact_below: int) -> list[str]:
         says_something = np.flatnonzero(vectors.any(axis=1))[:1]
         if len(says_something):
             _, (similarity,) = index.nearest(vectors[says_something], at_least=_SAME_VECTOR)
-            if similarity < _SAME_VECTOR:
+            if not similarity >= _SAME_VECTOR:  # NaN is not
                 return ["a search does not find a memory by its own vector"]
     return []

@@ -10,6 +10,8 @@ usage: install-cron.sh install [--systemd] | uninstall | status
   uninstall  take line, timer and settings file away again; nothing else is touched
   status     say what is installed, and when the last snapshot was made; 1 if nothing is installed
 
+install and status also name lines of the crontab that run backup.sh of the original service.
+
 The settings that backup.sh --help names are taken from the environment and kept, key included, in
 $settings_file, readable by you only.
 Install again to change some; the others stay as they are. A failed run is mailed by cron, or is in
@@ -60,6 +62,39 @@ in_crontab() { table && grep -q -- "$mark\$" "$scratch/table"; }
 # others: every line of the crontab but ours.
 others() { awk -v mark="$mark" 'substr($0, length($0) - length(mark) + 1) != mark' "$scratch/table"; }
 
+# script_in LINE: the backup.sh that a line of the crontab runs, as far as it can be told.
+script_in() {
+  local script directory
+  script=$(grep -oE "[^[:space:]\"'=;|&(]*backup(-gdrive)?\.sh" <<<"$1" | head -n 1)
+  directory=$(sed -n "s/.*cd  *[\"']*\([^\"' ;&]*\).*/\1/p" <<<"$1")
+  case $script in
+    /*) ;;
+    \~/* | \$HOME/*) script=$HOME/${script#*/} ;;
+    *) script=${directory:-$HOME}/$script ;;
+  esac
+  printf '%s\n' "$script"
+}
+
+# name_old_lines: lines that run backup.sh of the original service, which finds nothing in our data
+# and reports success. Not the line itself: it may hold a key.
+name_old_lines() {
+  local line script number=0
+  has_crontab || return 0
+  table
+  while IFS= read -r line; do
+    number=$((number + 1))
+    if [[ $line =~ ^[[:space:]]*# || $line == *"$mark" || $line != *backup*.sh* ]]; then continue; fi
+    script=$(script_in "$line") || continue
+    if [ -f "$script" ]; then
+      if grep -q 'snapshots\.sh' "$script" || ! grep -qi faiss "$script"; then continue; fi
+    elif ! grep -qi faiss <<<"$line"; then
+      continue
+    fi
+    say "line $number of the crontab runs $script of the original service: of this service's data it" \
+      "makes empty snapshots and reports success; take the line out with: crontab -e"
+  done <"$scratch/table"
+}
+
 put_crontab() {
   crontab - <"$1" || fail "crontab did not accept the table; it is as it was"
   table
@@ -87,6 +122,7 @@ install_cron() {
   } >"$scratch/new"
   put_crontab "$scratch/new"
   say "installed in the crontab, every 30 minutes, with the settings in $settings_file"
+  name_old_lines
 }
 
 # in_unit_quotes TEXT: one word of a unit file's command line.
@@ -126,6 +162,7 @@ END
   fi
   say "installed as a systemd user timer, every 30 minutes, with the settings in $settings_file"
   say "it runs while you are logged in; with 'loginctl enable-linger' always"
+  name_old_lines
 }
 
 uninstall() {
@@ -149,6 +186,7 @@ uninstall() {
 
 status() {
   local installed=false newest
+  name_old_lines
   if has_crontab && in_crontab; then
     installed=true
     say "in the crontab: $(grep -- "$mark\$" "$scratch/table")"

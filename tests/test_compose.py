@@ -23,20 +23,37 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-FILES = ("docker-compose.yml", "docker-compose.snippet.yml")
+EXAMPLE = "README.md"
+"""What to paste into the compose file of another project: its only block of YAML with services."""
+FILES = ("docker-compose.yml", "docker-compose.snippet.yml", EXAMPLE)
 CARRIER = "check-jsonschema"
 """A package that carries the schema of the specification as it is now."""
 SCHEMA = "check_jsonschema/builtin_schemas/vendor/compose-spec.json"
 
 
 def content(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / name).read_text("utf-8"))
+    text = (ROOT / name).read_text("utf-8")
+    if name == EXAMPLE:
+        [text] = [y for y in re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S) if "image:" in y]
+    loaded: dict[str, Any] = yaml.safe_load(text)
     return loaded
 
 
 def service(name: str) -> dict[str, Any]:
+    """The service of a file, or of the one that it extends."""
     found: dict[str, Any] = content(name)["services"]["faiss-memory"]
-    return found
+    extended = found.pop("extends", None)
+    if extended is None:
+        return found
+    return {**content(extended["file"])["services"][extended["service"]], **found}
+
+
+def test_the_command_of_the_original_starts_the_same_service() -> None:
+    first, second = (content(name) for name in FILES[:2])
+    assert service(FILES[1]) == service(FILES[0])
+    assert second["volumes"] == first["volumes"]
+    assert set(second["services"]) == {"faiss-memory"}
+    assert service(FILES[1])["build"]["context"] == "."
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +103,7 @@ def test_a_variable_without_a_value_takes_nothing_out_of_the_image() -> None:
 
 def test_it_is_published_on_loopback_only() -> None:
     assert service("docker-compose.yml")["ports"] == ["127.0.0.1:${PORT:-8900}:8000"]
-    assert "ports" not in service("docker-compose.snippet.yml")
+    assert "ports" not in service(EXAMPLE)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -107,13 +124,13 @@ def test_siblings_may_call_it_by_its_service_name() -> None:
     environment = service("docker-compose.yml")["environment"]
     assert environment["ALLOWED_HOSTS"] == f"${{ALLOWED_HOSTS:-{hosts}}}"
     assert set(content("docker-compose.yml")["services"]) <= set(hosts.split(","))
-    url = content("docker-compose.snippet.yml")["services"]["app"]["environment"]["FAISS_URL"]
+    url = content(EXAMPLE)["services"]["app"]["environment"]["FAISS_URL"]
     assert url == "http://faiss-memory:8000"
 
 
-def test_both_files_confine_the_service_alike() -> None:
+def test_the_example_confines_the_service_as_the_file_does() -> None:
     keys = ["read_only", "tmpfs", "cap_drop", "security_opt", "shm_size", "stop_grace_period"]
-    first, second = (service(name) for name in FILES)
+    first, second = service(FILES[0]), service(EXAMPLE)
     assert {key: first[key] for key in keys} == {key: second[key] for key in keys}
     assert first["read_only"] is True
     assert first["cap_drop"] == ["ALL"]

@@ -97,6 +97,45 @@ def test_settings_are_private_and_kept_from_one_install_to_the_next(
     assert shown.stdout.splitlines() == ["9", "70", KEY, "our 100%"]
 
 
+ORIGINAL = "#!/bin/bash\ncp $FAISS_DATA_DIR/index.faiss ~/backups/faiss-memory/\n"
+
+
+def test_lines_of_the_original_backup_script_are_named(checkout: Checkout, table: Path) -> None:
+    original = checkout.home / "faiss-memory" / "scripts" / "backup.sh"
+    original.parent.mkdir(parents=True)
+    original.write_text(ORIGINAL)
+    theirs = checkout.home / "backup.sh"
+    theirs.write_text("tar c ~/photos")
+    ours = checkout.directory / "scripts" / "backup.sh"
+    lines = [
+        (f"*/30 * * * * {original} >> /tmp/log 2>&1", True),
+        (
+            f"*/30 * * * * FAISS_API_KEY=secret cd {original.parents[1]} && ./scripts/backup.sh",
+            True,
+        ),
+        ("0 3 * * * $HOME/faiss-memory/scripts/backup.sh --cleanup", True),
+        ("0 3 * * * /gone/faiss-memory/scripts/backup-gdrive.sh", True),
+        (f"# */30 * * * * {original}", False),
+        (f"0 * * * * bash {theirs}", False),
+        (f"0 * * * * {ours}", False),
+        ("0 * * * * /gone/backup.sh", False),
+        ("", False),
+        ("0 5 * * 1 tar 'x y' %\\%", False),
+    ]
+    table.write_text("".join(f"{line}\n" for line, _ in lines))
+    expected = [n for n, (_, is_old) in enumerate(lines, 1) if is_old]
+    for arguments in (["install"], ["status"], ["uninstall"], ["status"]):
+        done = checkout.run("install-cron.sh", *arguments)
+        named = [int(n) for n in re.findall(r"line (\d+) of the crontab runs", done.stdout)]
+        assert named == ([] if arguments == ["uninstall"] else expected)
+        assert done.stderr == ""
+        assert "secret" not in done.stdout
+    assert table.read_text() == "".join(f"{line}\n" for line, _ in lines), "nothing was changed"
+    for program in ("crontab", "systemctl"):
+        checkout.program(program, CRONTAB)
+    assert "line 1 of the" in checkout.run("install-cron.sh", "install", "--systemd").stdout
+
+
 @pytest.mark.parametrize(
     ("crontab", "said"),
     [

@@ -217,6 +217,12 @@ def overwrite(data_dir: Path, old: bytes, new: bytes) -> None:
     path.write_bytes(content.replace(old, new))
 
 
+def overwrite_elsewhere(data_dir: Path, old: bytes, new: bytes) -> None:
+    """In another process: closing the file here would drop this one's locks on it."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as another:
+        another.submit(overwrite, data_dir, old, new).result()
+
+
 def checkpointed(original: Original, tmp_path: Path) -> Path:
     """A copy whose WAL has been folded in."""
     data_dir = original.copy_to(tmp_path / "copy")
@@ -244,7 +250,7 @@ def test_a_row_that_rots_under_a_running_index_fails_alone_and_never_reaches_a_b
 ) -> None:
     data_dir = checkpointed(original, tmp_path)
     index = open_index(data_dir.parent, **OPTIONS)
-    overwrite(data_dir, b"red text 6", b"red texT 6")
+    overwrite_elsewhere(data_dir, b"red text 6", b"red texT 6")
     with ThreadPoolExecutor(1) as pool:  # a thread whose connection has nothing cached
         with pytest.raises(RottenRowError, match="memory 7"):
             pool.submit(index.get, MemoryId(7)).result()
@@ -263,9 +269,7 @@ def test_a_text_that_rots_to_what_is_no_text_is_not_told_to_logs(
 ) -> None:
     data_dir = checkpointed(original, tmp_path)
     index = open_index(data_dir.parent, **OPTIONS)
-    # In another process: closing the file here would drop this one's locks on it.
-    with ProcessPoolExecutor(1, get_context("spawn")) as another:
-        another.submit(overwrite, data_dir, b"red text 6", b"red tex\xff 6").result()
+    overwrite_elsewhere(data_dir, b"red text 6", b"red tex\xff 6")
 
     def traceback_of_get() -> str:
         with pytest.raises(StoreCorruptError) as refusal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from tests.fault_proxy import FaultProxy, always, fault_proxy, no_fault
+from tests.foreign_backups import HOSTILE, change_backup, odd_manifests, plant_odd_backups
 from tests.s3_servers import Bucket, moto_server, new_bucket
 from tests.service import Service, running_service
 
@@ -30,11 +32,15 @@ def proxy(bucket: Bucket) -> Iterator[FaultProxy]:
         yield proxy
 
 
+def sealed(bucket: Bucket) -> dict[str, str]:
+    return {**bucket.settings(), "CLOUD_SYNC_PASSPHRASE": "correct horse battery staple"}
+
+
 @pytest.fixture(scope="module")
 def service(
     bucket: Bucket, proxy: FaultProxy, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    env = {**bucket.settings(), "CLOUD_SYNC_ENDPOINT": proxy.url}
+    env = {**sealed(bucket), "CLOUD_SYNC_ENDPOINT": proxy.url}
     with running_service(tmp_path_factory.mktemp("one"), env=env) as service:
         yield service
 
@@ -87,6 +93,42 @@ def test_the_routes_upload_list_download_and_restore(service: Service) -> None:
     assert call(service, "GET", "/health").json()["total_memories"] == 1
 
 
+def test_odd_and_hostile_backups_here_and_in_the_bucket_stop_nothing(
+    service: Service, bucket: Bucket
+) -> None:
+    add(service, "Kept in a backup.")
+    good = call(service, "POST", "/sync/upload").json()["backup_name"]
+    backups_dir = service.data_dir / "backups"
+    odd = plant_odd_backups(backups_dir, good)
+    for n, content in enumerate(odd_manifests({"files": [{}], "facts": {}}).values()):
+        key = f"faiss-memory/backups/{n + 900:010d}-{n:016x}-{good}/manifest.json"
+        bucket.client.put_object(Bucket=bucket.name, Key=key, Body=content)
+    shutil.copytree(backups_dir / good, backups_dir / "hostile_20260101_000000")
+    change_backup(
+        backups_dir / "hostile_20260101_000000", HOSTILE["a view in the place of a table"]
+    )
+
+    listed = [backup["name"] for backup in call(service, "GET", "/backups").json()["backups"]]
+    assert set(listed).isdisjoint(odd)
+    assert call(service, "GET", "/stats").json()["backup_count"] == len(listed)
+    hostile = {"backup_name": "hostile_20260101_000000"}
+    verified = call(service, "POST", "/backup/verify", json=hostile).json()
+    assert "its tables are not laid out as they were" in verified["problems"][0]
+    assert call(service, "POST", "/restore", json=hostile).status_code == 409
+    assert call(service, "POST", "/restore", json={"backup_name": odd[0]}).status_code == 404
+    assert call(service, "POST", "/backup").json()["success"] is True
+    uploaded = call(service, "POST", "/sync/upload").json()["backup_name"]
+    snapshots = call(service, "GET", "/sync/snapshots").json()["snapshots"]
+    assert snapshots[0]["name"] == uploaded
+    assert call(service, "POST", "/sync/download?confirm=true").json()["backup_name"] == uploaded
+    assert call(service, "POST", "/restore", json={"backup_name": good}).json()["success"] is True
+    before = status(service)["last_upload_at"]
+    add(service, "The automatic backup after this one is uploaded too.")
+    wait_until(lambda: status(service)["last_upload_at"] != before)
+    assert status(service)["last_error"] is None
+    assert "is passed over: it is not encrypted" in service.log(200_000)
+
+
 def test_a_bucket_that_is_away_is_502_and_holds_nothing_up(
     service: Service, proxy: FaultProxy
 ) -> None:
@@ -113,7 +155,7 @@ def test_a_new_machine_waits_for_the_bucket_and_then_answers_the_same(
     expected = call(service, "POST", "/search", json=query).json()
     proxy.choose = always("unavailable")
     (tmp_path / "workspace").mkdir()
-    env = {**bucket.settings(), "CLOUD_SYNC_ENDPOINT": proxy.url}
+    env = {**sealed(bucket), "CLOUD_SYNC_ENDPOINT": proxy.url}
     other = Service(tmp_path / "data", tmp_path / "workspace", env=env)
     other.launch()
     try:

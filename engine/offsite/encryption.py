@@ -36,6 +36,9 @@ _TAG_BYTES = 16
 _CHUNK_BYTES = 1 << 20
 _SCRYPT_N = 1 << 15
 """Takes 32 MiB and about 0.1 s, once for each salt."""
+_MOST_SALTS = 64
+"""Each machine that found the bucket empty made one. Anybody may plant names with others; once
+the passphrase has opened something, no more are tried."""
 
 
 class Encrypted:
@@ -91,9 +94,12 @@ class Encrypted:
         """Decrypt a file in its place."""
         opened = path.with_name(path.name + ".opened")
         with translating_os_errors(path):
-            with path.open("rb") as sealed, opened.open("wb") as out:
-                self._decrypt(sealed, out, key)
-            opened.replace(path)
+            try:
+                with path.open("rb") as sealed, opened.open("wb") as out:
+                    self._decrypt(sealed, out, key)
+                opened.replace(path)
+            finally:
+                opened.unlink(missing_ok=True)
 
     def seal(self, content: bytes, key: str) -> bytes:
         """Encrypt bytes."""
@@ -103,11 +109,6 @@ class Encrypted:
 
     def open(self, content: bytes, key: str) -> bytes:
         """Decrypt bytes."""
-        if not key.endswith(SEALED_MANIFEST):
-            raise RemoteSealedError(
-                f"{key} is not encrypted although there is a passphrase; unset "
-                "CLOUD_SYNC_PASSPHRASE to read what was stored without one"
-            )
         out = io.BytesIO()
         self._decrypt(io.BytesIO(content), out, key)
         return out.getvalue()
@@ -152,6 +153,8 @@ class Encrypted:
     def _master(self, salt: bytes) -> bytes:
         with self._lock:
             if salt not in self._masters:
+                if self._salt is not None and len(self._masters) >= _MOST_SALTS:
+                    raise RemoteSealedError("too many objects here are sealed by others")
                 self._masters[salt] = Scrypt(salt=salt, length=32, n=_SCRYPT_N, r=8, p=1).derive(
                     self._passphrase
                 )

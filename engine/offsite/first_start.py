@@ -47,7 +47,7 @@ def restore_newest(
     May be killed and called again at any moment: the database comes last.
 
     Returns:
-        The name of what was restored; None when the bucket is empty.
+        The name of what was restored; None when the bucket holds no snapshot of ours.
 
     Raises:
         RemoteDamagedError: there are snapshots, but none can be restored.
@@ -56,8 +56,10 @@ def restore_newest(
     """
     with DataLock(data_dir, timeout_s=lock_timeout_s):
         sweep_leftovers(data_dir)
-        snapshots = remote.newest_first()
-        if not snapshots:
+        listing = remote.survey()
+        snapshots = listing.snapshots
+        ours = remote.seal.manifest_name
+        if not snapshots and not any(s.key.endswith(ours) for s in listing.passed_over):
             return None
         backups = Backups(backups_dir, keep={})
         state = SyncStateFile(data_dir)
@@ -80,9 +82,10 @@ def restore_newest(
                 continue
             _log.info("restored %s from %s", backup.name, remote.store.location)
             return backup.name
+    n_found = len(snapshots) + len(listing.passed_over)
     raise RemoteDamagedError(
-        f"none of the {len(snapshots)} snapshots in {remote.store.location} can be restored: "
-        f"{problems[0]}"
+        f"none of the {n_found} snapshots in {remote.store.location} can be restored: "
+        f"{(problems or ['their manifests cannot be read'])[0]}"
     )
 
 

@@ -46,11 +46,11 @@ class ObjectStore(Protocol):
     def put_file(self, key: str, path: Path) -> None:
         """Write a file of any size as an object; it is there when this returns."""
 
-    def get(self, key: str) -> bytes:
-        """Read an object. Raises `RemoteDamagedError` when there is none."""
+    def get(self, key: str, *, max_bytes: int) -> bytes:
+        """Read an object. Raises `RemoteDamagedError` when there is none, or it is larger."""
 
-    def get_file(self, key: str, path: Path) -> None:
-        """Read an object into a file. Raises `RemoteDamagedError` when there is none."""
+    def get_file(self, key: str, path: Path, *, max_bytes: int) -> None:
+        """Read an object into a file. Raises `RemoteDamagedError` as `get` does."""
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; those that are gone already are no error."""

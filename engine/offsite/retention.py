@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.offsite.object_store import StoredObject
-from engine.offsite.snapshots import RemoteManifest, RemoteSnapshot
+from engine.offsite.snapshots import RemoteSnapshot
 
 _DAY_S = 86_400
 
@@ -39,10 +39,9 @@ class RemoteRetention:
 
 
 def unreferenced(
-    objects: Iterable[StoredObject], manifests: Iterable[RemoteManifest], old_s: float
+    objects: Iterable[StoredObject], needed: Collection[str], old_s: float
 ) -> list[str]:
-    """Keys of content objects that no manifest names and that were written before `old_s`."""
-    needed = {key for manifest in manifests for key in manifest.objects.values()}
+    """Keys of content objects that are not needed and were written before `old_s`."""
     return [
         stored.key
         for stored in objects

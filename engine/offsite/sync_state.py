@@ -10,9 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from engine.backup_manifest import LATEST_S
 from engine.durable_files import replacing
+from engine.foreign_json import read_json, record_of
 
 STATE_NAME = "cloud_sync.json"
+_MAX_BYTES = 1 << 16
 
 _log = logging.getLogger(__name__)
 
@@ -71,10 +74,13 @@ class SyncStateFile:
 
     def _read(self) -> SyncState:
         try:
-            return SyncState(**json.loads(self._path.read_bytes()))
+            state = record_of(SyncState, read_json(self._path, max_bytes=_MAX_BYTES))
+            if not 0 <= (state.uploaded_at_s or 0) <= LATEST_S:
+                raise ValueError(f"'uploaded_at_s' is {state.uploaded_at_s}")
+            return state
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, TypeError) as exc:
+        except (OSError, ValueError) as exc:
             # Without it the next upload asks whether to overwrite; nothing is lost.
             _log.warning("%s cannot be read (%s); it is begun anew", self._path, exc)
         return SyncState(machine=uuid.uuid4().hex)

@@ -26,6 +26,7 @@ from engine.offsite.snapshots import (
     RemoteSnapshots,
 )
 from engine.offsite.sync_state import SyncStateFile
+from engine.once import warn_once
 
 _RACES = 4
 
@@ -133,8 +134,17 @@ class BackupUpload:
         if newest.name is None:
             self._remote.read(newest)  # says which passphrase is missing
             raise RemoteSealedError(f"{newest.key} cannot be read")
-        if newest.id != self._state.now.head and not overwrite:
+        if not self._descends_from(newest, listing) and not overwrite:
             raise self._conflict(newest)
+
+    def _descends_from(self, newest: RemoteSnapshot, listing: RemoteListing) -> bool:
+        """Whether the store contains a snapshot; also when a later one of ours was damaged."""
+        head = self._state.now.head
+        ours = self._remote.seal.manifest_name
+        damaged = (
+            s.generation for s in listing.passed_over if s.id == head and s.key.endswith(ours)
+        )
+        return newest.id == head or newest.generation < max(damaged, default=0)
 
     def _conflict(self, newest: RemoteSnapshot) -> RemoteConflictError:
         written = datetime.fromtimestamp(newest.modified_s, timezone.utc).isoformat(" ", "seconds")
@@ -235,17 +245,32 @@ class BackupUpload:
     def clean_up(self) -> None:
         """Remove snapshots beyond the retention, then objects that none needs any more.
 
-        An object goes only when every manifest could be read, none names it, and it is older
-        than the grace; see `_safe_objects` for why no upload under way can need it.
+        An object goes only when no manifest names it, also none that is passed over, and it is
+        older than the grace; see `_safe_objects` for why no upload under way can need it.
         """
         listing = self._remote.survey()
         doomed = self._retention.superfluous(listing.snapshots)
         self._remote.store.delete([snapshot.key for snapshot in doomed])
         kept = [snapshot for snapshot in listing.snapshots if snapshot not in doomed]
-        manifests = [self._remote.read(snapshot) for snapshot in kept]
         old_s = listing.now_s - self._retention.grace_s
-        self._remote.store.delete(unreferenced(listing.objects.values(), manifests, old_s))
+        needed = self._needed(kept, listing.passed_over)
+        if needed is not None:
+            self._remote.store.delete(unreferenced(listing.objects.values(), needed, old_s))
         self._remote.store.abort_uploads(old_s)
+
+    def _needed(
+        self, kept: Sequence[RemoteSnapshot], passed_over: Sequence[RemoteSnapshot]
+    ) -> set[str] | None:
+        """Keys of the objects that manifests name; None when one of them cannot be read."""
+        needed = {key for s in kept for key in self._remote.read(s).objects.values()}
+        for snapshot in passed_over:
+            named = self._remote.may_be_needed(snapshot)
+            if named is None:
+                where = f"{self._remote.store.location}{snapshot.key}"
+                warn_once(_log, f"no object is removed while {where} cannot be read; delete it")
+                return None
+            needed |= named
+        return needed
 
 
 def _rival_of(mine: RemoteSnapshot, snapshots: Sequence[RemoteSnapshot]) -> RemoteSnapshot | None:

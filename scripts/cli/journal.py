@@ -55,9 +55,8 @@ class Journal:
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._file: IO[str] = os.fdopen(
-                os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "a+"
-            )
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._file: IO[str] = os.fdopen(fd, "a+", encoding="utf-8", errors="replace")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CliError("The same import is running already; wait for it, or end it.") from None
@@ -71,13 +70,17 @@ class Journal:
         entries = _entries(content)
         if content and not content.endswith("\n"):
             self._file.write("\n")
-        self._run: str = entries[0]["run"] if entries else uuid.uuid4().hex
-        self.deduplicate: bool = entries[0]["deduplicate"] if entries else deduplicate
-        self._done = {
-            (entry["part"], entry["digest"]): Tally(**entry["tally"]) for entry in entries[1:]
-        }
-        self.n_before = sum(tally.lines for tally in self._done.values())
-        """Memories that an earlier run of this command got through."""
+        try:
+            head = entries[0] if entries else {"run": uuid.uuid4().hex, "deduplicate": deduplicate}
+            self._run, self.deduplicate = str(head["run"]), bool(head["deduplicate"])
+            self._done = {
+                (entry["part"], entry["digest"]): Tally(**entry["tally"]) for entry in entries[1:]
+            }
+            self.n_before = sum(tally.lines for tally in self._done.values())
+            """Memories that an earlier run of this command got through."""
+        except (KeyError, TypeError) as exc:
+            self._file.close()
+            raise CliError(f"{path} is not as it was written; delete it to begin anew.") from exc
         self.has_parts = bool(self._done)
         """Whether any part is done."""
         if not entries:
@@ -128,6 +131,6 @@ def _entries(content: str) -> list[Any]:
     for line in content.splitlines():
         try:
             entries.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     return entries
