@@ -10,8 +10,10 @@ EngineError
 ├── OverloadedError              a bounded queue is full; try again
 ├── NotReadyError                starting, restoring or shutting down; try again
 │   ├── ShuttingDownError        another process takes over
-│   └── DeadlinePassedError      a write came too late; it is not applied, now or later
+│   ├── DeadlinePassedError      a write came too late; it is not applied, now or later
+│   └── LeaseLostError           what was held for the caller between two calls is gone
 ├── UnknownOutcomeError          no answer; the write may have been applied
+│   └── TooLargeError            the answer is larger than one message may be
 ├── EmbeddingError
 │   ├── ModelNotFoundError       the model files are missing or not the expected ones
 │   └── ModelMismatchError       the store's vectors come from another model
@@ -128,10 +130,22 @@ class DeadlinePassedError(NotReadyError):
     code = "deadline_passed"
 
 
+class LeaseLostError(NotReadyError):
+    """What was held for the caller between two of its calls is gone, and what it sent with it."""
+
+    code = "lease_lost"
+
+
 class UnknownOutcomeError(EngineError):
     """A write was handed on, and no answer came: it may have been applied."""
 
     code = "unknown_outcome"
+
+
+class TooLargeError(UnknownOutcomeError):
+    """What was asked, or its answer, is larger than parts of the service hand on."""
+
+    code = "too_large"
 
 
 class EmbeddingError(EngineError):

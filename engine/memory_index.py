@@ -19,7 +19,7 @@ from engine.builds import plan_build
 from engine.data_lock import DataLock
 from engine.deduplication import find_duplicates, remove_duplicates
 from engine.durable_files import sweep_leftovers
-from engine.errors import MemoryNotFoundError, StorageError
+from engine.errors import LeaseLostError, MemoryNotFoundError, StorageError
 from engine.exports import ExportFacts, Exports
 from engine.hybrid_search import search
 from engine.imports import ImportAttempt, ImportOutcome, ingest
@@ -66,7 +66,7 @@ _MEMORY = TypeAdapter(Memory)
 _DELETED = TypeAdapter(DeleteOutcome)
 _COUNT = TypeAdapter(int)
 _DEDUPED = TypeAdapter(DedupeReport)
-_BUILT = TypeAdapter(tuple[int, int, int])
+_BUILT = TypeAdapter(BuildReport)
 
 _log = logging.getLogger(__name__)
 
@@ -259,10 +259,10 @@ class MemoryIndex:
                 lambda: Snapshot(self._state.store, where, with_embeddings=with_embeddings)
             )
 
-    def read_export(self, export_id: str, n: int) -> list[ExportedMemory]:
-        """The next memories of an export, by id; none at its end. Raises `NotReadyError`."""
+    def read_export(self, export_id: str, max_bytes: int) -> list[ExportedMemory]:
+        """The next memories of an export, by id; none at its end. See `Exports.read`."""
         with self._state.store_lock.shared():
-            return self._exports.read(export_id, n)
+            return self._exports.read(export_id, max_bytes)
 
     def end_export(self, export_id: str) -> None:
         """Close an export before its end."""
@@ -412,16 +412,18 @@ class MemoryIndex:
     ) -> BuildReport:
         """Back up, then apply a plan; `embeddings` has a row for each of `plan.to_embed`."""
         backup = self._backups.create("pre_build", "safety")
-        run = functools.partial(writes.apply_build, plan=plan, embeddings=embeddings)
-        added, removed, unchanged = self._writer.submit(run, _BUILT, request_id=request_id).result()
-        return BuildReport(
-            files_processed=len(plan.files),
-            memories_added=added,
-            memories_removed=removed,
-            unchanged=unchanged,
-            skipped=plan.skipped,
-            backup_location=backup.path,
+        run = functools.partial(
+            writes.apply_build, plan=plan, embeddings=embeddings, backup_location=backup.path
         )
+        return self._writer.submit(run, _BUILT, request_id=request_id).result()
+
+    def built_before(self, request_id: str) -> BuildReport:
+        """What a build of this id has changed. Raises `LeaseLostError` when there was none."""
+
+        def refuse(_session: WriteSession) -> BuildReport:
+            raise LeaseLostError("the service restarted during the build; build again")
+
+        return self._writer.submit(refuse, _BUILT, request_id=request_id).result()
 
     # Backups
 
