@@ -69,6 +69,9 @@ class IndexClient(Protocol):
     async def count(self) -> int:
         """Memories stored. In memory; answers in the middle of anything."""
 
+    async def problems(self) -> list[str]:
+        """What keeps memories from being stored and backed up; nothing when all is well."""
+
     async def stats(self) -> IndexStats:
         """The state of the index, for operators."""
 

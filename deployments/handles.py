@@ -142,6 +142,10 @@ class ServeIndexClient:
         """Memories stored. In memory; answers in the middle of anything."""
         return await self._calls.answer(lambda: self._handle.count.remote())
 
+    async def problems(self) -> list[str]:
+        """What keeps memories from being stored and backed up; nothing when all is well."""
+        return await self._calls.answer(lambda: self._handle.problems.remote())
+
     async def stats(self) -> IndexStats:
         """The state of the index, for operators."""
         return await self._calls.answer(lambda: self._handle.stats.remote())

@@ -22,6 +22,7 @@ from engine.errors import (
     RemoteError,
     StoreFullError,
     TooLargeError,
+    UnavailableError,
     UnknownOutcomeError,
 )
 
@@ -46,6 +47,7 @@ ERROR_TABLE: dict[type[EngineError], HttpError] = {
     RemoteError: HttpError(502),
     TooLargeError: HttpError(502, retry_after_s=2),
     StoreFullError: HttpError(507, retry_after_s=60),
+    UnavailableError: HttpError(503, retry_after_s=60),
 }
 """Subclasses answer as their nearest listed base; what has none is an internal error."""
 

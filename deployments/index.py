@@ -138,6 +138,10 @@ class IndexReplica(ParcelReplica):
         """Memories stored."""
         return self._index.count()
 
+    async def problems(self) -> list[str]:
+        """What keeps memories from being stored and backed up."""
+        return await asyncio.to_thread(self._index.problems)
+
     async def stats(self) -> IndexStats:
         """The state of the index."""
         return await self._read(self._index.stats)

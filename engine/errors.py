@@ -26,6 +26,8 @@ EngineError
     ├── StoreCorruptError        what is on disk cannot be trusted
     ├── RottenRowError           a row is not as it was written; the rest can be read
     ├── StoreFormatError         written by a newer release, or not ours
+    ├── UnavailableError         a file or directory cannot be used now; nothing was changed
+    │   └── StoreMovedError      the database is no longer where it was opened
     ├── StoreFullError           no space left; nothing of the write was kept
     ├── BackupError              a backup could not be made or is broken
     └── LegacyImportError        an original data directory that cannot be taken over
@@ -236,6 +238,28 @@ class StoreFormatError(StorageError):
     """The store was written by a newer release, or is not a store of ours."""
 
     code = "store_format"
+
+
+class UnavailableError(StorageError):
+    """A file or directory cannot be used as it is now. Nothing of the request was applied."""
+
+    code = "storage_unavailable"
+
+
+class StoreMovedError(UnavailableError):
+    """The database, or its WAL, was removed or replaced while it is in use."""
+
+    code = "store_moved"
+
+    def __init__(self, path: str) -> None:
+        Exception.__init__(self, path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} was removed or replaced while the service runs, and nothing can be "
+            f"stored: put it back, or stop the service and run: {_DOCTOR}"
+        )
 
 
 class StoreFullError(StorageError):

@@ -18,8 +18,8 @@ from engine.backups import Backups
 from engine.builds import plan_build
 from engine.data_lock import DataLock
 from engine.deduplication import find_duplicates, remove_duplicates
-from engine.durable_files import sweep_leftovers
-from engine.errors import LeaseLostError, MemoryNotFoundError, StorageError
+from engine.durable_files import check_writable, sweep_leftovers
+from engine.errors import LeaseLostError, MemoryNotFoundError, StorageError, UnavailableError
 from engine.exports import ExportFacts, Exports
 from engine.hybrid_search import search
 from engine.imports import ImportAttempt, ImportOutcome, ingest
@@ -117,6 +117,7 @@ class MemoryIndex:
             max_pending_memories=options.max_pending_memories,
             compact_from=options.compact_from,
             cache_after=options.cache_after,
+            longest_write_s=options.longest_write_s,
         )
         self._backups = LiveBackups(self._state, self._writer, backups, options)
         self._upkeep = None
@@ -139,11 +140,32 @@ class MemoryIndex:
         self._lock.release()
 
     def check(self) -> None:
-        """Raise `StorageError` when only a restart can make the answers right again."""
+        """Raise `UnavailableError` when only a restart can make the answers right again."""
         if self._state.broken is not None:
-            raise StorageError("the indexes do not show what the store holds; restart")
+            raise UnavailableError("the indexes do not show what the store holds; restart")
         if not self._writer.is_alive:
-            raise StorageError("nothing is written any more; restart")
+            raise UnavailableError("nothing is written any more; restart")
+
+    def check_in_place(self) -> None:
+        """Raise `StoreMovedError` when the database is not the one that is open here."""
+        with self._state.store_lock.shared():
+            self._state.store.check_in_place()
+
+    def problems(self) -> list[str]:
+        """What keeps memories from being stored and backed up. Tries to write files."""
+        found = []
+        for check in (
+            self.check,
+            self._writer.check,
+            self.check_in_place,
+            functools.partial(check_writable, self._options.data_dir),
+            self._backups.files.check_writable,
+        ):
+            try:
+                check()
+            except StorageError as exc:
+                found.append(str(exc))
+        return list(dict.fromkeys(found))
 
     # Reads
 
@@ -164,7 +186,7 @@ class MemoryIndex:
                 lsn=store.lsn,
                 store_bytes=store.file_bytes(),
                 index_bytes=index.n_bytes,
-                backup_count=self._backups.files.count(),
+                backup_count=self._backups.count(),
                 backup_error=self._backups.error,
                 vector_index=index.vectors.kind,
                 n_rows=index.n_rows,

@@ -14,7 +14,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.errors import StorageError, StoreCorruptError, StoreFormatError, StoreFullError
+from engine.errors import (
+    StorageError,
+    StoreCorruptError,
+    StoreFormatError,
+    StoreFullError,
+    StoreMovedError,
+    UnavailableError,
+)
 from engine.memory_rows import set_meta
 
 APPLICATION_ID = 0x464D454D
@@ -200,4 +207,6 @@ def _translated(reason: str, path: Path) -> StorageError:
     # A full disk shows as SQLITE_FULL, or as a short write of the WAL: an I/O error.
     if "full" in reason or ("I/O" in reason and shutil.disk_usage(path.parent).free < 1 << 20):
         return StoreFullError(f"no space left on the device that holds {path.parent}")
-    return StorageError(f"{path}: {reason}")
+    if "unable to open" in reason and not path.exists():
+        return StoreMovedError(str(path))
+    return UnavailableError(f"{path} cannot be used: {reason}")

@@ -124,6 +124,7 @@ class FakeIndex:
         self.uploaded: list[str] = []
         self.files: dict[str, list[str]] = {}
         self.fails: BaseException | None = None
+        self.troubles: list[str] = []
         self._builds = PlannedBuilds()
         self._next_id = 0
 
@@ -162,6 +163,10 @@ class FakeIndex:
     async def count(self) -> int:
         self._check()
         return len(self.memories)
+
+    async def problems(self) -> list[str]:
+        self._check()
+        return self.troubles
 
     async def stats(self) -> IndexStats:
         self._check()
