@@ -26,11 +26,11 @@ _LONGEST_PAUSE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A pickled value: whole, or its length, its first piece and where the others are."""
+    """A large pickled value: where its pieces are, and of an answer the first one."""
 
-    content: bytes
+    parcel_id: str
     n_bytes: int
-    parcel_id: str | None = None
+    first: bytes = b""
 
 
 class ParcelLostError(NotReadyError):
@@ -64,20 +64,20 @@ class ParcelMethod:
         answer = await self._handle.call.remote(self._method, request)
         return pickle.loads(await self._fetched(answer))
 
-    async def _sent(self, request: bytes) -> Parcel:
+    async def _sent(self, request: bytes) -> bytes | Parcel:
         """The request; of a large one, where the replica holds it."""
         n_bytes, step = len(request), self._piece_bytes
         if n_bytes <= step:
-            return Parcel(request, n_bytes)
+            return request
         parcel_id = await self._handle.begin_parcel.remote(n_bytes)
         for start in range(0, n_bytes, step):
             await self._handle.put_piece.remote(parcel_id, start, request[start : start + step])
-        return Parcel(b"", n_bytes, parcel_id)
+        return Parcel(parcel_id, n_bytes)
 
-    async def _fetched(self, answer: Parcel) -> bytes | bytearray:
-        if answer.parcel_id is None:
-            return answer.content
-        content = bytearray(answer.content)
+    async def _fetched(self, answer: bytes | Parcel) -> bytes | bytearray:
+        if isinstance(answer, bytes):
+            return answer
+        content = bytearray(answer.first)
         while len(content) < answer.n_bytes:
             content += await self._handle.read_piece.remote(answer.parcel_id, len(content))
         return content
@@ -94,7 +94,7 @@ class ParcelReplica:
             "request", max_weight=max_held_bytes, longest_pause_s=_LONGEST_PAUSE_S
         )
 
-    async def call(self, method: str, request: Parcel) -> Parcel:
+    async def call(self, method: str, request: bytes | Parcel) -> bytes | Parcel:
         """Call a method of this replica.
 
         Raises:
@@ -121,16 +121,16 @@ class ParcelReplica:
             self._parcels.end(parcel_id)
         return piece
 
-    def _taken(self, request: Parcel) -> bytes | bytearray:
-        if request.parcel_id is None:
-            return request.content
+    def _taken(self, request: bytes | Parcel) -> bytes | bytearray:
+        if isinstance(request, bytes):
+            return request
         with _translated():
             return self._parcels.take(request.parcel_id)
 
-    def _held(self, answer: bytes) -> Parcel:
-        """The answer; of a large one, the first piece, and the id of the rest."""
+    def _held(self, answer: bytes) -> bytes | Parcel:
+        """The answer; of a large one, its first piece, and where the others are."""
         if len(answer) <= self._piece_bytes:
-            return Parcel(answer, len(answer))
+            return answer
         try:
             parcel_id = self._parcels.begin(lambda: bytearray(answer), weight=len(answer))
         except OverloadedError as exc:
@@ -138,7 +138,7 @@ class ParcelReplica:
                 f"the answer has {len(answer)} bytes, and too many large ones are being "
                 "fetched; try again later"
             ) from exc
-        return Parcel(answer[: self._piece_bytes], len(answer), parcel_id)
+        return Parcel(parcel_id, len(answer), answer[: self._piece_bytes])
 
 
 @contextmanager
