@@ -111,6 +111,8 @@ CREATE TABLE text_digests (
 
 _CACHE_KIB = 16 * 1024
 _SIGNS_OF_DAMAGE = ("malformed", "not a database", "decode to UTF-8", "no such", "unsupported file")
+_SIGNS_OF_REFUSAL = ("unable to open", "locked", "readonly")
+"""Of what was not even begun; an I/O error may come after a commit."""
 
 
 def connect(path: Path, *, mode: Literal["rw", "rwc", "ro"]) -> sqlite3.Connection:
@@ -209,4 +211,6 @@ def _translated(reason: str, path: Path) -> StorageError:
         return StoreFullError(f"no space left on the device that holds {path.parent}")
     if "unable to open" in reason and not path.exists():
         return StoreMovedError(str(path))
-    return UnavailableError(f"{path} cannot be used: {reason}")
+    if any(sign in reason for sign in _SIGNS_OF_REFUSAL):
+        return UnavailableError(f"{path} cannot be used now: {reason}")
+    return StorageError(f"{path}: {reason}")
