@@ -69,8 +69,8 @@ class IndexClient(Protocol):
     async def count(self) -> int:
         """Memories stored. In memory; answers in the middle of anything."""
 
-    async def problems(self) -> list[str]:
-        """What keeps memories from being stored and backed up; nothing when all is well."""
+    async def problem(self) -> str | None:
+        """What keeps memories from being stored and backed up, if something does."""
 
     async def stats(self) -> IndexStats:
         """The state of the index, for operators."""

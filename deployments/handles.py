@@ -142,9 +142,9 @@ class ServeIndexClient:
         """Memories stored. In memory; answers in the middle of anything."""
         return await self._calls.answer(lambda: self._handle.count.remote())
 
-    async def problems(self) -> list[str]:
-        """What keeps memories from being stored and backed up; nothing when all is well."""
-        return await self._calls.answer(lambda: self._handle.problems.remote())
+    async def problem(self) -> str | None:
+        """What keeps memories from being stored and backed up, if something does."""
+        return await self._calls.answer(lambda: self._handle.problem.remote())
 
     async def stats(self) -> IndexStats:
         """The state of the index, for operators."""

@@ -138,9 +138,9 @@ class IndexReplica(ParcelReplica):
         """Memories stored."""
         return self._index.count()
 
-    async def problems(self) -> list[str]:
-        """What keeps memories from being stored and backed up."""
-        return await asyncio.to_thread(self._index.problems)
+    async def problem(self) -> str | None:
+        """What keeps memories from being stored and backed up, if something does."""
+        return await asyncio.to_thread(self._index.problem)
 
     async def stats(self) -> IndexStats:
         """The state of the index."""

@@ -96,22 +96,21 @@ async def ready(request: Request) -> Response:
     total, reason = await _count(services)
     if embedding is None or total is None:
         return _not_ready("starting", reason)
-    problems = await _problems(services)
-    if problems:
-        return _not_ready("failing", "; ".join(problems))
+    if problem := await _problem(services):
+        return _not_ready("failing", problem)
     return json_response({"status": "ready"})
 
 
-async def _problems(services: Services) -> list[str]:
-    """What keeps memories from being stored."""
+async def _problem(services: Services) -> str | None:
+    """What keeps memories from being stored, if something does."""
     try:
-        return await asyncio.wait_for(services.index.problems(), services.settings.health_timeout_s)
+        return await asyncio.wait_for(services.index.problem(), services.settings.health_timeout_s)
     except OverloadedError:
-        return []  # busy is healthy
+        return None  # busy is healthy
     except EngineError as exc:
-        return [str(exc)]
+        return str(exc)
     except asyncio.TimeoutError:
-        return ["the data directory or the index does not answer"]
+        return "the index or its disk does not answer"
 
 
 def _not_ready(status: str, reason: str | None) -> Response:

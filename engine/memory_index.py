@@ -151,21 +151,17 @@ class MemoryIndex:
         with self._state.store_lock.shared():
             self._state.store.check_in_place()
 
-    def problems(self) -> list[str]:
-        """What keeps memories from being stored and backed up. Tries to write files."""
-        found = []
-        for check in (
-            self.check,
-            self._writer.check,
-            self.check_in_place,
-            functools.partial(check_writable, self._options.data_dir),
-            self._backups.files.check_writable,
-        ):
-            try:
-                check()
-            except StorageError as exc:
-                found.append(str(exc))
-        return list(dict.fromkeys(found))
+    def problem(self) -> str | None:
+        """What keeps memories from being stored and backed up, if something does. Writes files."""
+        try:
+            self.check()
+            self._writer.check_progress()
+            self.check_in_place()
+            check_writable(self._options.data_dir)
+            self._backups.files.check_writable()
+        except StorageError as exc:
+            return str(exc)
+        return None
 
     # Reads
 

@@ -143,10 +143,8 @@ class Writer:
 
         return self._queue.submit(WriteJob(run=exactly_once, weight=weight, in_pieces=in_pieces))
 
-    def check(self) -> None:
-        """Raise when writes are not worked off."""
-        if not self.is_alive:
-            raise UnavailableError("nothing is written any more; restart the service")
+    def check_progress(self) -> None:
+        """Raise `UnavailableError` while a write takes as if it hung."""
         if self._queue.busy_s > self._longest_write_s:
             raise UnavailableError(
                 f"a write has been under way for {self._queue.busy_s:.0f} s, and others wait for it"

@@ -124,7 +124,7 @@ class FakeIndex:
         self.uploaded: list[str] = []
         self.files: dict[str, list[str]] = {}
         self.fails: BaseException | None = None
-        self.troubles: list[str] = []
+        self.trouble: str | None = None
         self._builds = PlannedBuilds()
         self._next_id = 0
 
@@ -164,9 +164,9 @@ class FakeIndex:
         self._check()
         return len(self.memories)
 
-    async def problems(self) -> list[str]:
+    async def problem(self) -> str | None:
         self._check()
-        return self.troubles
+        return self.trouble
 
     async def stats(self) -> IndexStats:
         self._check()

@@ -104,12 +104,12 @@ def test_health_says_starting_while_the_index_is_not_ready(path: str) -> None:
 
 def test_ready_says_what_keeps_memories_from_being_stored() -> None:
     ingress = make_ingress()
-    ingress.index.troubles = ["no space left", "no backups"]
+    ingress.index.trouble = "no space left"
 
     answer = ingress.http.get("/health/ready")
 
     assert answer.status_code == 503
-    assert answer.json() == {"status": "failing", "reason": "no space left; no backups"}
+    assert answer.json() == {"status": "failing", "reason": "no space left"}
     assert ingress.http.get("/health").json()["status"] == "ok"
 
 
