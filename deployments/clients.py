@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from deployments.planned_builds import PlannedBuild
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome
 from engine.offsite.cloud_sync import SyncStatus
@@ -18,7 +19,6 @@ from engine.records import (
     AddOutcome,
     BackupCheck,
     BackupSummary,
-    BuildPlan,
     BuildReport,
     DedupeReport,
     DeleteOutcome,
@@ -69,13 +69,19 @@ class IndexClient(Protocol):
     async def count(self) -> int:
         """Memories stored. In memory; answers in the middle of anything."""
 
+    async def problem(self) -> str | None:
+        """What keeps memories from being stored and backed up, if something does."""
+
     async def stats(self) -> IndexStats:
         """The state of the index, for operators."""
 
     async def search(
         self, embeddings: FloatMatrix, queries: Sequence[SearchQuery]
     ) -> list[list[SearchHit]]:
-        """Answer several searches, each with its row of `embeddings`, best hits first."""
+        """Answer the first of several searches, each with its row of `embeddings`, best hits first.
+
+        At least one, and as many as make an answer of a few megabytes.
+        """
 
     async def nearest(self, embedding: FloatVector) -> Neighbour | None:
         """The memory with the highest cosine; None only on an empty store."""
@@ -105,8 +111,8 @@ class IndexClient(Protocol):
     async def begin_export(self, where: MemoryFilter, *, with_embeddings: bool) -> ExportFacts:
         """Open an export as of now."""
 
-    async def read_export(self, export_id: str, n: int) -> bytes:
-        """The next memories of an export as NDJSON, at most n; empty at its end."""
+    async def read_export(self, export_id: str, max_bytes: int) -> bytes:
+        """The next memories of an export as NDJSON, about so many; empty at its end."""
 
     async def end_export(self, export_id: str) -> None:
         """Close an export before its end."""
@@ -151,13 +157,17 @@ class IndexClient(Protocol):
     ) -> DedupeReport:
         """Find groups of duplicates; unless `dry_run`, keep only the earliest of each."""
 
-    async def plan_build(self, sources: Sequence[str] | None, *, replace_all: bool) -> BuildPlan:
+    async def plan_build(self, sources: Sequence[str] | None, *, replace_all: bool) -> PlannedBuild:
         """Read and chunk workspace files. Raises `PathNotAllowedError`, `InvalidInputError`."""
 
-    async def apply_build(
-        self, plan: BuildPlan, embeddings: FloatMatrix, *, request_id: str
-    ) -> BuildReport:
-        """Apply a plan; `embeddings` has a row for each of `plan.to_embed`."""
+    async def texts_of_build(self, build_id: str, start: int) -> list[str]:
+        """A page of the texts that a planned build needs embedded, from number `start` on."""
+
+    async def put_embeddings(self, build_id: str, start: int, embeddings: FloatMatrix) -> None:
+        """Hand on the embeddings of the page that began at `start`."""
+
+    async def apply_build(self, build_id: str, *, request_id: str) -> BuildReport:
+        """Apply a planned build whose texts are all embedded. Raises `LeaseLostError`."""
 
     async def backups(self) -> list[BackupSummary]:
         """Every restorable backup, newest first."""

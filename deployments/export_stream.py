@@ -16,7 +16,7 @@ from engine.exports import ExportFacts
 from engine.records import ModelIdentity
 
 FORMAT = 1
-_PAGE_MEMORIES = 200
+_PAGE_BYTES = 1 << 20
 
 
 async def export_lines(
@@ -41,7 +41,7 @@ async def export_lines(
     is_open = True
     try:
         yield to_json(header) + b"\n"
-        while page := await index.read_export(facts.export_id, _PAGE_MEMORIES):
+        while page := await index.read_export(facts.export_id, _PAGE_BYTES):
             n_memories += page.count(b"\n")
             yield page
         if n_memories == facts.total:

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
+from deployments.parcels import ParcelHandle
+from deployments.planned_builds import PlannedBuild
 from deployments.replica_calls import ReplicaCalls, first_answer
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome
@@ -22,7 +24,6 @@ from engine.records import (
     AddOutcome,
     BackupCheck,
     BackupSummary,
-    BuildPlan,
     BuildReport,
     DedupeReport,
     DeleteOutcome,
@@ -133,13 +134,17 @@ class ServeIndexClient:
     def __init__(
         self, handle: DeploymentHandle, *, timeout_s: float, long_timeout_s: float
     ) -> None:
-        self._handle = handle
+        self._handle = ParcelHandle(handle)
         self._calls = ReplicaCalls(timeout_s=timeout_s)
         self._long_timeout_s = long_timeout_s
 
     async def count(self) -> int:
         """Memories stored. In memory; answers in the middle of anything."""
         return await self._calls.answer(lambda: self._handle.count.remote())
+
+    async def problem(self) -> str | None:
+        """What keeps memories from being stored and backed up, if something does."""
+        return await self._calls.answer(lambda: self._handle.problem.remote())
 
     async def stats(self) -> IndexStats:
         """The state of the index, for operators."""
@@ -148,7 +153,7 @@ class ServeIndexClient:
     async def search(
         self, embeddings: FloatMatrix, queries: Sequence[SearchQuery]
     ) -> list[list[SearchHit]]:
-        """Answer several searches, each with its row of `embeddings`, best hits first."""
+        """Answer the first of several searches, each with its row of `embeddings`."""
         return await self._calls.answer(lambda: self._handle.search.remote(embeddings, queries))
 
     async def nearest(self, embedding: FloatVector) -> Neighbour | None:
@@ -196,9 +201,9 @@ class ServeIndexClient:
             lambda: self._handle.begin_export.remote(where, with_embeddings=with_embeddings)
         )
 
-    async def read_export(self, export_id: str, n: int) -> bytes:
-        """The next memories of an export as NDJSON, at most n; empty at its end."""
-        return await self._calls.once(lambda: self._handle.read_export.remote(export_id, n))
+    async def read_export(self, export_id: str, max_bytes: int) -> bytes:
+        """The next memories of an export as NDJSON, about so many; empty at its end."""
+        return await self._calls.once(lambda: self._handle.read_export.remote(export_id, max_bytes))
 
     async def end_export(self, export_id: str) -> None:
         """Close an export before its end."""
@@ -276,19 +281,27 @@ class ServeIndexClient:
             timeout_s=self._long_timeout_s,
         )
 
-    async def plan_build(self, sources: Sequence[str] | None, *, replace_all: bool) -> BuildPlan:
+    async def plan_build(self, sources: Sequence[str] | None, *, replace_all: bool) -> PlannedBuild:
         """Read and chunk workspace files. Raises `PathNotAllowedError`, `InvalidInputError`."""
         return await self._calls.answer(
             lambda: self._handle.plan_build.remote(sources, replace_all=replace_all),
             timeout_s=self._long_timeout_s,
         )
 
-    async def apply_build(
-        self, plan: BuildPlan, embeddings: FloatMatrix, *, request_id: str
-    ) -> BuildReport:
-        """Apply a plan; `embeddings` has a row for each of `plan.to_embed`."""
+    async def texts_of_build(self, build_id: str, start: int) -> list[str]:
+        """A page of the texts that a planned build needs embedded, from number `start` on."""
+        return await self._calls.answer(lambda: self._handle.texts_of_build.remote(build_id, start))
+
+    async def put_embeddings(self, build_id: str, start: int, embeddings: FloatMatrix) -> None:
+        """Hand on the embeddings of the page that began at `start`."""
+        await self._calls.answer(
+            lambda: self._handle.put_embeddings.remote(build_id, start, embeddings)
+        )
+
+    async def apply_build(self, build_id: str, *, request_id: str) -> BuildReport:
+        """Apply a planned build whose texts are all embedded. Raises `LeaseLostError`."""
         return await self._calls.write(
-            lambda _: self._handle.apply_build.remote(plan, embeddings, request_id=request_id),
+            lambda _: self._handle.apply_build.remote(build_id, request_id=request_id),
             timeout_s=self._long_timeout_s,
         )
 

@@ -21,6 +21,8 @@ from engine.errors import (
     OverloadedError,
     RemoteError,
     StoreFullError,
+    TooLargeError,
+    UnavailableError,
     UnknownOutcomeError,
 )
 
@@ -43,7 +45,9 @@ ERROR_TABLE: dict[type[EngineError], HttpError] = {
     NotReadyError: HttpError(503, retry_after_s=2),
     UnknownOutcomeError: HttpError(504, retry_after_s=2),
     RemoteError: HttpError(502),
+    TooLargeError: HttpError(502, retry_after_s=2),
     StoreFullError: HttpError(507, retry_after_s=60),
+    UnavailableError: HttpError(503, retry_after_s=60),
 }
 """Subclasses answer as their nearest listed base; what has none is an internal error."""
 

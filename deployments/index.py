@@ -17,8 +17,10 @@ from deployments import rendering
 from deployments.handles import blocking_embed
 from deployments.logs import configure_logging
 from deployments.opening import OpenIndex
+from deployments.parcels import ParcelReplica
+from deployments.planned_builds import PlannedBuild, PlannedBuilds
 from deployments.settings import Settings
-from engine.errors import OverloadedError
+from engine.errors import LeaseLostError, OverloadedError
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome
 from engine.index_options import IndexOptions
@@ -30,7 +32,6 @@ from engine.records import (
     AddOutcome,
     BackupCheck,
     BackupSummary,
-    BuildPlan,
     BuildReport,
     DedupeReport,
     DeleteOutcome,
@@ -58,11 +59,13 @@ _SLOW_THREADS = 2
 _CLOUD_THREADS = 2
 _STATUS_PATIENCE_S = 2.0
 _MAX_WAITING_READS = 512
+_ANSWER_CHARS = 1 << 20
+"""Of all texts found, when one more search is not answered with the others."""
 _SWITCH_INTERVAL_S = 0.001
 """How long the writer thread may keep the interpreter while a search waits for it."""
 
 
-class IndexReplica:
+class IndexReplica(ParcelReplica):
     """Implements `deployments.clients.IndexClient` for callers in other processes.
 
     Reads run in a few threads, long work (builds, deduplication, backups) in others, writes in
@@ -87,6 +90,7 @@ class IndexReplica:
         Raises:
             StorageError, EmbeddingError: see `MemoryIndex`.
         """
+        super().__init__()
         configure_logging(settings, component="index")
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         os.umask(0o077)  # memories are their owner's alone
@@ -96,6 +100,7 @@ class IndexReplica:
             embed = blocking_embed(embedder, timeout_s=settings.build_timeout_s)
             tools = VectorTools(read=tokeniser.facts, embed=embed)
         self._opened = OpenIndex(settings, options, tokeniser.count_pieces, tools)
+        self._builds = PlannedBuilds()
         self._readers = ThreadPoolExecutor(_READER_THREADS, "reader")
         self._slow = ThreadPoolExecutor(_SLOW_THREADS, "slow")
         self._cloud = ThreadPoolExecutor(_CLOUD_THREADS, "cloud")
@@ -133,6 +138,10 @@ class IndexReplica:
         """Memories stored."""
         return self._index.count()
 
+    async def problem(self) -> str | None:
+        """What keeps memories from being stored and backed up, if something does."""
+        return await asyncio.to_thread(self._index.problem)
+
     async def stats(self) -> IndexStats:
         """The state of the index."""
         return await self._read(self._index.stats)
@@ -140,8 +149,19 @@ class IndexReplica:
     async def search(
         self, embeddings: FloatMatrix, queries: Sequence[SearchQuery]
     ) -> list[list[SearchHit]]:
-        """Answer several searches."""
-        return await self._read(functools.partial(self._index.search, embeddings, queries))
+        """Answer the first of several searches, as many as one message should hold."""
+        index = self._index
+
+        def search() -> list[list[SearchHit]]:
+            found: list[list[SearchHit]] = []
+            n_chars = 0
+            while len(found) < len(queries) and n_chars < _ANSWER_CHARS:
+                at = slice(len(found), len(found) + 1)
+                found += index.search(embeddings[at], queries[at])
+                n_chars += sum(len(hit.memory.text) for hit in found[-1])
+            return found
+
+        return await self._read(search)
 
     async def nearest(self, embedding: FloatVector) -> Neighbour | None:
         """The memory with the highest cosine."""
@@ -217,11 +237,11 @@ class IndexReplica:
             functools.partial(self._index.begin_export, where, with_embeddings=with_embeddings)
         )
 
-    async def read_export(self, export_id: str, n: int) -> bytes:
+    async def read_export(self, export_id: str, max_bytes: int) -> bytes:
         """The next memories of an export as NDJSON."""
 
         def read() -> bytes:
-            return b"".join(map(rendering.exported, self._index.read_export(export_id, n)))
+            return b"".join(map(rendering.exported, self._index.read_export(export_id, max_bytes)))
 
         return await self._run_slow(read)
 
@@ -284,19 +304,32 @@ class IndexReplica:
             )
         )
 
-    async def plan_build(self, sources: Sequence[str] | None, *, replace_all: bool) -> BuildPlan:
-        """Read and chunk workspace files."""
-        return await self._run_slow(
+    async def plan_build(self, sources: Sequence[str] | None, *, replace_all: bool) -> PlannedBuild:
+        """Read and chunk workspace files; the chunks stay here."""
+        plan = await self._run_slow(
             functools.partial(self._index.plan_build, sources, replace_all=replace_all)
         )
+        return self._builds.begin(plan)
 
-    async def apply_build(
-        self, plan: BuildPlan, embeddings: FloatMatrix, *, request_id: str
-    ) -> BuildReport:
-        """Apply a plan."""
-        return await self._run_slow(
-            functools.partial(self._index.apply_build, plan, embeddings, request_id=request_id)
-        )
+    async def texts_of_build(self, build_id: str, start: int) -> list[str]:
+        """A page of the texts that a planned build needs embedded."""
+        return self._builds.texts(build_id, start)
+
+    async def put_embeddings(self, build_id: str, start: int, embeddings: FloatMatrix) -> None:
+        """Take the embeddings of such a page."""
+        self._builds.put(build_id, start, embeddings)
+
+    async def apply_build(self, build_id: str, *, request_id: str) -> BuildReport:
+        """Apply a planned build, or tell what it changed when it was applied before."""
+
+        def apply() -> BuildReport:
+            try:
+                plan, embeddings = self._builds.take(build_id)
+            except LeaseLostError:
+                return self._index.built_before(request_id)
+            return self._index.apply_build(plan, embeddings, request_id=request_id)
+
+        return await self._run_slow(apply)
 
     async def backups(self) -> list[BackupSummary]:
         """Every restorable backup, newest first."""

@@ -24,8 +24,8 @@ _PROBLEMS = {
     413: "The body is too large",
     415: "The Content-Encoding cannot be read",
     429: "Overloaded; try again",
-    502: "The cloud does not answer or refuses; nothing was uploaded or restored",
-    503: "Not ready yet; nothing was changed, try again",
+    502: "The cloud refuses or does not answer, or an answer is too large for parts of the service",
+    503: "Not ready, or the storage cannot be used; nothing was changed",
     504: "No answer in time; a write may have been applied",
     507: "The disk is full; nothing was changed",
 }
@@ -37,7 +37,7 @@ def problems(*statuses: int) -> Responses:
     """The error answers of a route: the given ones and those every route may give."""
     documented: Responses = {
         status: {"model": Problem, "description": _PROBLEMS[status]}
-        for status in sorted({400, 401, 403, 413, 429, 503, 504, *statuses})
+        for status in sorted({400, 401, 403, 413, 429, 502, 503, 504, *statuses})
     }
     for status in {429, 503, 504, 507} & documented.keys():
         documented[status]["headers"] = _RETRY_AFTER

@@ -90,6 +90,7 @@ class OpenIndex:
             raise self._failure
         if self._index is not None:
             self._index.check()
+            self._index.check_in_place()
 
     def close(self) -> None:
         """Close the index; leave an upload or a download that is under way."""

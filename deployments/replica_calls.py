@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar
 
+import grpc
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import (
     BackPressureError,
@@ -15,18 +16,26 @@ from ray.serve.exceptions import (
     ReplicaUnavailableError,
 )
 
+from deployments.parcels import ParcelLostError
 from engine.errors import (
     DeadlinePassedError,
     EngineError,
+    LeaseLostError,
     NotReadyError,
     OverloadedError,
     ShuttingDownError,
+    TooLargeError,
     UnknownOutcomeError,
 )
 
 T = TypeVar("T")
 
-_REPLICA_GONE = (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError)
+_REPLICA_GONE = (
+    RayActorError,
+    ReplicaUnavailableError,
+    DeploymentUnavailableError,
+    ParcelLostError,
+)
 _RETRY_PAUSE_S = 0.1
 _LONGEST_GRACE_S = 10.0
 """How much longer than its deadline a write is waited for: its commit may just be under way."""
@@ -121,7 +130,7 @@ async def _until_answered(
             )
         except _REPLICA_GONE:
             lost = True
-        except DeadlinePassedError:
+        except (DeadlinePassedError, LeaseLostError):
             raise
         except ShuttingDownError:
             if not lost and time.monotonic() > deadline_s:
@@ -141,6 +150,13 @@ async def _unwrapped(send: Callable[[], Awaitable[T]], *, until_s: float) -> T:
         if isinstance(exc.cause, EngineError):
             raise exc.cause from None
         raise
+    except grpc.aio.AioRpcError as exc:
+        if exc.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+            raise
+        raise TooLargeError(
+            "what was asked, or its answer, is too large to be handed on within the service: a "
+            "write may or may not have been applied; ask for less at a time"
+        ) from exc
     except BackPressureError as exc:
         raise OverloadedError("the service is busy; try again shortly") from exc
 

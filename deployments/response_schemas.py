@@ -322,7 +322,7 @@ class StatusAnswer(BaseModel):
     """One word, and what is waited for."""
 
     status: str
-    reason: str | None = Field(None, description="What a new machine waits for.")
+    reason: str | None = Field(None, description="What is waited for, or what is wrong.")
 
 
 class Problem(BaseModel):

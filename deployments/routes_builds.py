@@ -29,11 +29,15 @@ async def build_index(
     """Read workspace files again: their old chunks go, unchanged ones keep their id."""
     services, trace = services_of(request), trace_of(request)
     with trace.stage("index"):
-        plan = await services.index.plan_build(body.sources, replace_all=body.replace_all)
-    texts = [plan.chunks[position].text for position in plan.to_embed]
-    embedded = await services.embed(texts, trace)
+        build = await services.index.plan_build(body.sources, replace_all=body.replace_all)
+    n_embedded = 0
+    while n_embedded < build.n_texts:
+        texts = await services.index.texts_of_build(build.build_id, n_embedded)
+        embedded = await services.embed(texts, trace, is_long=True)
+        await services.index.put_embeddings(build.build_id, n_embedded, embedded.firsts)
+        n_embedded += len(texts)
     with trace.stage("index"):
-        report = await services.index.apply_build(plan, embedded.firsts, request_id=write_id)
+        report = await services.index.apply_build(build.build_id, request_id=write_id)
     return json_response(
         {
             "success": True,

@@ -95,9 +95,26 @@ async def ready(request: Request) -> Response:
     embedding = await _in_time(services, services.embedder.embed_query("ready"))
     total, reason = await _count(services)
     if embedding is None or total is None:
-        shown = {"status": "starting", "reason": reason}
-        return json_response(shown, status=503, headers=_RETRY)
+        return _not_ready("starting", reason)
+    if problem := await _problem(services):
+        return _not_ready("failing", problem)
     return json_response({"status": "ready"})
+
+
+async def _problem(services: Services) -> str | None:
+    """What keeps memories from being stored, if something does."""
+    try:
+        return await asyncio.wait_for(services.index.problem(), services.settings.health_timeout_s)
+    except OverloadedError:
+        return None  # busy is healthy
+    except EngineError as exc:
+        return str(exc)
+    except asyncio.TimeoutError:
+        return "the index or its disk does not answer"
+
+
+def _not_ready(status: str, reason: str | None) -> Response:
+    return json_response({"status": status, "reason": reason}, status=503, headers=_RETRY)
 
 
 @router.get("/stats", operation_id="getStats", response_model=StatsAnswer, responses=problems())

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+
 import numpy as np
+from pydantic_core import to_json
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from deployments import rendering
 from deployments.json_route import json_response, json_router
 from deployments.openapi import problems
-from deployments.request_trace import trace_of
+from deployments.request_trace import RequestTrace, trace_of
 from deployments.response_schemas import BatchSearchAnswer, IsNovelAnswer, SearchAnswer
 from deployments.schemas import BatchSearchRequest, IsNovelRequest, SearchRequest
-from deployments.services import services_of
-from engine.records import QueryPieces, SearchQuery
+from deployments.services import Services, services_of
+from engine.records import EmbeddedQuery, QueryPieces, SearchQuery
 
 router = json_router(tag="search")
 
@@ -58,17 +61,40 @@ async def search_batch(body: BatchSearchRequest, request: Request) -> Response:
     """Answer up to 100 searches at once, in order."""
     services, trace = services_of(request), trace_of(request)
     asked = await services.embed_queries([one.query for one in body.queries], trace)
-    with trace.stage("index"):
-        found = await services.index.search(
-            np.stack([query.vector for query in asked]),
-            [_search_query(q, query.pieces) for q, query in zip(body.queries, asked, strict=True)],
-        )
-    trace.n_hits = sum(map(len, found))
-    answers = [
-        rendering.search_answer(one.query, hits)
-        for one, hits in zip(body.queries, found, strict=True)
+    pages = _answers(services, body.queries, asked, trace)
+    first = await anext(pages)  # what fails at once is answered as such
+    return StreamingResponse(_one_object(first, pages), media_type="application/json")
+
+
+async def _answers(
+    services: Services,
+    bodies: Sequence[SearchRequest],
+    embedded: Sequence[EmbeddedQuery],
+    trace: RequestTrace,
+) -> AsyncIterator[bytes]:
+    """The answers to searches as JSON objects with commas between them, some at a time."""
+    vectors = np.stack([query.vector for query in embedded])
+    queries = [
+        _search_query(one, query.pieces) for one, query in zip(bodies, embedded, strict=True)
     ]
-    return json_response({"results": answers})
+    n_answered = trace.n_hits = 0
+    while n_answered < len(queries):
+        with trace.stage("index"):
+            found = await services.index.search(vectors[n_answered:], queries[n_answered:])
+        answers = [
+            to_json(rendering.search_answer(one.query, hits))
+            for one, hits in zip(bodies[n_answered:], found, strict=False)
+        ]
+        trace.n_hits += sum(map(len, found))
+        n_answered += len(answers)
+        yield b",".join(answers)
+
+
+async def _one_object(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield b'{"results":[' + first
+    async for page in others:
+        yield b"," + page
+    yield b"]}\n"
 
 
 @router.post(

@@ -25,6 +25,9 @@ _MAX_WINDOWS = 8
 _WINDOWS_A_REQUEST = 64
 """A second of work on two cores."""
 
+_SLICE_CHARS = 1 << 18
+"""At most a MiB of text, and not much more of embeddings."""
+
 
 @dataclass(slots=True)
 class LastCount:
@@ -80,17 +83,21 @@ class Services:
         with trace.stage("embed"):
             return await self.embedder.embed_one(text)
 
-    async def embed(self, texts: Sequence[str], trace: RequestTrace) -> Embeddings:
+    async def embed(
+        self, texts: Sequence[str], trace: RequestTrace, *, is_long: bool = False
+    ) -> Embeddings:
         """Embed any number of texts in order, in slices that the pool shares out.
 
         Of few long ones all windows that a request can wait for; the index sees to the others.
+        With `is_long` a busy pool is waited for as long as a build is.
         """
         if not texts:
             return Embeddings(firsts=np.empty((0, self.settings.dim), dtype=np.float32))
         max_windows = min(_MAX_WINDOWS, max(1, _WINDOWS_A_REQUEST // len(texts)))
 
         def embed(part: Sequence[str]) -> Awaitable[Embeddings]:
-            return self.embedder.embed(part, max_windows)
+            embed_part = self.embedder.embed_long if is_long else self.embedder.embed
+            return embed_part(part, max_windows)
 
         with trace.stage("embed"):
             return joined(await self._in_slices(embed, texts))
@@ -98,14 +105,14 @@ class Services:
     async def _in_slices(
         self, embed: Callable[[Sequence[str]], Awaitable[T]], texts: Sequence[str]
     ) -> list[T]:
-        size = self.settings.embed_slice
+        slices = _slices(texts, self.settings.embed_slice)
         free = asyncio.Semaphore(self.settings.embed_concurrency)
 
-        async def embed_slice(start: int) -> T:
+        async def embed_slice(part: Sequence[str]) -> T:
             async with free:
-                return await embed(texts[start : start + size])
+                return await embed(part)
 
-        return await asyncio.gather(*map(embed_slice, range(0, len(texts), size)))
+        return await asyncio.gather(*map(embed_slice, slices))
 
 
 def joined(parts: Sequence[Embeddings]) -> Embeddings:
@@ -121,6 +128,17 @@ def joined(parts: Sequence[Embeddings]) -> Embeddings:
             for at, vectors in part.later.items()
         },
     )
+
+
+def _slices(texts: Sequence[str], max_texts: int) -> Iterator[Sequence[str]]:
+    """Consecutive texts, at most so many and, unless it is one alone, so many characters."""
+    start = n_chars = 0
+    for at, text in enumerate(texts):
+        if at - start == max_texts or (at > start and n_chars + len(text) > _SLICE_CHARS):
+            yield texts[start:at]
+            start, n_chars = at, 0
+        n_chars += len(text)
+    yield texts[start:]
 
 
 def services_of(request: Request) -> Services:

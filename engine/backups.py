@@ -38,6 +38,7 @@ from engine.backup_manifest import (
     write_manifest,
 )
 from engine.durable_files import (
+    check_writable,
     fsync_file,
     make_directory,
     remove_directory,
@@ -99,6 +100,7 @@ class Backups:
             prefix: characters other than letters, digits, `_` and `-` become `_`.
             kind: says which limit it counts for.
         """
+        self._ensure_directory()
         name = self._free_name(_NOT_IN_PREFIX.sub("_", prefix))
         partial = self._directory / f"{name}.partial"
         try:
@@ -137,6 +139,7 @@ class Backups:
         Raises:
             BackupError: a file that was fetched is not the one in the manifest.
         """
+        self._ensure_directory()
         free, n = name, 1
         while (self._directory / free).exists():
             here = read_manifest(self._directory / free)
@@ -307,8 +310,22 @@ class Backups:
             name = f"{stem}_{n}"
         return name
 
-    def _directories(self) -> Iterator[Path]:
-        return (path for path in self._directory.iterdir() if is_backup_name(path.name))
+    def check_writable(self) -> None:
+        """Raise unless backups can be made: `StoreFullError`, `UnavailableError`."""
+        self._ensure_directory()
+        check_writable(self._directory)
+
+    def _ensure_directory(self) -> None:
+        """Make the directory anew if it was removed; not its parent, which may be unmounted."""
+        with translating_os_errors(self._directory):
+            if not self._directory.is_dir():
+                self._directory.mkdir(mode=0o700)
+                _log.warning("%s was removed and is made anew", self._directory)
+
+    def _directories(self) -> list[Path]:
+        self._ensure_directory()
+        with translating_os_errors(self._directory):
+            return [path for path in self._directory.iterdir() if is_backup_name(path.name)]
 
     def _manifests(self) -> list[tuple[Path, Manifest]]:
         """Every whole backup, newest first."""

@@ -12,14 +12,16 @@ import hashlib
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from engine.errors import StorageError, StoreFullError
+from engine.errors import StoreFullError, UnavailableError
 
 _READ_BYTES = 1 << 20
+_PROBE_BYTES = 1 << 20
 
 
 def fsync_directory(directory: Path) -> None:
@@ -98,7 +100,17 @@ def translating_os_errors(path: Path) -> Iterator[None]:
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFullError(f"no space left on the device that holds {path.parent}") from exc
-        raise StorageError(f"cannot write {path}: {exc.strerror or exc}") from exc
+        raise UnavailableError(f"cannot write {path}: {exc.strerror or exc}") from exc
+
+
+def check_writable(directory: Path) -> None:
+    """Write and remove a file of `_PROBE_BYTES`. Raises `StoreFullError`, `UnavailableError`."""
+    with (
+        translating_os_errors(directory / "a file"),
+        tempfile.NamedTemporaryFile(dir=directory, suffix=".partial") as probe,
+    ):
+        probe.write(bytes(_PROBE_BYTES))
+        probe.flush()
 
 
 def rename_directory(source: Path, target: Path) -> None:

@@ -10,8 +10,10 @@ EngineError
 ├── OverloadedError              a bounded queue is full; try again
 ├── NotReadyError                starting, restoring or shutting down; try again
 │   ├── ShuttingDownError        another process takes over
-│   └── DeadlinePassedError      a write came too late; it is not applied, now or later
+│   ├── DeadlinePassedError      a write came too late; it is not applied, now or later
+│   └── LeaseLostError           what was held for the caller between two calls is gone
 ├── UnknownOutcomeError          no answer; the write may have been applied
+│   └── TooLargeError            the answer is larger than one message may be
 ├── EmbeddingError
 │   ├── ModelNotFoundError       the model files are missing or not the expected ones
 │   └── ModelMismatchError       the store's vectors come from another model
@@ -24,6 +26,8 @@ EngineError
     ├── StoreCorruptError        what is on disk cannot be trusted
     ├── RottenRowError           a row is not as it was written; the rest can be read
     ├── StoreFormatError         written by a newer release, or not ours
+    ├── UnavailableError         a file or directory cannot be used now; nothing was changed
+    │   └── StoreMovedError      the database is no longer where it was opened
     ├── StoreFullError           no space left; nothing of the write was kept
     ├── BackupError              a backup could not be made or is broken
     └── LegacyImportError        an original data directory that cannot be taken over
@@ -128,10 +132,22 @@ class DeadlinePassedError(NotReadyError):
     code = "deadline_passed"
 
 
+class LeaseLostError(NotReadyError):
+    """What was held for the caller between two of its calls is gone, and what it sent with it."""
+
+    code = "lease_lost"
+
+
 class UnknownOutcomeError(EngineError):
     """A write was handed on, and no answer came: it may have been applied."""
 
     code = "unknown_outcome"
+
+
+class TooLargeError(UnknownOutcomeError):
+    """What was asked, or its answer, is larger than parts of the service hand on."""
+
+    code = "too_large"
 
 
 class EmbeddingError(EngineError):
@@ -222,6 +238,28 @@ class StoreFormatError(StorageError):
     """The store was written by a newer release, or is not a store of ours."""
 
     code = "store_format"
+
+
+class UnavailableError(StorageError):
+    """A file or directory cannot be used as it is now. Nothing of the request was applied."""
+
+    code = "storage_unavailable"
+
+
+class StoreMovedError(UnavailableError):
+    """The database, or its WAL, was removed or replaced while it is in use."""
+
+    code = "store_moved"
+
+    def __init__(self, path: str) -> None:
+        Exception.__init__(self, path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} was removed or replaced while the service runs, and nothing can be "
+            f"stored: put it back, or stop the service and run: {_DOCTOR}"
+        )
 
 
 class StoreFullError(StorageError):

@@ -8,6 +8,7 @@ Systems", SIGMOD 1984).
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -60,6 +61,8 @@ class GroupCommitter:
         self._n_memories = 0
         self._changed = threading.Condition()
         self._closing = False
+        self._began_s: float | None = None
+        """When the commit that is under way began, on the monotonic clock."""
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
 
@@ -67,6 +70,12 @@ class GroupCommitter:
     def n_pending(self) -> int:
         """Jobs that wait."""
         return len(self._jobs)
+
+    @property
+    def busy_s(self) -> float:
+        """How long the commit that is under way has taken so far."""
+        began_s = self._began_s
+        return 0.0 if began_s is None else time.monotonic() - began_s
 
     @property
     def is_alive(self) -> bool:
@@ -104,10 +113,12 @@ class GroupCommitter:
         while taken := self._next_group():
             # A caller that went away before its turn gets nothing written.
             group = [job for job in taken if job.done.set_running_or_notify_cancel()]
+            self._began_s = time.monotonic()
             if group and group[0].alone:
                 _settle(group[0])
             elif group:
                 self._commit(group)
+            self._began_s = None
 
     def _next_group(self) -> list[WriteJob[Any]]:
         with self._changed:

@@ -30,6 +30,8 @@ class IndexOptions:
     """How long to wait for another process to let go of the data directory."""
     max_pending_jobs: int = 1_024
     max_pending_memories: int = 8_192
+    longest_write_s: float = 30.0
+    """A commit that takes longer counts as one that hangs."""
     max_backups: int = 10
     """Automatic backups kept; 0 makes none."""
     max_requested_backups: int = 100

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from engine.auto_backup import AutoBackup
 from engine.backup_manifest import BackupKind
 from engine.backups import Backups
-from engine.errors import BackupNotFoundError, EngineError
+from engine.errors import BackupNotFoundError, EngineError, UnavailableError
 from engine.index_options import IndexOptions
 from engine.records import BackupCheck, BackupSummary
 from engine.restore import restore_into, restored_before
@@ -57,6 +57,13 @@ class LiveBackups:
         """Back up what has no backup yet. After the writer is closed, before the store is."""
         if self._automatic is not None:
             self._automatic.close()
+
+    def count(self) -> int:
+        """How many there are; none in a directory that cannot be read, of which `error` tells."""
+        try:
+            return self.files.count()
+        except UnavailableError:
+            return 0
 
     @property
     def error(self) -> str | None:

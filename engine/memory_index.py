@@ -18,8 +18,8 @@ from engine.backups import Backups
 from engine.builds import plan_build
 from engine.data_lock import DataLock
 from engine.deduplication import find_duplicates, remove_duplicates
-from engine.durable_files import sweep_leftovers
-from engine.errors import MemoryNotFoundError, StorageError
+from engine.durable_files import check_writable, sweep_leftovers
+from engine.errors import LeaseLostError, MemoryNotFoundError, StorageError, UnavailableError
 from engine.exports import ExportFacts, Exports
 from engine.hybrid_search import search
 from engine.imports import ImportAttempt, ImportOutcome, ingest
@@ -66,7 +66,7 @@ _MEMORY = TypeAdapter(Memory)
 _DELETED = TypeAdapter(DeleteOutcome)
 _COUNT = TypeAdapter(int)
 _DEDUPED = TypeAdapter(DedupeReport)
-_BUILT = TypeAdapter(tuple[int, int, int])
+_BUILT = TypeAdapter(BuildReport)
 
 _log = logging.getLogger(__name__)
 
@@ -117,6 +117,7 @@ class MemoryIndex:
             max_pending_memories=options.max_pending_memories,
             compact_from=options.compact_from,
             cache_after=options.cache_after,
+            longest_write_s=options.longest_write_s,
         )
         self._backups = LiveBackups(self._state, self._writer, backups, options)
         self._upkeep = None
@@ -139,11 +140,28 @@ class MemoryIndex:
         self._lock.release()
 
     def check(self) -> None:
-        """Raise `StorageError` when only a restart can make the answers right again."""
+        """Raise `UnavailableError` when only a restart can make the answers right again."""
         if self._state.broken is not None:
-            raise StorageError("the indexes do not show what the store holds; restart")
+            raise UnavailableError("the indexes do not show what the store holds; restart")
         if not self._writer.is_alive:
-            raise StorageError("nothing is written any more; restart")
+            raise UnavailableError("nothing is written any more; restart")
+
+    def check_in_place(self) -> None:
+        """Raise `StoreMovedError` when the database is not the one that is open here."""
+        with self._state.store_lock.shared():
+            self._state.store.check_in_place()
+
+    def problem(self) -> str | None:
+        """What keeps memories from being stored and backed up, if something does. Writes files."""
+        try:
+            self.check()
+            self._writer.check_progress()
+            self.check_in_place()
+            check_writable(self._options.data_dir)
+            self._backups.files.check_writable()
+        except StorageError as exc:
+            return str(exc)
+        return None
 
     # Reads
 
@@ -164,7 +182,7 @@ class MemoryIndex:
                 lsn=store.lsn,
                 store_bytes=store.file_bytes(),
                 index_bytes=index.n_bytes,
-                backup_count=self._backups.files.count(),
+                backup_count=self._backups.count(),
                 backup_error=self._backups.error,
                 vector_index=index.vectors.kind,
                 n_rows=index.n_rows,
@@ -259,10 +277,10 @@ class MemoryIndex:
                 lambda: Snapshot(self._state.store, where, with_embeddings=with_embeddings)
             )
 
-    def read_export(self, export_id: str, n: int) -> list[ExportedMemory]:
-        """The next memories of an export, by id; none at its end. Raises `NotReadyError`."""
+    def read_export(self, export_id: str, max_bytes: int) -> list[ExportedMemory]:
+        """The next memories of an export, by id; none at its end. See `Exports.read`."""
         with self._state.store_lock.shared():
-            return self._exports.read(export_id, n)
+            return self._exports.read(export_id, max_bytes)
 
     def end_export(self, export_id: str) -> None:
         """Close an export before its end."""
@@ -412,16 +430,18 @@ class MemoryIndex:
     ) -> BuildReport:
         """Back up, then apply a plan; `embeddings` has a row for each of `plan.to_embed`."""
         backup = self._backups.create("pre_build", "safety")
-        run = functools.partial(writes.apply_build, plan=plan, embeddings=embeddings)
-        added, removed, unchanged = self._writer.submit(run, _BUILT, request_id=request_id).result()
-        return BuildReport(
-            files_processed=len(plan.files),
-            memories_added=added,
-            memories_removed=removed,
-            unchanged=unchanged,
-            skipped=plan.skipped,
-            backup_location=backup.path,
+        run = functools.partial(
+            writes.apply_build, plan=plan, embeddings=embeddings, backup_location=backup.path
         )
+        return self._writer.submit(run, _BUILT, request_id=request_id).result()
+
+    def built_before(self, request_id: str) -> BuildReport:
+        """What a build of this id has changed. Raises `LeaseLostError` when there was none."""
+
+        def refuse(_session: WriteSession) -> BuildReport:
+            raise LeaseLostError("the service restarted during the build; build again")
+
+        return self._writer.submit(refuse, _BUILT, request_id=request_id).result()
 
     # Backups
 

@@ -13,7 +13,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from engine.errors import StorageError, StoreCorruptError, StoreFormatError, StoreFullError
+from engine.errors import (
+    StorageError,
+    StoreCorruptError,
+    StoreFormatError,
+    StoreFullError,
+    StoreMovedError,
+    UnavailableError,
+)
 from engine.memory_rows import set_meta
 
 APPLICATION_ID = 0x464D454D
@@ -103,6 +110,8 @@ CREATE TABLE text_digests (
 
 _CACHE_KIB = 16 * 1024
 _SIGNS_OF_DAMAGE = ("malformed", "not a database", "decode to UTF-8", "no such", "unsupported file")
+_SIGNS_OF_REFUSAL = ("unable to open", "locked", "readonly")
+"""Of what was not even begun; an I/O error may come after a commit."""
 
 
 def connect(path: Path, *, mode: Literal["rw", "rwc", "ro"]) -> sqlite3.Connection:
@@ -186,4 +195,8 @@ def _translated(reason: str, path: Path) -> StorageError:
     # A full disk shows as SQLITE_FULL, or as a short write of the WAL: an I/O error.
     if "full" in reason or ("I/O" in reason and shutil.disk_usage(path.parent).free < 1 << 20):
         return StoreFullError(f"no space left on the device that holds {path.parent}")
+    if "unable to open" in reason and not path.exists():
+        return StoreMovedError(str(path))
+    if any(sign in reason for sign in _SIGNS_OF_REFUSAL):
+        return UnavailableError(f"{path} cannot be used now: {reason}")
     return StorageError(f"{path}: {reason}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from typing import Any
 
 from engine.errors import NotReadyError
 from engine.memory_rows import COLUMNS, condition_of, memory_of
@@ -53,25 +54,35 @@ class Snapshot:
                 parameters,
             )
 
-    def read(self, n: int) -> list[ExportedMemory]:
-        """The next memories, at most n; none at the end.
+    def read(self, max_bytes: int) -> list[ExportedMemory]:
+        """The next memories, until they take `max_bytes`; none at the end.
 
         Raises:
             NotReadyError: the store was replaced or closed meanwhile.
         """
+        found: list[ExportedMemory] = []
+        n_bytes = 0
         with translating_sqlite_errors(self._store.path):
             try:
-                rows = self._rows.fetchmany(n)
+                while n_bytes < max_bytes and (row := self._rows.fetchone()) is not None:
+                    found.append(self._exported(row))
+                    n_bytes += _size_of(row)
             except sqlite3.ProgrammingError as exc:  # closed with the store
                 raise NotReadyError("the store was replaced meanwhile; export again") from exc
+        return found
+
+    def _exported(self, row: tuple[Any, ...]) -> ExportedMemory:
         if not self._with_embeddings:
-            return [ExportedMemory(memory=memory_of(row), vector=None) for row in rows]
+            return ExportedMemory(memory=memory_of(row), vector=None)
         n_bytes = 4 * self._store.identity.dim  # of the first window
-        return [
-            ExportedMemory(memory=memory_of(row[:-1]), vector=row[-1][:n_bytes]) for row in rows
-        ]
+        return ExportedMemory(memory=memory_of(row[:-1]), vector=row[-1][:n_bytes])
 
     def close(self) -> None:
         """End the transaction. Idempotent."""
         self._store.close_reader(self._rows)
         self._store.close_reader(self._connection)
+
+
+def _size_of(row: tuple[Any, ...]) -> int:
+    """About the bytes that a row takes as a line: characters of text may take four."""
+    return sum(len(value) if isinstance(value, str | bytes) else 8 for value in row)

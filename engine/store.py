@@ -28,6 +28,7 @@ from engine.errors import (
     RottenRowError,
     StorageError,
     StoreCorruptError,
+    StoreMovedError,
 )
 from engine.foreign_json import object_of, parse_json, record_of
 from engine.high_water import HighWaterMark, Mark
@@ -119,6 +120,14 @@ def recorded_identity(database: Path) -> ModelIdentity:
         raise StoreCorruptError(str(database), "it does not say which model made it") from exc
 
 
+def _file_id(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _facts_of_new(identity: ModelIdentity) -> dict[str, str]:
     return {
         "epoch": uuid.uuid4().hex,
@@ -144,6 +153,7 @@ class Store:
             ModelMismatchError: its vectors come from another model.
         """
         self.path = path
+        self._wal_path = path.with_name(path.name + "-wal")
         self.mark: HighWaterMark | None = None
         self._local = threading.local()
         self._readers: list[sqlite3.Connection | sqlite3.Cursor] = []
@@ -167,6 +177,16 @@ class Store:
             self.close()
             raise
         self.identity = identity
+        self._files = self._files_in_place()
+
+    def _files_in_place(self) -> list[tuple[int, int] | None]:
+        """Device and inode of the files that are there under the names of ours."""
+        return [_file_id(path) for path in (self.path, self._wal_path)]
+
+    def check_in_place(self) -> None:
+        """Raise `StoreMovedError` when what is written is no longer what others find there."""
+        if self._files_in_place() != self._files:
+            raise StoreMovedError(str(self.path))
 
     def _check_identity(self, identity: ModelIdentity) -> None:
         try:
@@ -220,7 +240,7 @@ class Store:
 
     def file_bytes(self) -> int:
         """Size on disk, the WAL included."""
-        paths = (self.path, self.path.with_name(self.path.name + "-wal"))
+        paths = (self.path, self._wal_path)
         return sum(p.stat().st_size for p in paths if p.exists())
 
     # Reads
@@ -422,6 +442,7 @@ class Store:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield Transaction(self._writer)
+                self.check_in_place()
                 self._writer.execute("COMMIT")
             except BaseException:
                 # A full disk may have ended the transaction already.

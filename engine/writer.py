@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from engine.errors import DeadlinePassedError, EngineError, StorageError
+from engine.errors import DeadlinePassedError, EngineError, UnavailableError
 from engine.group_commit import GroupCommitter, WriteJob
 from engine.index_cache import CACHE_NAME, postings_of, write_cache
 from engine.records import MemoryId
@@ -80,8 +80,10 @@ class Writer:
         max_pending_memories: int,
         compact_from: int,
         cache_after: int,
+        longest_write_s: float,
     ) -> None:
         self._state = state
+        self._longest_write_s = longest_write_s
         self._compact_from = compact_from
         self._cache_after = cache_after
         self._on_commit = on_commit
@@ -141,6 +143,13 @@ class Writer:
 
         return self._queue.submit(WriteJob(run=exactly_once, weight=weight, in_pieces=in_pieces))
 
+    def check_progress(self) -> None:
+        """Raise `UnavailableError` while a write takes as if it hung."""
+        if self._queue.busy_s > self._longest_write_s:
+            raise UnavailableError(
+                f"a write has been under way for {self._queue.busy_s:.0f} s, and others wait for it"
+            )
+
     @property
     def is_alive(self) -> bool:
         """Whether writes are still worked off."""
@@ -167,7 +176,7 @@ class Writer:
         outcomes: list[tuple[WriteJob[Any], Any]] = []
         try:
             if self._state.broken is not None:
-                raise StorageError("the index needs a restart") from self._state.broken
+                raise UnavailableError("the index needs a restart") from self._state.broken
             changes = self._run(group, outcomes)
         except Exception as exc:  # noqa: BLE001 - settles the callers, whatever it is
             for job in group:

@@ -11,6 +11,7 @@ from engine.nearest_in_write import NearestInWrite
 from engine.records import (
     AddOutcome,
     BuildPlan,
+    BuildReport,
     DeletedMemory,
     DeleteOutcome,
     FloatMatrix,
@@ -104,9 +105,9 @@ def delete_by_source(session: WriteSession, pattern: str) -> int:
 
 
 def apply_build(
-    session: WriteSession, plan: BuildPlan, embeddings: FloatMatrix
-) -> tuple[int, int, int]:
-    """Replace the chunks of the plan's files; returns (added, removed, unchanged).
+    session: WriteSession, plan: BuildPlan, embeddings: FloatMatrix, *, backup_location: str
+) -> BuildReport:
+    """Replace the chunks of the plan's files, whose state before is in a backup.
 
     Raises:
         NotReadyError: a chunk that was stored when the plan was made is gone.
@@ -124,4 +125,11 @@ def apply_build(
     for position in match.new:
         chunk = plan.chunks[position]
         session.insert(NewMemory(text=chunk.text, source=chunk.source), embedding_of[position])
-    return len(match.new), len(match.gone), len(match.kept)
+    return BuildReport(
+        files_processed=len(plan.files),
+        memories_added=len(match.new),
+        memories_removed=len(match.gone),
+        unchanged=len(match.kept),
+        skipped=plan.skipped,
+        backup_location=backup_location,
+    )

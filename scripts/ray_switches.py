@@ -15,6 +15,8 @@ from pathlib import Path
 
 from scripts.runtime_dir import OWNER_VARIABLE, RuntimeDir
 
+MAX_MESSAGE_BYTES = 64 << 20
+
 _SHIM = Path(__file__).with_name("haproxy_shim.py")
 
 
@@ -42,6 +44,8 @@ def ray_variables(runtime: RuntimeDir) -> dict[str, str]:
         "RAY_ROTATION_BACKUP_COUNT": "1",
         "RAY_COLOR_PREFIX": "0",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # Between replicas. Ours keep far below it: see `deployments.parcels`.
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MAX_MESSAGE_BYTES),
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
         "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",
         # The dashboard's metrics listen nowhere: they would not ask for the token.

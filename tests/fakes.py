@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from deployments import rendering
+from deployments.planned_builds import PlannedBuild, PlannedBuilds
 from engine.errors import (
     BackupNotFoundError,
     InvalidInputError,
@@ -123,6 +124,8 @@ class FakeIndex:
         self.uploaded: list[str] = []
         self.files: dict[str, list[str]] = {}
         self.fails: BaseException | None = None
+        self.trouble: str | None = None
+        self._builds = PlannedBuilds()
         self._next_id = 0
 
     def _check(self) -> None:
@@ -160,6 +163,10 @@ class FakeIndex:
     async def count(self) -> int:
         self._check()
         return len(self.memories)
+
+    async def problem(self) -> str | None:
+        self._check()
+        return self.trouble
 
     async def stats(self) -> IndexStats:
         self._check()
@@ -274,10 +281,12 @@ class FakeIndex:
         ]
         return ExportFacts(export_id=export_id, lsn=self._next_id, total=len(found))
 
-    async def read_export(self, export_id: str, n: int) -> bytes:
+    async def read_export(self, export_id: str, max_bytes: int) -> bytes:
         self._check()
-        page, self.exports[export_id] = self.exports[export_id][:n], self.exports[export_id][n:]
-        return b"".join(map(rendering.exported, page))
+        page = b""
+        while self.exports[export_id] and len(page) < max_bytes:
+            page += rendering.exported(self.exports[export_id].pop(0))
+        return page
 
     async def end_export(self, export_id: str) -> None:
         self.exports.pop(export_id, None)
@@ -390,7 +399,7 @@ class FakeIndex:
             best_pairs=pairs[:20],
         )
 
-    async def plan_build(self, sources: Sequence[str] | None, *, replace_all: bool) -> BuildPlan:
+    async def plan_build(self, sources: Sequence[str] | None, *, replace_all: bool) -> PlannedBuild:
         self._check()
         names = sorted(self.files) if sources is None else list(sources)
         if any(name.startswith(("/", "..")) for name in names):
@@ -403,18 +412,26 @@ class FakeIndex:
             for name in readable
             for n, text in enumerate(self.files[name])
         ]
-        return BuildPlan(
+        plan = BuildPlan(
             files=readable,
             chunks=chunks,
             to_embed=list(range(len(chunks))),
             skipped=[SkippedFile(path="photo.png", reason="not a text format")],
             replace_all=replace_all,
         )
+        return self._builds.begin(plan)
 
-    async def apply_build(
-        self, plan: BuildPlan, embeddings: FloatMatrix, *, request_id: str
-    ) -> BuildReport:
+    async def texts_of_build(self, build_id: str, start: int) -> list[str]:
         self._check()
+        return self._builds.texts(build_id, start)
+
+    async def put_embeddings(self, build_id: str, start: int, embeddings: FloatMatrix) -> None:
+        self._check()
+        self._builds.put(build_id, start, embeddings)
+
+    async def apply_build(self, build_id: str, *, request_id: str) -> BuildReport:
+        self._check()
+        plan, embeddings = self._builds.take(build_id)
         assert embeddings.shape == (len(plan.to_embed), DIM)
         for position, row in zip(plan.to_embed, embeddings, strict=True):
             chunk = plan.chunks[position]

@@ -17,8 +17,9 @@ from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.import_body import _CHUNK_LINES
+from deployments.parcels import PIECE_BYTES
 from deployments.settings import Settings
-from scripts.ray_switches import working_haproxy
+from scripts.ray_switches import MAX_MESSAGE_BYTES, working_haproxy
 from tests.kubernetes_schema import VERSIONS, problems, schema_of, schema_of_crd
 from tests.rayservice_schema import RAY_SERVICE
 
@@ -291,6 +292,16 @@ def test_every_pod_has_the_same_settings_and_secrets_come_from_secrets() -> None
     assert RAY_CLUSTER["authOptions"] == {"mode": "token"}
     # `auto` means what the builder's node can do, which need not be what the others can.
     assert environments[0]["MODEL_PRECISION"]["value"] in ("fp32", "int8")
+
+
+def test_messages_between_replicas_may_be_as_large_wherever_the_service_runs() -> None:
+    limit = "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"
+    script = (DEPLOY / "node.sh").read_text("utf-8")
+    assert re.findall(rf"{limit}=(\d+)", script) == [str(MAX_MESSAGE_BYTES)]
+    for group in GROUPS:
+        environment = group["template"]["spec"]["containers"][0]["env"]
+        assert {"name": limit, "value": str(MAX_MESSAGE_BYTES)} in environment
+    assert PIECE_BYTES * 10 < MAX_MESSAGE_BYTES
 
 
 def test_disruption_budgets_select_the_pods_they_are_for() -> None:

@@ -119,7 +119,11 @@ def test_a_full_disk_refuses_writes_clearly_keeps_reads_and_heals_by_itself(
         found = client.http.post("/search", json={"query": "memory with many words"})
         assert found.json()["count"] > 0
         assert client.http.get("/health").json()["status"] == "ok"
+        ready = client.http.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (503, "failing")
+        assert "no space left" in ready.json()["reason"]
         assert "no space left" in _until(lambda: client.stats()["backup_error"])
+    assert client.http.get("/health/ready").json() == {"status": "ready"}
     assert client.add().status_code == 200
     assert client.http.post("/backup").status_code == 200
     _until(lambda: client.stats()["backup_error"] is None)

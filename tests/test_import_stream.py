@@ -359,18 +359,18 @@ def test_what_was_exported_comes_back_the_same() -> None:
 def test_an_export_that_lost_a_page_on_the_way_has_no_footer(
     ingress: Ingress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_stream, "_PAGE_MEMORIES", 1)
+    monkeypatch.setattr(export_stream, "_PAGE_BYTES", 1)
     for text in ("a", "b", "c"):
         ingress.add(text)
     read = ingress.index.read_export
     n_sent = 0
 
-    async def read_whose_second_answer_is_lost(export_id: str, n: int) -> bytes:
+    async def read_whose_second_answer_is_lost(export_id: str, max_bytes: int) -> bytes:
         nonlocal n_sent
         n_sent += 1
         if n_sent == 2:
-            await read(export_id, n)
-        return await read(export_id, n)
+            await read(export_id, max_bytes)
+        return await read(export_id, max_bytes)
 
     monkeypatch.setattr(ingress.index, "read_export", read_whose_second_answer_is_lost)
 
@@ -385,7 +385,7 @@ def test_an_export_whose_index_died_says_so_and_ends(
 ) -> None:
     ingress.add("a")
 
-    async def read_from_the_dead(export_id: str, n: int) -> bytes:
+    async def read_from_the_dead(export_id: str, max_bytes: int) -> bytes:
         raise NotReadyError("it has died")
 
     async def end_nothing(export_id: str) -> None:

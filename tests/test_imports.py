@@ -224,10 +224,10 @@ def test_an_export_shows_one_moment_while_writes_go_on(index: MemoryIndex) -> No
     sender.send(*(line(f"t{n}", key=str(n)) for n in range(10)))
 
     facts = index.begin_export(MemoryFilter(), with_embeddings=True)
-    found = index.read_export(facts.export_id, 4)
+    found = index.read_export(facts.export_id, 600)
     sender.send(line("changed", key="7"), line("later"))
     index.delete([MemoryId(9)], request_id="d").result(PATIENCE_S)
-    while page := index.read_export(facts.export_id, 4):
+    while page := index.read_export(facts.export_id, 600):
         found += page
 
     assert (facts.total, facts.lsn) == (10, 1)
@@ -264,7 +264,7 @@ def test_an_export_nobody_reads_is_ended_and_a_further_one_refused(tmp_path: Pat
     first = begin()
     with pytest.raises(OverloadedError):
         begin()
-    exports._longest_pause_s = 0.0
+    exports._open._longest_pause_s = 0.0
     deadline_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline_s:
         try:

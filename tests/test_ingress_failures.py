@@ -20,6 +20,9 @@ from engine.errors import (
     PathNotAllowedError,
     StoreCorruptError,
     StoreFullError,
+    StoreMovedError,
+    TooLargeError,
+    UnavailableError,
 )
 from tests.ingress_under_test import Ingress, make_ingress
 
@@ -34,6 +37,9 @@ from tests.ingress_under_test import Ingress, make_ingress
         (OverloadedError("busy"), 429, "busy"),
         (NotReadyError("starting"), 503, "starting"),
         (StoreFullError("disk full"), 507, str(StoreFullError("disk full"))),
+        (UnavailableError("no such directory"), 503, "no such directory"),
+        (StoreMovedError("memories.db"), 503, str(StoreMovedError("memories.db"))),
+        (TooLargeError("too large"), 502, "too large"),
     ],
 )
 def test_an_engine_error_has_its_status(error: EngineError, status: int, detail: str) -> None:
@@ -43,7 +49,7 @@ def test_an_engine_error_has_its_status(error: EngineError, status: int, detail:
     answer = ingress.http.post("/search", json={"query": "alpha"})
 
     assert (answer.status_code, answer.json()) == (status, {"detail": detail})
-    assert ("retry-after" in answer.headers) == (status in {429, 503, 507})
+    assert ("retry-after" in answer.headers) == (status in {429, 502, 503, 507})
 
 
 @pytest.mark.parametrize(
@@ -94,6 +100,17 @@ def test_health_says_starting_while_the_index_is_not_ready(path: str) -> None:
     assert answer.json()["status"] == "starting"
     assert answer.headers["retry-after"]
     assert ingress.http.get("/health/live").status_code == 200
+
+
+def test_ready_says_what_keeps_memories_from_being_stored() -> None:
+    ingress = make_ingress()
+    ingress.index.trouble = "no space left"
+
+    answer = ingress.http.get("/health/ready")
+
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "failing", "reason": "no space left"}
+    assert ingress.http.get("/health").json()["status"] == "ok"
 
 
 def test_health_does_not_wait_for_an_index_that_hangs() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
+from deployments import planned_builds, services
 from engine.errors import RemoteError
+from engine.records import FloatMatrix, SearchHit, SearchQuery
 from engine.remembered_outcomes import CALLERS_KEY
 from tests.fakes import embedding_of
 from tests.ingress_under_test import Ingress, make_ingress
@@ -293,6 +297,44 @@ def test_a_build_embeds_its_chunks_in_slices_and_in_order() -> None:
         "skipped": [{"path": "photo.png", "reason": "not a text format"}],
     }
     assert sorted(map(len, ingress.embedder.batches)) == [1, 2, 2]
+
+
+def test_slices_and_pages_are_bounded_by_their_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "_SLICE_CHARS", 10)
+    monkeypatch.setattr(planned_builds, "PAGE_CHARS", 15)
+    ingress = make_ingress(embed_slice=4)
+    ingress.index.files = {"a.md": ["sixsix", "abcde", "fghij", "x" * 30, "a", "b", "c", "d", "e"]}
+
+    answer = ingress.http.post("/index/build").json()
+
+    assert answer["memories_added"] == 9
+    assert list(map("|".join, ingress.embedder.batches)) == [
+        "sixsix",
+        "abcde|fghij",
+        "x" * 30,
+        "a|b|c|d",
+        "e",
+    ]
+
+
+def test_a_batch_of_searches_that_is_answered_in_parts_arrives_whole() -> None:
+    ingress = make_ingress()
+    ids = [ingress.add(text) for text in ("alpha", "beta", "gamma")]
+    search = ingress.index.search
+
+    async def search_two(
+        embeddings: FloatMatrix, queries: Sequence[SearchQuery]
+    ) -> list[list[SearchHit]]:
+        return await search(embeddings[:2], queries[:2])
+
+    ingress.index.search = search_two  # type: ignore[method-assign]
+    queries = [{"query": text, "k": 1} for text in ("beta", "gamma", "alpha", "beta", "gamma")]
+
+    answer = ingress.http.post("/search/batch", json={"queries": queries}).json()
+
+    assert [one["query"] for one in answer["results"]] == [one["query"] for one in queries]
+    hits = [one["results"][0]["id"] for one in answer["results"]]
+    assert hits == [ids[1], ids[2], ids[0], ids[1], ids[2]]
 
 
 @pytest.mark.parametrize("sources", [["/etc/passwd"], ["../x"], ["nothing.md"]])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from engine.errors import (
     BackupError,
     BackupNotFoundError,
     InvalidInputError,
+    LeaseLostError,
     MemoryNotFoundError,
     ModelMismatchError,
     NotReadyError,
@@ -20,6 +22,8 @@ from engine.errors import (
     StoreCorruptError,
     StoreFormatError,
     StoreLockedError,
+    StoreMovedError,
+    UnavailableError,
 )
 from engine.index_cache import CACHE_NAME
 from engine.memory_index import MemoryIndex
@@ -274,6 +278,81 @@ def test_a_build_whose_plan_is_stale_changes_nothing(index: MemoryIndex, tmp_pat
     with pytest.raises(NotReadyError):
         index.apply_build(stale, embeddings_of(["x"])[:0], request_id="2")
     assert index.count() == 0
+
+
+def test_a_build_that_was_applied_is_known_by_its_request(
+    index: MemoryIndex, tmp_path: Path
+) -> None:
+    (tmp_path / "workspace" / "notes.md").write_text("# A\n\nfirst\n")
+    plan = index.plan_build(None, replace_all=False)
+    with pytest.raises(LeaseLostError):
+        index.built_before("1")
+    report = index.apply_build(plan, embeddings_of([plan.chunks[0].text]), request_id="1")
+    assert index.built_before("1") == report
+    assert report.memories_added == 1
+
+
+def test_a_large_export_is_read_in_pages_of_some_bytes(index: MemoryIndex) -> None:
+    add(index, *("x" * 1_000 for _ in range(10)))
+    facts = index.begin_export(MemoryFilter(), with_embeddings=False)
+    pages = []
+    while page := index.read_export(facts.export_id, 2_500):
+        pages.append(len(page))
+    assert pages == [3, 3, 3, 1]
+
+
+def test_a_database_that_is_gone_is_not_written_and_comes_back_whole(
+    index: MemoryIndex, tmp_path: Path
+) -> None:
+    add(index, "before")
+    for name in ("memories.db", "memories.db-wal"):
+        file = tmp_path / "data" / name
+        aside = file.rename(file.with_name("aside"))
+        with pytest.raises(StoreMovedError, match="nothing can be stored"):
+            add(index, "into nowhere")
+        assert "memories.db was removed" in (index.problem() or "")
+        assert texts_of(search(index, "before"))[0] == "before"
+        aside.rename(file)
+        assert index.problem() is None
+    add(index, "after")
+    assert index.stats().n_stored == index.count() == 2
+
+
+def test_a_writer_that_hangs_is_a_problem(tmp_path: Path) -> None:
+    index = open_index(tmp_path, longest_write_s=0.0)
+    release, began = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        began.set()
+        release.wait()
+
+    hanging = index._writer.submit_alone(hang)
+    began.wait()
+    assert "a write has been under way" in (index.problem() or "")
+    release.set()
+    hanging.result()
+    index.close()
+
+
+@pytest.mark.parametrize("put_in_the_way", [False, True])
+def test_backups_that_were_removed_are_made_anew_or_missed(
+    index: MemoryIndex, tmp_path: Path, put_in_the_way: bool
+) -> None:
+    add(index, "kept")
+    backups = tmp_path / "data" / "backups"
+    index.backup("manual")
+    shutil.rmtree(backups)
+    if put_in_the_way:
+        backups.write_text("a file")
+        assert index.stats().backup_count == 0
+        with pytest.raises(UnavailableError):
+            index.backup("manual")
+        assert str(backups) in (index.problem() or "")
+    else:
+        assert index.problem() is None
+        made = index.backup("manual")
+        assert index.backups() == [made]
+        assert not index.verify_backup(made.name).problems
 
 
 def test_restore_brings_back_what_was_and_keeps_what_is(index: MemoryIndex) -> None:

@@ -20,9 +20,11 @@ from deployments.handles import ServeIndexClient
 from deployments.replica_calls import ReplicaCalls
 from engine.errors import (
     DeadlinePassedError,
+    LeaseLostError,
     NotReadyError,
     OverloadedError,
     ShuttingDownError,
+    TooLargeError,
     UnknownOutcomeError,
 )
 from engine.records import NewMemory
@@ -95,6 +97,8 @@ GONE = DeploymentUnavailableError("Index")
         ([NotReadyError("waiting for the cloud"), 7], NotReadyError),
         ([DeadlinePassedError("late")], DeadlinePassedError),
         ([GONE, DeadlinePassedError("late")], DeadlinePassedError),
+        ([GONE, LeaseLostError("build again")], LeaseLostError),
+        ([TooLargeError("too large"), 7], TooLargeError),
         (["silence"], UnknownOutcomeError),
         ([GONE], UnknownOutcomeError),
         ([GONE, OverloadedError("full")], UnknownOutcomeError),
