@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from engine.deduplication import DuplicateRule
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome
 from engine.offsite.cloud_sync import SyncStatus
@@ -77,8 +78,8 @@ class IndexClient(Protocol):
     ) -> list[list[SearchHit]]:
         """Answer several searches, each with its row of `embeddings`, best hits first."""
 
-    async def nearest(self, embedding: FloatVector) -> Neighbour | None:
-        """The memory with the highest cosine; None only on an empty store."""
+    async def nearest(self, embedding: FloatVector, text: str) -> Neighbour | None:
+        """The memory with the highest cosine, and whether one says the same as the text."""
 
     async def add(
         self, memories: Sequence[NewMemory], embeddings: FloatMatrix, *, request_id: str
@@ -147,7 +148,7 @@ class IndexClient(Protocol):
         """A page in order of id; `cursor` (of the page before) wins over `offset`."""
 
     async def deduplicate(
-        self, threshold: float, *, dry_run: bool, request_id: str
+        self, threshold: float, *, by: DuplicateRule, dry_run: bool, request_id: str
     ) -> DedupeReport:
         """Find groups of duplicates; unless `dry_run`, keep only the earliest of each."""
 

@@ -18,6 +18,7 @@ from deployments.handles import blocking_embed
 from deployments.logs import configure_logging
 from deployments.opening import OpenIndex
 from deployments.settings import Settings
+from engine.deduplication import DuplicateRule
 from engine.errors import OverloadedError
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome
@@ -143,9 +144,9 @@ class IndexReplica:
         """Answer several searches."""
         return await self._read(functools.partial(self._index.search, embeddings, queries))
 
-    async def nearest(self, embedding: FloatVector) -> Neighbour | None:
-        """The memory with the highest cosine."""
-        return await self._read(functools.partial(self._index.nearest, embedding))
+    async def nearest(self, embedding: FloatVector, text: str) -> Neighbour | None:
+        """The memory with the highest cosine, and whether one says the same as the text."""
+        return await self._read(functools.partial(self._index.nearest, embedding, text))
 
     async def get(self, memory_id: MemoryId) -> Memory:
         """One memory."""
@@ -275,12 +276,12 @@ class IndexReplica:
         )
 
     async def deduplicate(
-        self, threshold: float, *, dry_run: bool, request_id: str
+        self, threshold: float, *, by: DuplicateRule, dry_run: bool, request_id: str
     ) -> DedupeReport:
         """Find groups of duplicates, and remove all but the earliest of each."""
         return await self._run_slow(
             functools.partial(
-                self._index.deduplicate, threshold, dry_run=dry_run, request_id=request_id
+                self._index.deduplicate, threshold, by=by, dry_run=dry_run, request_id=request_id
             )
         )
 

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from engine.durable_files import fsync_file, sha256_of, translating_os_errors
-from engine.memory_rows import PRUNED_LSN, canonical_json, last_id_of, read_meta, set_meta
+from engine.memory_rows import (
+    PRUNED_LSN,
+    canonical_json,
+    digests_of,
+    last_id_of,
+    read_meta,
+    set_meta,
+)
 from engine.schema import connect, create_tables, translating_sqlite_errors
 from engine.soundness import check_copy, check_rows
 
@@ -98,6 +105,7 @@ def assemble(directory: Path, files: Sequence[BackupFile], target: Path) -> Stor
             connection.execute("ATTACH ? AS delta", (str(directory / delta.name),))
             connection.execute("BEGIN")
             _apply_changes(connection)
+            _derive_digests(connection)
             connection.execute("COMMIT")
             connection.execute("DETACH delta")
         if files[1:]:
@@ -190,6 +198,24 @@ def _apply_changes(connection: sqlite3.Connection) -> None:
         connection.execute(f"INSERT OR REPLACE INTO main.{table} SELECT * FROM delta.{table}")
     connection.execute("DELETE FROM main.sqlite_sequence")
     connection.execute("INSERT INTO main.sqlite_sequence SELECT * FROM delta.sqlite_sequence")
+
+
+def _derive_digests(connection: sqlite3.Connection) -> None:
+    """Let the texts of a delta be found, if the base is not of a format that had no digests."""
+    if not connection.execute(
+        "SELECT 1 FROM main.sqlite_master WHERE name = 'text_digests'"
+    ).fetchone():
+        return
+    connection.executemany(
+        "INSERT OR IGNORE INTO main.text_digests VALUES (?, ?)",
+        (
+            (digest, memory_id)
+            for memory_id, text, source in connection.execute(
+                "SELECT id, text, source FROM delta.memories"
+            )
+            for digest in digests_of(text, source)
+        ),
+    )
 
 
 def _derive_metadata_values(connection: sqlite3.Connection) -> None:
