@@ -20,6 +20,7 @@ class Benchmark(str, Enum):
     embedding_quality = "embedding_quality"
     keyword_search = "keyword_search"
     vector_search = "vector_search"
+    sameness = "sameness"
     backup_cost = "backup_cost"
     rest = "rest"
     ingest = "ingest"

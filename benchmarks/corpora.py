@@ -13,6 +13,7 @@ import numpy as np
 
 DEFAULT_DATA_DIR = Path(__file__).resolve().parents[2] / "shared" / "data"
 GLOSSES = "wordnet_glosses"
+DIALOGUES = "sgd_dialogues"
 _GENERATED = "generated sentences: set --data-dir for real ones"
 _SYLLABLES = ("ka", "lo", "mi", "ren", "sta", "tu", "vel", "por", "dis", "ne", "qui", "sho")
 _N_WORDS = 5_000
@@ -56,6 +57,12 @@ def shuffled_glosses(data_dir: Path) -> list[Passage]:
     """The WordNet glosses in a fixed random order."""
     passages = read_passages(corpus_file(data_dir / GLOSSES))
     return [passages[i] for i in np.random.default_rng(0).permutation(len(passages))]
+
+
+def distinct_turns(data_dir: Path) -> list[str]:
+    """What is said in the dialogues, in order, each text once."""
+    with gzip.open(data_dir / DIALOGUES / "turns.jsonl.gz", "rt", encoding="utf-8") as lines:
+        return list(dict.fromkeys(json.loads(line)["text"] for line in lines))
 
 
 def load_corpus(data_dir: Path, n_passages: int) -> Corpus:

@@ -101,7 +101,7 @@ def measure(vectors: FloatMatrix, queries: FloatMatrix) -> dict[str, Any]:
     report["nearest_in_batch_ms_per_query"] = {
         name: round(batch_ms(index, duplicates), 3) for name, index in indexes.items()
     }
-    _, found = rabitq.nearest(duplicates, DEDUP_THRESHOLD)
+    _, found = rabitq.nearest(duplicates, 1, DEDUP_THRESHOLD)
     report["near_duplicates_found"] = round(float((found >= DEDUP_THRESHOLD).mean()), 5)
     report["add_one_us"] = {
         name: round(add_one_us(index, queries), 1) for name, index in indexes.items()
@@ -138,7 +138,7 @@ def batch_ms(index: VectorIndex, queries: FloatMatrix) -> float:
     """Milliseconds a line of the look for duplicates of an import."""
     start = time.perf_counter()
     for at in range(0, len(queries), LINES_OF_A_WRITE):
-        index.nearest(queries[at : at + LINES_OF_A_WRITE], DEDUP_THRESHOLD)
+        index.nearest(queries[at : at + LINES_OF_A_WRITE], 1, DEDUP_THRESHOLD)
     return (time.perf_counter() - start) * 1e3 / len(queries)
 
 

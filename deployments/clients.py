@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from deployments.planned_builds import PlannedBuild
+from engine.deduplication import DuplicateRule
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome
 from engine.offsite.cloud_sync import SyncStatus
@@ -83,8 +84,8 @@ class IndexClient(Protocol):
         At least one, and as many as make an answer of a few megabytes.
         """
 
-    async def nearest(self, embedding: FloatVector) -> Neighbour | None:
-        """The memory with the highest cosine; None only on an empty store."""
+    async def nearest(self, embedding: FloatVector, text: str) -> Neighbour | None:
+        """The memory with the highest cosine, and whether one says the same as the text."""
 
     async def add(
         self, memories: Sequence[NewMemory], embeddings: FloatMatrix, *, request_id: str
@@ -153,7 +154,7 @@ class IndexClient(Protocol):
         """A page in order of id; `cursor` (of the page before) wins over `offset`."""
 
     async def deduplicate(
-        self, threshold: float, *, dry_run: bool, request_id: str
+        self, threshold: float, *, by: DuplicateRule, dry_run: bool, request_id: str
     ) -> DedupeReport:
         """Find groups of duplicates; unless `dry_run`, keep only the earliest of each."""
 

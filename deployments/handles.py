@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from deployments.parcels import ParcelHandle
 from deployments.planned_builds import PlannedBuild
 from deployments.replica_calls import ReplicaCalls, first_answer
+from engine.deduplication import DuplicateRule
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome
 from engine.offsite.cloud_sync import SyncStatus
@@ -156,9 +157,9 @@ class ServeIndexClient:
         """Answer the first of several searches, each with its row of `embeddings`."""
         return await self._calls.answer(lambda: self._handle.search.remote(embeddings, queries))
 
-    async def nearest(self, embedding: FloatVector) -> Neighbour | None:
-        """The memory with the highest cosine; None only on an empty store."""
-        return await self._calls.answer(lambda: self._handle.nearest.remote(embedding))
+    async def nearest(self, embedding: FloatVector, text: str) -> Neighbour | None:
+        """The memory with the highest cosine, and whether one says the same as the text."""
+        return await self._calls.answer(lambda: self._handle.nearest.remote(embedding, text))
 
     async def add(
         self, memories: Sequence[NewMemory], embeddings: FloatMatrix, *, request_id: str
@@ -271,12 +272,12 @@ class ServeIndexClient:
         )
 
     async def deduplicate(
-        self, threshold: float, *, dry_run: bool, request_id: str
+        self, threshold: float, *, by: DuplicateRule, dry_run: bool, request_id: str
     ) -> DedupeReport:
         """Find groups of duplicates; unless `dry_run`, keep only the earliest of each."""
         return await self._calls.write(
             lambda _: self._handle.deduplicate.remote(
-                threshold, dry_run=dry_run, request_id=request_id
+                threshold, by=by, dry_run=dry_run, request_id=request_id
             ),
             timeout_s=self._long_timeout_s,
         )

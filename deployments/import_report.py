@@ -14,6 +14,7 @@ from deployments.import_lines import BadLine, GoodLine, MarkLine, ParsedLine
 from engine.imports import ImportOutcome
 
 PROGRESS_S = 1.0
+_SHOWN_SKIPPED = 5
 
 
 @dataclass(slots=True)
@@ -47,6 +48,8 @@ class ImportReport:
         self._send_bytes = send
         self._reports_all = reports_all
         self._progress_s = time.monotonic()
+        self._skipped: list[dict[str, Any]] = []
+        """The first lines that say what a memory says already."""
         self._after_header: int | None = None
         """Memory lines since the export's header; None without one, or after its footer."""
 
@@ -71,6 +74,8 @@ class ImportReport:
             if isinstance(line, GoodLine):
                 outcome = next(remaining)
                 self.tally.count(outcome.status)
+                if outcome.status == "duplicate" and len(self._skipped) < _SHOWN_SKIPPED:
+                    self._skipped.append({"line": line.number, **_repeated(outcome)})
                 if self._reports_all:
                     answers.append(_item(line.number, outcome))
             else:
@@ -108,6 +113,7 @@ class ImportReport:
         await self._send(
             {"type": "summary", **self.tally.shown(), "ok": ok}
             | {"stopped_at": stopped_at, "message": message}
+            | ({"skipped": self._skipped} if self._skipped else {})
         )
 
     async def _send(self, content: dict[str, Any]) -> None:
@@ -122,6 +128,13 @@ def _item(number: int, outcome: ImportOutcome) -> bytes:
         "id": outcome.id,
     }
     if outcome.status == "duplicate":
-        shown["duplicate_of"] = outcome.duplicate_of
-        shown["similarity"] = rendering.score(outcome.similarity or 0.0)
+        shown |= _repeated(outcome)
     return to_json(shown) + b"\n"
+
+
+def _repeated(outcome: ImportOutcome) -> dict[str, Any]:
+    return {
+        "duplicate_of": outcome.duplicate_of,
+        "similarity": rendering.score(outcome.similarity or 0.0),
+        "duplicate_text": outcome.duplicate_text,
+    }

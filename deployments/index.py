@@ -20,6 +20,7 @@ from deployments.opening import OpenIndex
 from deployments.parcels import ParcelReplica
 from deployments.planned_builds import PlannedBuild, PlannedBuilds
 from deployments.settings import Settings
+from engine.deduplication import DuplicateRule
 from engine.errors import LeaseLostError, OverloadedError
 from engine.exports import ExportFacts
 from engine.imports import ImportAttempt, ImportOutcome
@@ -163,9 +164,9 @@ class IndexReplica(ParcelReplica):
 
         return await self._read(search)
 
-    async def nearest(self, embedding: FloatVector) -> Neighbour | None:
-        """The memory with the highest cosine."""
-        return await self._read(functools.partial(self._index.nearest, embedding))
+    async def nearest(self, embedding: FloatVector, text: str) -> Neighbour | None:
+        """The memory with the highest cosine, and whether one says the same as the text."""
+        return await self._read(functools.partial(self._index.nearest, embedding, text))
 
     async def get(self, memory_id: MemoryId) -> Memory:
         """One memory."""
@@ -295,12 +296,12 @@ class IndexReplica(ParcelReplica):
         )
 
     async def deduplicate(
-        self, threshold: float, *, dry_run: bool, request_id: str
+        self, threshold: float, *, by: DuplicateRule, dry_run: bool, request_id: str
     ) -> DedupeReport:
         """Find groups of duplicates, and remove all but the earliest of each."""
         return await self._run_slow(
             functools.partial(
-                self._index.deduplicate, threshold, dry_run=dry_run, request_id=request_id
+                self._index.deduplicate, threshold, by=by, dry_run=dry_run, request_id=request_id
             )
         )
 

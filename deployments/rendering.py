@@ -12,7 +12,7 @@ from engine.memory_rows import iso_time
 from engine.offsite.cloud_sync import SyncStatus
 from engine.offsite.download import Download
 from engine.offsite.snapshots import RemoteSnapshot
-from engine.records import BackupSummary, DedupeReport, Memory, SearchHit
+from engine.records import AddOutcome, BackupSummary, DedupeReport, Memory, SearchHit
 from engine.snapshot import ExportedMemory
 
 Json = dict[str, Any]
@@ -64,6 +64,18 @@ def hit(found: SearchHit) -> Json:
 def search_answer(query: str, hits: list[SearchHit]) -> Json:
     """One search's answer."""
     return {"query": query, "results": [hit(found) for found in hits], "count": len(hits)}
+
+
+def added(outcome: AddOutcome) -> Json:
+    """What an add says of a memory beside its id: what it repeats, or what it is much like."""
+    if outcome.id is None:
+        return {
+            "duplicate_of": outcome.duplicate_of,
+            "similarity": None if outcome.similarity is None else score(outcome.similarity),
+            "duplicate_text": outcome.duplicate_text,
+        }
+    similar = [{**asdict(one), "similarity": score(one.similarity)} for one in outcome.similar]
+    return {"similar": similar} if similar else {}
 
 
 def deduplication(report: DedupeReport) -> Json:

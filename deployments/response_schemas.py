@@ -44,14 +44,26 @@ class BatchSearchAnswer(BaseModel):
     results: list[SearchAnswer]
 
 
+class SimilarOut(BaseModel):
+    """A stored memory that is much like the added one."""
+
+    id: int
+    similarity: float
+    text: str = Field(description="The first 200 characters.")
+
+
 class AddAnswer(BaseModel):
     """The new id, or null for a duplicate."""
 
     success: bool
     id: int | None
     message: str
-    duplicate_of: int | None = Field(None, description="The memory it duplicates.")
+    duplicate_of: int | None = Field(None, description="The memory that says the same.")
     similarity: float | None = Field(None, description="Cosine with that memory.")
+    duplicate_text: str | None = Field(None, description="Its first 200 characters.")
+    similar: list[SimilarOut] | None = Field(
+        None, description="At most 3 that an added one is much like, and that say something else."
+    )
 
 
 class AddBatchResult(BaseModel):
@@ -59,6 +71,9 @@ class AddBatchResult(BaseModel):
 
     id: int | None
     duplicate_of: int | None
+    similarity: float | None = Field(None, description="As for one memory alone.")
+    duplicate_text: str | None = None
+    similar: list[SimilarOut] | None = None
 
 
 class AddBatchAnswer(BaseModel):
@@ -114,6 +129,7 @@ class IsNovelAnswer(BaseModel):
     is_novel: bool
     threshold: float
     most_similar: NearestOut | None
+    says_the_same: bool = Field(description="Whether adding the text would be skipped.")
 
 
 class ListAnswer(BaseModel):
@@ -127,7 +143,7 @@ class ListAnswer(BaseModel):
 
 
 class DuplicatePairOut(BaseModel):
-    """Two memories that say the same; `id_a` is the earlier."""
+    """Two memories of which one can go; `id_a` is the earlier."""
 
     id_a: int
     id_b: int

@@ -70,7 +70,7 @@ def _memory_id(number: int) -> MemoryId:
     "/memory/add", operation_id="addMemory", response_model=AddAnswer, responses=problems(507)
 )
 async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> Response:
-    """Store a memory, unless a very similar one is stored already."""
+    """Store a memory, unless one that says the same is stored already."""
     services, trace = services_of(request), trace_of(request)
     embedded = await services.embed_one(body.text, trace)
     memory = NewMemory(
@@ -82,20 +82,9 @@ async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> R
     )
     with trace.stage("index"):
         [outcome] = await services.index.add([memory], embedded.firsts, request_id=write_id)
-    if outcome.id is not None:
-        return json_response(
-            {"success": True, "id": outcome.id, "message": "Memory added successfully"}
-        )
+    message = "Duplicate skipped" if outcome.id is None else "Memory added successfully"
     return json_response(
-        {
-            "success": True,
-            "id": None,
-            "message": "Duplicate skipped",
-            "duplicate_of": outcome.duplicate_of,
-            "similarity": None
-            if outcome.similarity is None
-            else rendering.score(outcome.similarity),
-        }
+        {"success": True, "id": outcome.id, "message": message, **rendering.added(outcome)}
     )
 
 
@@ -128,7 +117,9 @@ async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteI
             "ids": ids,
             "count": len(ids),
             "message": f"Added {len(ids)} memories",
-            "results": [{"id": o.id, "duplicate_of": o.duplicate_of} for o in outcomes],
+            "results": [
+                {"id": o.id, "duplicate_of": o.duplicate_of, **rendering.added(o)} for o in outcomes
+            ],
         }
     )
 
@@ -277,9 +268,9 @@ async def deduplicate(
     write_id: WriteId,
     body: DeduplicateRequest = DeduplicateRequest(),  # noqa: B008 - immutable in use
 ) -> Response:
-    """Find memories that say the same; unless dry_run, keep only the earliest of each group."""
+    """Find duplicates; unless dry_run, keep only the earliest of each group."""
     with trace_of(request).stage("index"):
         report = await services_of(request).index.deduplicate(
-            body.threshold, dry_run=body.dry_run, request_id=write_id
+            body.threshold, by=body.by, dry_run=body.dry_run, request_id=write_id
         )
     return json_response(rendering.deduplication(report))

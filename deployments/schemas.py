@@ -179,7 +179,7 @@ class AddRequest(Input):
     text: MemoryText
     source: Source
     metadata: Metadata | None = None
-    deduplicate: LaxBool = Field(True, description="Skip it when a very similar memory exists.")
+    deduplicate: LaxBool = Field(True, description="Skip it when a memory says the same.")
 
 
 class AddBatchItem(Input):
@@ -195,9 +195,7 @@ class AddBatchRequest(Input):
     """Memories to add, all or none."""
 
     memories: list[AddBatchItem] = Field(min_length=1, max_length=500)
-    deduplicate: LaxBool = Field(
-        True, description="Skip memories that are very similar to another."
-    )
+    deduplicate: LaxBool = Field(True, description="Skip memories that say the same as another.")
 
 
 class UpsertRequest(Input):
@@ -242,6 +240,9 @@ class DeduplicateRequest(Input):
     """What counts as a duplicate, and whether to remove them."""
 
     threshold: UpperHalfFloat = Field(0.90, description="Least cosine of duplicates.")
+    by: Literal["same", "similarity"] = Field(
+        "same", description="same: only memories that say the same; similarity: the cosine alone."
+    )
     dry_run: LaxBool = Field(True, description="Only report.")
 
 
@@ -282,7 +283,7 @@ class ImportQuery(Input):
     on_error: Literal["continue", "stop"] = Field(
         "continue", description="Whether a line with an error stops the import."
     )
-    deduplicate: bool = Field(True, description="Skip what is very similar to a stored memory.")
+    deduplicate: bool = Field(True, description="Skip what a stored memory says already.")
     report: Literal["all", "errors"] = Field(
         "all",
         description="errors: leave out the answers of lines that have none. For clients that "

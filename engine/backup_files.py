@@ -18,7 +18,14 @@ from engine.distrust import attached, check_structure, distrusted
 from engine.durable_files import fsync_file, sha256_of, translating_os_errors
 from engine.errors import StoreCorruptError
 from engine.foreign_json import object_of, parse_json, record_of
-from engine.memory_rows import PRUNED_LSN, canonical_json, last_id_of, read_meta, set_meta
+from engine.memory_rows import (
+    PRUNED_LSN,
+    canonical_json,
+    digests_of,
+    last_id_of,
+    read_meta,
+    set_meta,
+)
 from engine.schema import connect, create_tables, translating_sqlite_errors
 from engine.soundness import check_copy, check_rows
 
@@ -102,6 +109,7 @@ def assemble(directory: Path, files: Sequence[BackupFile], target: Path) -> Stor
             with attached(connection, directory / delta.name):
                 connection.execute("BEGIN")
                 _apply_changes(connection)
+                _derive_digests(connection)
                 connection.execute("COMMIT")
         if files[1:]:
             _derive_metadata_values(connection)
@@ -197,6 +205,24 @@ def _apply_changes(connection: sqlite3.Connection) -> None:
         connection.execute(f"INSERT OR REPLACE INTO main.{table} SELECT * FROM delta.{table}")
     connection.execute("DELETE FROM main.sqlite_sequence")
     connection.execute("INSERT INTO main.sqlite_sequence SELECT * FROM delta.sqlite_sequence")
+
+
+def _derive_digests(connection: sqlite3.Connection) -> None:
+    """Let the texts of a delta be found, if the base is not of a format that had no digests."""
+    if not connection.execute(
+        "SELECT 1 FROM main.sqlite_master WHERE name = 'text_digests'"
+    ).fetchone():
+        return
+    connection.executemany(
+        "INSERT OR IGNORE INTO main.text_digests VALUES (?, ?)",
+        (
+            (digest, memory_id)
+            for memory_id, text, source in connection.execute(
+                "SELECT id, text, source FROM delta.memories"
+            )
+            for digest in digests_of(text, source)
+        ),
+    )
 
 
 def _derive_metadata_values(connection: sqlite3.Connection) -> None:

@@ -17,6 +17,7 @@ from typing import Literal
 from engine.memory_rows import iso_time
 from engine.nearest_in_write import NearestInWrite
 from engine.records import FloatMatrix, FloatVector, MemoryId, NewMemory
+from engine.repeats import QUOTED_CHARS
 from engine.write_session import WriteSession, all_vectors
 
 ImportStatus = Literal["added", "duplicate", "updated", "unchanged"]
@@ -34,8 +35,11 @@ class ImportOutcome:
     id: MemoryId | None
     """The memory that holds it now; None for a duplicate."""
     duplicate_of: MemoryId | None = None
+    """The memory that says the same."""
     similarity: float | None = None
-    """Cosine with the memory it duplicates."""
+    """Cosine with that memory; 1.0 where vectors say nothing."""
+    duplicate_text: str | None = None
+    """How that memory begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +67,7 @@ def ingest(
         session: the open group.
         memories: one with a key takes the place of the one with the same source and key.
         embeddings: shape (len(memories), dim).
-        dedup_threshold: cosine from which a memory without a key is a duplicate.
+        dedup_threshold: cosine of near duplicates, among which words decide.
         attempt: what makes it exactly-once; None for an import without a key.
     """
     ledger = None if attempt is None else _Ledger(session, attempt)
@@ -92,30 +96,28 @@ class _Lines:
         self._session = session
         self._memories = memories
         self._embeddings = embeddings
-        self._dedup_threshold = dedup_threshold
         asked = [i for i, m in enumerate(memories) if m.deduplicate and m.key is None]
-        self._nearest = NearestInWrite(session, embeddings, asked, at_least=dedup_threshold)
+        self._nearest = NearestInWrite(
+            session, embeddings, asked, at_least=dedup_threshold, n_similar=1
+        )
 
     def apply(self, at: int) -> ImportOutcome:
         """Write one line."""
         memory, vector = self._memories[at], self._embeddings[at]
         if memory.key is not None:
             return self._upsert(memory, vector)
-        if memory.deduplicate:
-            nearest_id, similarity = self._nearest.to(at)
-            if similarity >= self._dedup_threshold:
-                return ImportOutcome(
-                    status="duplicate",
-                    id=None,
-                    duplicate_of=nearest_id,
-                    similarity=similarity,
-                )
+        if memory.deduplicate and (repeated := self._nearest.repeated(at, memory.text)):
+            return ImportOutcome(
+                status="duplicate",
+                id=None,
+                duplicate_of=repeated.memory.id,
+                similarity=repeated.similarity,
+                duplicate_text=repeated.memory.text[:QUOTED_CHARS],
+            )
         return self._insert(memory, vector)
 
     def _insert(self, memory: NewMemory, vector: FloatVector) -> ImportOutcome:
-        new_id = self._session.insert(memory, vector)
-        self._nearest.note(new_id, vector)
-        return ImportOutcome(status="added", id=new_id)
+        return ImportOutcome(status="added", id=self._session.insert(memory, vector))
 
     def _upsert(self, memory: NewMemory, vector: FloatVector) -> ImportOutcome:
         known = self._session.transaction.id_of_key(memory.source, memory.key or "")
@@ -129,16 +131,13 @@ class _Lines:
         ]
         if new == old and all(us is None or iso_time(us) == time for us, time in given):
             return ImportOutcome(status="unchanged", id=known)
-        text_changed = new.text != old.text
         self._session.replace(
             old,
             new,
-            all_vectors(memory, vector) if text_changed else None,
+            all_vectors(memory, vector) if new.text != old.text else None,
             created_us=memory.created_us,
             updated_us=memory.updated_us,
         )
-        if text_changed:
-            self._nearest.note(known, vector)
         return ImportOutcome(status="updated", id=known)
 
 

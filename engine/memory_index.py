@@ -6,6 +6,7 @@ Reads run in the caller's thread and see every acknowledged write. Writes return
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from engine import writes
 from engine.backups import Backups
 from engine.builds import plan_build
 from engine.data_lock import DataLock
-from engine.deduplication import find_duplicates, remove_duplicates
+from engine.deduplication import DuplicateRule, find_duplicates, remove_duplicates
 from engine.durable_files import check_writable, sweep_leftovers
 from engine.errors import LeaseLostError, MemoryNotFoundError, StorageError, UnavailableError
 from engine.exports import ExportFacts, Exports
@@ -51,6 +52,7 @@ from engine.records import (
     SearchQuery,
     UpsertOutcome,
 )
+from engine.repeats import first_repeated, says_something
 from engine.snapshot import ExportedMemory, Snapshot
 from engine.upkeep import Upkeep, VectorTools
 from engine.workspace import Workspace
@@ -226,14 +228,37 @@ class MemoryIndex:
             if hit.id in memories
         ]
 
-    def nearest(self, embedding: FloatVector) -> Neighbour | None:
-        """The memory with the highest cosine; None only on an empty store."""
+    def nearest(self, embedding: FloatVector, text: str) -> Neighbour | None:
+        """The memory with the highest cosine, and whether one says the same as the text.
+
+        Where the text's vector says nothing, a memory that says the same is the nearest.
+        None only on an empty store.
+        """
         self.check()
         query = SearchQuery(text="", k=1, hybrid=False)
         hits = self._search_one(embedding, query)
         if not hits:
             return None
-        return Neighbour(memory=hits[0].memory, similarity=hits[0].similarity)
+        nearest = Neighbour(memory=hits[0].memory, similarity=hits[0].similarity)
+        repeated = self._repeated(embedding, text, nearest)
+        is_comparable = says_something(embedding)
+        return dataclasses.replace(
+            nearest if repeated is None or is_comparable else repeated,
+            says_the_same=repeated is not None,
+            is_comparable=is_comparable,
+        )
+
+    def _repeated(self, embedding: FloatVector, text: str, nearest: Neighbour) -> Neighbour | None:
+        with self._state.store_lock.shared(), self._state.lock.shared():
+            index = self._state.index
+            alike = [*self._state.store.alike(text), nearest.memory]
+            return first_repeated(
+                text,
+                embedding,
+                (memory for memory in alike if memory.id in index),
+                index.vector_of,
+                dedup_threshold=self._options.dedup_threshold,
+            )
 
     def get(self, memory_id: MemoryId) -> Memory:
         """One memory. Raises `MemoryNotFoundError`."""
@@ -388,12 +413,20 @@ class MemoryIndex:
         run = functools.partial(writes.delete_by_source, pattern=pattern)
         return self._writer.submit(run, _COUNT, request_id=request_id, deadline_s=deadline_s)
 
-    def deduplicate(self, threshold: float, *, dry_run: bool, request_id: str) -> DedupeReport:
+    def deduplicate(
+        self, threshold: float, *, by: DuplicateRule, dry_run: bool, request_id: str
+    ) -> DedupeReport:
         """Find groups of duplicates; unless `dry_run`, keep only the earliest of each.
 
-        Compares a snapshot outside every lock; what changed meanwhile is not removed.
+        Compares outside every lock; what changed meanwhile is not removed.
+
+        Args:
+            threshold: cosine of duplicates, or of near ones among which words decide.
+            by: which of the two.
+            dry_run: remove nothing.
+            request_id: of this write.
         """
-        found = find_duplicates(self._state, threshold)
+        found = find_duplicates(self._state, threshold, by)
 
         def remove(session: WriteSession) -> DedupeReport:
             n_removed = remove_duplicates(session, found)

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from engine.builds import file_of
 from engine.errors import InvalidInputError, RottenRowError
 from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, ModelIdentity
 from engine.row_checksum import is_intact, with_checksum
+from engine.sameness import gist_digest
 
 COLUMNS = "id, text, source, key, created_us, updated_us, metadata, lsn, checksum"
 PRUNED_LSN = "pruned_lsn"
@@ -23,6 +25,7 @@ UPKEEP = "upkeep"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _VARIABLES_A_QUERY = 500
+_ALIKE = 16
 
 
 def iso_time(time_us: int) -> str:
@@ -100,6 +103,30 @@ def vectors_of(blob: bytes, dim: int) -> FloatMatrix:
 def text_digest(text: str) -> bytes:
     """What `text_digests` finds a text by."""
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def digests_of(text: str, source: str) -> tuple[bytes, ...]:
+    """What `text_digests` finds a memory by that may be repeated; a passage of a file is not."""
+    return () if file_of(source) is not None else (gist_digest(text),)
+
+
+def select_alike(connection: sqlite3.Connection, text: str) -> list[Memory]:
+    """The earliest memories that may say the same as a text, as `connection` sees them.
+
+    Those written by a release that had no gists are known by the very same text alone.
+    """
+    digests = (gist_digest(text), text_digest(text))
+    if not connection.execute(
+        "SELECT 1 FROM text_digests WHERE digest IN (?, ?) LIMIT 1", digests
+    ).fetchone():
+        return []  # as for most texts
+    rows = connection.execute(
+        "SELECT id FROM (SELECT id FROM text_digests WHERE digest = ? ORDER BY id LIMIT ?) UNION "
+        "SELECT id FROM (SELECT id FROM text_digests WHERE digest = ? ORDER BY id LIMIT ?)",
+        (digests[0], _ALIKE, digests[1], _ALIKE),
+    ).fetchall()
+    found = select_many(connection, [row[0] for row in rows])
+    return [found[memory_id] for memory_id in sorted(found)]
 
 
 def memory_of(row: tuple[Any, ...]) -> Memory:

@@ -159,14 +159,29 @@ class SearchHit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SimilarMemory:
+    """A stored memory that is much like an added one, and yet says something else."""
+
+    id: MemoryId
+    similarity: float
+    text: str
+    """Its beginning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AddOutcome:
     """What became of one memory of an add."""
 
     id: MemoryId | None
     """The new id; None for a duplicate."""
     duplicate_of: MemoryId | None = None
+    """The memory that says the same."""
     similarity: float | None = None
-    """Cosine with the memory it duplicates."""
+    """Cosine with that memory; 1.0 where vectors say nothing."""
+    duplicate_text: str | None = None
+    """How that memory begins."""
+    similar: list[SimilarMemory] = field(default_factory=list)
+    """Memories that an added one is much like, most similar first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,10 +232,15 @@ class DeleteOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
-    """The stored memory nearest to an embedding."""
+    """A stored memory that is near to a text."""
 
     memory: Memory
     similarity: float
+    """Cosine; 1.0 for the same words where vectors say nothing."""
+    says_the_same: bool = False
+    """Whether a memory, this one or another, says the same as the text."""
+    is_comparable: bool = True
+    """Whether the text's vector says anything; if not, its words alone decide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +255,7 @@ class MemoryPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DuplicatePair:
-    """Two stored memories whose cosine reaches the threshold; `id_a` is the earlier."""
+    """Two stored memories of which one can go; `id_a` is the earlier."""
 
     id_a: MemoryId
     id_b: MemoryId

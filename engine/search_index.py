@@ -160,6 +160,12 @@ class SearchIndex:
 
     # Searches: any thread
 
+    def vector_of(self, memory_id: MemoryId) -> FloatVector:
+        """The vector of the first window of a memory that is in the index, shape (dim,)."""
+        vector: FloatVector
+        (vector,) = self.vectors.vectors(np.array([self._row_of[memory_id]], dtype=np.int64))
+        return vector
+
     def vectors_of(self, memory_id: MemoryId) -> FloatMatrix:
         """The vectors of a memory that is in the index, shape (windows, dim)."""
         row = self._row_of[memory_id]
@@ -168,21 +174,21 @@ class SearchIndex:
         return np.concatenate([first, self.later.vectors.vectors(windows)])
 
     def nearest(
-        self, vectors: FloatMatrix, *, at_least: float, excluded: Sequence[MemoryId] = ()
+        self, vectors: FloatMatrix, k: int, *, at_least: float, excluded: Sequence[MemoryId] = ()
     ) -> tuple[IdArray, npt.NDArray[np.float32]]:
-        """The most similar memory of each vector if its cosine reaches `at_least`.
+        """The most similar memories of each vector among those whose cosine reaches `at_least`.
 
         Returns:
-            Ids and cosines, both shape (len(vectors),). Where none reaches it: of one that does
-            not, or -1 and -inf.
+            Ids and cosines, both shape (len(vectors), k), best first. Where fewer reach it: others
+            that do not, or -1 and -inf.
         """
         mask = self.mask(None)
         rows_out = [self._row_of[i] for i in excluded if i in self._row_of]
         if rows_out:
             mask = self.live.copy()
             mask[rows_out] = False
-        rows, similarities = self.vectors.nearest(vectors, at_least, mask)
-        ids = np.full(len(rows), -1, dtype=np.int64)
+        rows, similarities = self.vectors.nearest(vectors, k, at_least, mask)
+        ids = np.full(rows.shape, -1, dtype=np.int64)
         ids[rows >= 0] = self.ids[rows[rows >= 0]]
         return ids, similarities
 

@@ -41,6 +41,7 @@ from engine.memory_rows import (
     last_id_of,
     memory_of,
     read_meta,
+    select_alike,
     select_many,
     text_digest,
     vectors_of,
@@ -296,6 +297,11 @@ class Store:
         with translating_sqlite_errors(self.path):
             return select_many(self._reader(), ids)
 
+    def alike(self, text: str) -> list[Memory]:
+        """The earliest memories that may say the same as a text."""
+        with translating_sqlite_errors(self.path):
+            return select_alike(self._reader(), text)
+
     def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatMatrix]:
         """The vectors of those texts that a memory holds already, by position: (windows, dim).
 
@@ -401,6 +407,12 @@ class Store:
             yield from self._reader().execute(
                 "SELECT id, text, source FROM memories WHERE lsn > ? ORDER BY id", (lsn,)
             )
+
+    def texts_by_id(self, last_id: int, n: int) -> list[tuple[MemoryId, str, str]]:
+        """(id, text, source) of the next n memories, by id."""
+        return self._read(
+            "SELECT id, text, source FROM memories WHERE id > ? ORDER BY id LIMIT ?", (last_id, n)
+        )
 
     def embeddings(self) -> tuple[IdArray, FloatMatrix]:
         """Every id, ascending, and its embedding, shape (n, dim)."""

@@ -14,7 +14,9 @@ from engine.memory_rows import (
     PRUNED_LSN,
     canonical_json,
     condition_of,
+    digests_of,
     last_id_of,
+    select_alike,
     select_many,
     set_meta,
     text_digest,
@@ -23,6 +25,7 @@ from engine.memory_rows import (
 from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
 from engine.remembered_outcomes import RememberedOutcomes
 from engine.row_checksum import is_intact, row_checksum, with_checksum
+from engine.sameness import gist_digest
 
 _MARKS = ", ".join("?" * len(COLUMNS.split(",")))
 _PRUNED_AT_ONCE = 5_000
@@ -92,10 +95,10 @@ class Transaction:
         self._connection.execute(
             "INSERT INTO embeddings VALUES (?, ?, ?)", with_checksum(new_id, vector_blob(vectors))
         )
+        digests = digests_of(memory.text, memory.source)
         if not memory.own_vector:
-            self._connection.execute(
-                "INSERT INTO text_digests VALUES (?, ?)", (text_digest(memory.text), new_id)
-            )
+            digests = (text_digest(memory.text), *digests)
+        self._insert_digests(new_id, digests)
         self._insert_metadata_values(new_id, memory.metadata)
         return new_id
 
@@ -133,7 +136,8 @@ class Transaction:
             lsn,
         )
         if vectors is not None:
-            self._delete_text_digest(memory.id)
+            self._delete_digests(memory.id)
+            self._insert_digests(memory.id, digests_of(memory.text, memory.source))
         self._connection.execute(
             f"UPDATE memories SET ({COLUMNS}) = ({_MARKS}) WHERE id = ?", (*row, memory.id)
         )
@@ -161,7 +165,7 @@ class Transaction:
     def delete(self, memory: Memory, *, lsn: int) -> None:
         """Remove a memory, leaving its tombstone."""
         self._delete_metadata_values(memory.id)
-        self._delete_text_digest(memory.id)
+        self._delete_digests(memory.id)
         self._connection.execute("DELETE FROM embeddings WHERE id = ?", (memory.id,))
         self._connection.execute("DELETE FROM memories WHERE id = ?", (memory.id,))
         self._connection.execute(
@@ -178,12 +182,24 @@ class Transaction:
             (up_to_lsn, _PRUNED_AT_ONCE),
         )
 
-    def _delete_text_digest(self, memory_id: MemoryId) -> None:
+    def add_digests(self, ids: Sequence[MemoryId]) -> None:
+        """Let memories of a release that had no gists be found by theirs."""
+        for memory in self.get_many(ids).values():
+            self._insert_digests(memory.id, digests_of(memory.text, memory.source))
+
+    def _insert_digests(self, memory_id: MemoryId, digests: Sequence[bytes]) -> None:
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO text_digests VALUES (?, ?)",
+            [(digest, memory_id) for digest in digests],
+        )
+
+    def _delete_digests(self, memory_id: MemoryId) -> None:
         (text,) = self._connection.execute(
             "SELECT text FROM memories WHERE id = ?", (memory_id,)
         ).fetchone()
-        self._connection.execute(
-            "DELETE FROM text_digests WHERE digest = ? AND id = ?", (text_digest(text), memory_id)
+        self._connection.executemany(
+            "DELETE FROM text_digests WHERE digest = ? AND id = ?",
+            [(text_digest(text), memory_id), (gist_digest(text), memory_id)],
         )
 
     def _insert_metadata_values(self, memory_id: MemoryId, metadata: dict[str, Any]) -> None:
@@ -208,6 +224,10 @@ class Transaction:
     def get_many(self, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
         """The memories among `ids` that exist."""
         return select_many(self._connection, ids)
+
+    def alike(self, text: str) -> list[Memory]:
+        """The earliest memories that may say the same as a text."""
+        return select_alike(self._connection, text)
 
     def get_unchanged(self, ids: Sequence[MemoryId], *, since_lsn: int) -> dict[MemoryId, Memory]:
         """The memories among `ids` that exist and whose last change is at or before `since_lsn`."""

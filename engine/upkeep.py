@@ -4,7 +4,7 @@ A write waits for the first windows of what it stores. A thread makes the others
 by memory in the order of their last change. Searches are right meanwhile; they only do not find by
 meaning yet what stands far behind in a long text. How far it has come is kept in the store, so an
 interrupted pass goes on, and a store of an older release is gone through once, short texts too:
-those that the model does not know had a vector that says nothing.
+those that the model does not know had a vector that says nothing, and none was known by its gist.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from engine.errors import EngineError
 from engine.memory_rows import UPKEEP
-from engine.records import Embeddings, FloatMatrix
+from engine.records import Embeddings, FloatMatrix, MemoryId
 from engine.store import StoredText
 from engine.tokeniser import MAX_PIECES, TextFacts
 from engine.write_session import WriteSession
@@ -94,13 +94,13 @@ class Upkeep:
             least_bytes = 0 if is_first_pass else MAX_PIECES - 1
             texts = store.texts_after(*self._mark, least_bytes=least_bytes, limit=_TEXTS_A_STEP)
         if texts:
-            self._look_after(texts)
+            self._look_after(texts, with_gists=is_first_pass)
             self._mark = (texts[-1].lsn, texts[-1].id)
         elif is_first_pass:
             self._store({}, {_FIRST_PASS_DONE: "1"})
         return bool(texts)
 
-    def _look_after(self, texts: Sequence[StoredText]) -> None:
+    def _look_after(self, texts: Sequence[StoredText], *, with_gists: bool) -> None:
         """Make what is wanting; how far it has come is stored with the last of it."""
         facts = self._tools.read([text.text for text in texts])
         wanting = [
@@ -111,10 +111,22 @@ class Upkeep:
         for part in _parts(wanting):
             made = self._tools.embed([text.text for text in part])
             self._store({text: made.of(at) for at, text in enumerate(part)}, {})
-        self._store({}, {UPKEEP: f"{texts[-1].lsn} {texts[-1].id}"})
+        self._store(
+            {},
+            {UPKEEP: f"{texts[-1].lsn} {texts[-1].id}"},
+            gists_of=[text.id for text in texts] if with_gists else [],
+        )
 
-    def _store(self, vectors: dict[StoredText, FloatMatrix], facts: dict[str, str]) -> None:
-        """Store vectors of texts that are as they were, and facts. Durable when this returns."""
+    def _store(
+        self,
+        vectors: dict[StoredText, FloatMatrix],
+        facts: dict[str, str],
+        gists_of: Sequence[MemoryId] = (),
+    ) -> None:
+        """Store vectors of texts that are as they were, and facts. Durable when this returns.
+
+        Memories of `gists_of` can be found from then on by what they say.
+        """
         epoch = self._epoch
 
         def run(session: WriteSession) -> None:
@@ -122,6 +134,7 @@ class Upkeep:
                 return  # restored meanwhile: that history has facts of its own
             for text, matrix in vectors.items():
                 session.set_vectors(text.id, matrix, as_of_lsn=text.lsn)
+            session.transaction.add_digests(gists_of)
             for name, value in facts.items():
                 session.transaction.set_meta(name, value)
 

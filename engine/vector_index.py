@@ -19,9 +19,9 @@ _CANDIDATES_A_FURTHER_HIT = 3
 _SURE_ERRORS = 1.5  # standard errors of the estimates; see `_refined`
 _ROWS_PER_CANDIDATE = 16  # reranking a candidate costs as much as scanning so many rows
 _EXACT_SHARE = 16  # picking one row in so many is as cheap as scanning the codes of all
-_NEAR_FROM = 0.9  # inner products that the cells around a query are known to hold
+NEAR_FROM = 0.9  # inner products that the cells around a query are known to hold
 _NEAR_CANDIDATES = 32
-_SURE_THAT_NONE_ERRORS = 3.0  # standard errors of the estimates; see `_near`
+SURE_THAT_NONE_ERRORS = 3.0  # standard errors of the estimates; see `_near`
 
 
 def use_one_thread() -> None:
@@ -160,40 +160,44 @@ class VectorIndex:
         return rows, scores, scores[:, -1] - estimates[:, -1] >= _SURE_ERRORS * error
 
     def nearest(
-        self, queries: FloatMatrix, at_least: float, live: BoolMask | None = None
+        self, queries: FloatMatrix, k: int, at_least: float, live: BoolMask | None = None
     ) -> tuple[RowArray, SimilarityArray]:
-        """Return the best row of each query if its inner product reaches a bound.
+        """Return the best rows of each query among those whose inner product reaches a bound.
 
         From a bound of 0.9 on, which is what near duplicates have, this costs a part of a search.
 
         Args:
             queries: shape (q, dim), float32, L2-normalised.
+            k: rows wanted for each, >= 1.
             at_least: the bound.
             live: shape (n_rows,), bool, the rows allowed; None allows all.
 
         Returns:
-            Rows and exact inner products, both (q,). Where no row reaches the bound: one that does
-            not, or -1 and -inf. A `rabitq` index may miss a row (one in a thousand at most).
+            Rows and exact inner products, both (q, k), best first. Where fewer reach the bound:
+            others that do not, or -1 and -inf. A `rabitq` index may miss the best row (of one
+            query in a thousand at most) and some of the others.
 
         Raises:
             ValueError: another shape or dtype, or a value that is not finite.
         """
         queries = self._checked_queries(queries, live)
         if self._quantised is None:
-            rows, scores = self._exact.nearest(queries, at_least, live)
-        elif at_least < _NEAR_FROM:
-            rows, scores = self.search(queries, 1, live)
-        else:
-            rows, scores, is_sure = self._near(self._quantised, queries, at_least, live)
-            doubtful = np.flatnonzero(~is_sure)
-            if len(doubtful):
-                rows[doubtful], scores[doubtful] = self.search(queries[doubtful], 1, live)
-        return rows[:, 0], scores[:, 0]
+            if k == 1:
+                return self._exact.nearest(queries, at_least, live)
+            return self._exact.search(queries, k, live)
+        if at_least < NEAR_FROM:
+            return self.search(queries, k, live)
+        rows, scores, is_sure = self._near(self._quantised, queries, k, at_least, live)
+        doubtful = np.flatnonzero(~is_sure)
+        if len(doubtful):
+            rows[doubtful], scores[doubtful] = self.search(queries[doubtful], k, live)
+        return rows, scores
 
     def _near(
         self,
         quantised: RabitqIndex,
         queries: FloatMatrix,
+        k: int,
         at_least: float,
         live: BoolMask | None,
     ) -> tuple[RowArray, SimilarityArray, BoolMask]:
@@ -206,10 +210,10 @@ class VectorIndex:
             queries, _NEAR_CANDIDATES, live, near_only=True
         )
         exact = self._exact.similarities(queries, candidates)
-        rows, scores = ranked(candidates, exact, 1)
+        rows, scores = ranked(candidates, exact, k)
         missing = candidates < 0
         error = np.std(np.where(missing, 0, exact) - np.where(missing, 0, estimates), axis=1)
-        is_none = estimates[:, -1] + _SURE_THAT_NONE_ERRORS * error < at_least
+        is_none = estimates[:, -1] + SURE_THAT_NONE_ERRORS * error < at_least
         return rows, scores, is_none | missing[:, -1] | (scores[:, 0] >= at_least)
 
     def similarities(self, query: FloatVector, rows: RowArray) -> SimilarityArray:

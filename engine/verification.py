@@ -42,7 +42,7 @@ def _problems_in_search(database: Path, exact_below: int) -> list[str]:
             return [f"{len(index)} memories can be searched of {len(ids)}"]
         says_something = np.flatnonzero(vectors.any(axis=1))[:1]
         if len(says_something):
-            _, (similarity,) = index.nearest(vectors[says_something], at_least=_SAME_VECTOR)
-            if not similarity >= _SAME_VECTOR:  # NaN is not
+            _, similarities = index.nearest(vectors[says_something], 1, at_least=_SAME_VECTOR)
+            if not similarities[0, 0] >= _SAME_VECTOR:  # NaN is not
                 return ["a search does not find a memory by its own vector"]
     return []

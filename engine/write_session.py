@@ -14,6 +14,9 @@ from engine.search_index import IndexEntry, SearchIndex, searchable_tokens
 from engine.source_order import group_of
 from engine.transaction import Transaction
 
+Near = list[tuple[MemoryId, float]]
+"""Memories and their cosines with something, best first."""
+
 
 class WriteSession:
     """The writes of one group: to the store at once, to the indexes after the commit.
@@ -67,20 +70,37 @@ class WriteSession:
 
     # Reads
 
-    def nearest(self, vectors: FloatMatrix, at_least: float) -> tuple[list[int], list[float]]:
-        """Ids and cosines of the most similar memory of each vector; see `SearchIndex.nearest`."""
-        committed_ids, committed = self._index.nearest(
-            vectors, at_least=at_least, excluded=list(self._removed)
+    def nearest(self, vectors: FloatMatrix, k: int, at_least: float) -> list[Near]:
+        """The memories most similar to each vector, best first: at most k that reach `at_least`."""
+        ids, similarities = self._index.nearest(
+            vectors, k, at_least=at_least, excluded=list(self._removed)
         )
-        ids, similarities = committed_ids.tolist(), committed.tolist()
-        if not self._added:
-            return ids, similarities
-        own_ids = list(self._added)
-        own = vectors @ np.stack([vectors[0] for _, vectors in self._added.values()]).T
-        for at, best in enumerate(own.argmax(axis=1).tolist()):
-            if own[at, best] > similarities[at]:
-                ids[at], similarities[at] = own_ids[best], float(own[at, best])
-        return ids, similarities
+        if self._added:
+            own = vectors @ np.stack([vectors[0] for _, vectors in self._added.values()]).T
+            own_ids = np.broadcast_to(np.fromiter(self._added, dtype=np.int64), own.shape)
+            ids, similarities = np.hstack([ids, own_ids]), np.hstack([similarities, own])
+        best = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+        return [
+            [(MemoryId(i), cosine) for i, cosine in zip(*line, strict=True) if cosine >= at_least]
+            for line in zip(
+                np.take_along_axis(ids, best, axis=1).tolist(),
+                np.take_along_axis(similarities, best, axis=1).tolist(),
+                strict=True,
+            )
+        ]
+
+    def vector_of(self, memory_id: MemoryId) -> FloatVector:
+        """The vector of the first window of a memory, shape (dim,)."""
+        if memory_id in self._added:
+            vector: FloatVector = self._added[memory_id][1][0]
+            return vector
+        return self._index.vector_of(memory_id)
+
+    def vectors_of(self, memory_id: MemoryId) -> FloatMatrix:
+        """The vectors of a memory, shape (windows, dim), the first one first."""
+        if memory_id in self._added:
+            return self._added[memory_id][1]
+        return self._index.vectors_of(memory_id)
 
     def get(self, memory_id: MemoryId) -> Memory:
         """A memory. Raises `MemoryNotFoundError`."""
@@ -127,7 +147,7 @@ class WriteSession:
             created_us=created_us,
         )
         if vectors is not None or (old.text, old.source) != (new.text, new.source):
-            current = self._vectors_of(old.id) if vectors is None else vectors
+            current = self.vectors_of(old.id) if vectors is None else vectors
             self._remove_from_index(old)
             self._added[old.id] = (new, current)
         return _with_update_time(new, self.time_us)
@@ -147,11 +167,6 @@ class WriteSession:
             self.n_changes += 1
             self.transaction.delete(memory, lsn=self.lsn)
             self._remove_from_index(memory)
-
-    def _vectors_of(self, memory_id: MemoryId) -> FloatMatrix:
-        if memory_id in self._added:
-            return self._added[memory_id][1]
-        return self._index.vectors_of(memory_id)
 
     def _remove_from_index(self, memory: Memory) -> None:
         # The version that the committed index holds is the one to remove there; later versions

@@ -23,9 +23,11 @@ from engine.records import (
     NewMemory,
     UpsertOutcome,
 )
+from engine.repeats import QUOTED_CHARS
 from engine.write_session import WriteSession, all_vectors
 
 _DELETED_TEXT_CHARS = 100
+_SHOWN_SIMILAR = 3
 
 
 def add(
@@ -35,19 +37,27 @@ def add(
     *,
     dedup_threshold: float,
 ) -> list[AddOutcome]:
-    """Add memories in order; one too similar to a stored or an earlier one is skipped."""
+    """Add memories in order; one that says the same as a stored or an earlier one is skipped."""
     outcomes: list[AddOutcome] = []
     asked = [i for i, memory in enumerate(memories) if memory.deduplicate]
-    nearest = NearestInWrite(session, embeddings, asked, at_least=dedup_threshold)
+    nearest = NearestInWrite(
+        session, embeddings, asked, at_least=dedup_threshold, n_similar=_SHOWN_SIMILAR
+    )
     for at, (memory, vector) in enumerate(zip(memories, embeddings, strict=True)):
-        if memory.deduplicate:
-            nearest_id, similarity = nearest.to(at)
-            if similarity >= dedup_threshold:
-                outcomes.append(AddOutcome(id=None, duplicate_of=nearest_id, similarity=similarity))
-                continue
+        if memory.deduplicate and (repeated := nearest.repeated(at, memory.text)):
+            outcomes.append(
+                AddOutcome(
+                    id=None,
+                    duplicate_of=repeated.memory.id,
+                    similarity=repeated.similarity,
+                    duplicate_text=repeated.memory.text[:QUOTED_CHARS],
+                )
+            )
+            continue
+        similar = nearest.similar(at) if memory.deduplicate else []
         new_id = session.insert(memory, vector)
         nearest.note(new_id, vector)
-        outcomes.append(AddOutcome(id=new_id))
+        outcomes.append(AddOutcome(id=new_id, similar=similar))
     return outcomes
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from deployments import rendering
 from deployments.planned_builds import PlannedBuild, PlannedBuilds
+from engine.deduplication import DuplicateRule
 from engine.errors import (
     BackupNotFoundError,
     InvalidInputError,
@@ -51,9 +52,11 @@ from engine.records import (
     QueryPieces,
     SearchHit,
     SearchQuery,
+    SimilarMemory,
     SkippedFile,
     UpsertOutcome,
 )
+from engine.sameness import same_words, says_the_same
 from engine.snapshot import ExportedMemory
 
 DIM = 16
@@ -208,9 +211,26 @@ class FakeIndex:
             for row, query in zip(embeddings, queries, strict=True)
         ]
 
-    async def nearest(self, embedding: FloatVector) -> Neighbour | None:
+    async def nearest(self, embedding: FloatVector, text: str) -> Neighbour | None:
         self._check()
-        return next(iter(self._cosines(embedding, list(self.memories.values()))), None)
+        found = self._cosines(embedding, list(self.memories.values()))
+        if not found:
+            return None
+        return replace(found[0], says_the_same=self._repeated(text, embedding) is not None)
+
+    def _repeated(self, text: str, embedding: FloatVector) -> Neighbour | None:
+        """The earliest memory that says the same."""
+        near = sorted(
+            self._cosines(embedding, list(self.memories.values())), key=lambda n: n.memory.id
+        )
+        return next(
+            (
+                each
+                for each in near
+                if says_the_same(text, each.memory.text, are_similar=each.similarity >= 0.9)
+            ),
+            None,
+        )
 
     async def add(
         self, memories: Sequence[NewMemory], embeddings: FloatMatrix, *, request_id: str
@@ -221,13 +241,23 @@ class FakeIndex:
             return earlier
         outcomes = []
         for new, row in zip(memories, embeddings, strict=True):
-            near = await self.nearest(row)
-            if new.deduplicate and near is not None and near.similarity >= 0.9:
+            near = self._repeated(new.text, row) if new.deduplicate else None
+            if near is not None:
                 outcomes.append(
-                    AddOutcome(id=None, duplicate_of=near.memory.id, similarity=near.similarity)
+                    AddOutcome(
+                        id=None,
+                        duplicate_of=near.memory.id,
+                        similarity=near.similarity,
+                        duplicate_text=near.memory.text[:200],
+                    )
                 )
-            else:
-                outcomes.append(AddOutcome(id=self._put(new, row)))
+                continue
+            similar = [
+                SimilarMemory(id=n.memory.id, similarity=n.similarity, text=n.memory.text[:200])
+                for n in self._cosines(row, list(self.memories.values()))[:3]
+                if new.deduplicate and n.similarity >= 0.9
+            ]
+            outcomes.append(AddOutcome(id=self._put(new, row), similar=similar))
         self.outcomes[request_id] = outcomes
         return outcomes
 
@@ -254,14 +284,15 @@ class FakeIndex:
                 status: ImportStatus = "added" if upserted.created else "updated"
                 outcomes.append(ImportOutcome(status=status, id=upserted.id))
                 continue
-            near = await self.nearest(row)
-            if new.deduplicate and near is not None and near.similarity >= 0.9:
+            near = self._repeated(new.text, row) if new.deduplicate else None
+            if near is not None:
                 outcomes.append(
                     ImportOutcome(
                         status="duplicate",
                         id=None,
                         duplicate_of=near.memory.id,
                         similarity=near.similarity,
+                        duplicate_text=near.memory.text[:200],
                     )
                 )
             else:
@@ -370,14 +401,22 @@ class FakeIndex:
         )
 
     async def deduplicate(
-        self, threshold: float, *, dry_run: bool, request_id: str
+        self, threshold: float, *, by: DuplicateRule, dry_run: bool, request_id: str
     ) -> DedupeReport:
         self._check()
         kept: list[Memory] = []
         pairs: list[DuplicatePair] = []
         for memory in sorted(self.memories.values(), key=lambda m: m.id):
-            best = next(iter(self._cosines(self.vectors[memory.id], kept)), None)
-            if best is None or best.similarity < threshold:
+            best = next(
+                (
+                    near
+                    for near in self._cosines(self.vectors[memory.id], kept)
+                    if near.similarity >= threshold
+                    and (by == "similarity" or same_words(near.memory.text, memory.text))
+                ),
+                None,
+            )
+            if best is None:
                 kept.append(memory)
                 continue
             pairs.append(

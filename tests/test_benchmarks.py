@@ -103,7 +103,7 @@ def test_a_filled_store_holds_the_embeddings_that_the_cache_kept(
     index = open_index(tmp_path / "data", embedder)
     try:
         page = index.list_memories(MemoryFilter(), offset=0, limit=30)
-        nearest = index.nearest(embeddings[7])
+        nearest = index.nearest(embeddings[7], texts[7])
     finally:
         index.close()
 

@@ -95,6 +95,10 @@ def test_everything_readable_is_in_and_everything_else_named(
     assert f"{path}, line 2: no 'text'" in result.stderr
     assert f"{path}, line 3: source:" in result.stderr
     assert [memory["text"] for memory in stored()] == ["good one", "last"]
+    known = run("import", path)
+    assert known.stdout == "0 added, 2 known already\n"
+    first = stored()[0]["id"]
+    assert f"Skipped {path}, line 1: memory {first} says that already: good one" in known.stderr
     again = [json.loads(line) for line in run("import", path, "--json").stdout.splitlines()]
     assert [event["type"] for event in again] == ["error", "error", "summary"]
     assert again[-1] == {

@@ -147,6 +147,20 @@ def test_a_duplicate_is_skipped_and_named(ingress: Ingress) -> None:
         "message": "Duplicate skipped",
         "duplicate_of": 0,
         "similarity": 1.0,
+        "duplicate_text": "alpha beta",
+    }
+
+
+def test_an_added_memory_names_those_it_is_much_like(ingress: Ingress) -> None:
+    ingress.add("bob reports to alice")
+
+    answer = ingress.http.post("/memory/add", json={"text": "alice reports to bob", "source": "s"})
+
+    assert answer.json() == {
+        "success": True,
+        "id": 1,
+        "message": "Memory added successfully",
+        "similar": [{"id": 0, "similarity": 1.0, "text": "bob reports to alice"}],
     }
 
 
@@ -163,7 +177,7 @@ def test_in_a_batch_an_items_own_deduplicate_wins(ingress: Ingress) -> None:
         "message": "Added 2 memories",
         "results": [
             {"id": 0, "duplicate_of": None},
-            {"id": None, "duplicate_of": 0},
+            {"id": None, "duplicate_of": 0, "similarity": 1.0, "duplicate_text": "alpha"},
             {"id": 1, "duplicate_of": None},
         ],
     }
@@ -228,12 +242,14 @@ def test_a_text_is_novel_below_the_threshold_only(ingress: Ingress) -> None:
         "is_novel": True,
         "threshold": 0.88,
         "most_similar": None,
+        "says_the_same": False,
     }
     ingress.add("alpha")
 
     answer = ingress.http.post("/memory/is-novel", json={"text": "alpha", "threshold": 1}).json()
 
     assert answer["is_novel"] is False
+    assert answer["says_the_same"] is True
     assert answer["most_similar"]["id"] == 0
     assert answer["most_similar"]["similarity"] == 1.0
 

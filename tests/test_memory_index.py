@@ -230,10 +230,10 @@ def test_threshold_drops_hits_of_both_sides(index: MemoryIndex) -> None:
 
 def test_deduplicate_keeps_the_earliest_of_each_group(index: MemoryIndex) -> None:
     add(index, "red green", "one two", "red green", "red green", "one two", "else")
-    dry = index.deduplicate(0.9, dry_run=True, request_id="1")
+    dry = index.deduplicate(0.9, by="same", dry_run=True, request_id="1")
     assert (dry.n_pairs, dry.n_removed, index.count()) == (4, 3, 6)
     assert {(pair.id_a, pair.id_b) for pair in dry.best_pairs} == {(1, 3), (1, 4), (3, 4), (2, 5)}
-    real = index.deduplicate(0.9, dry_run=False, request_id="2")
+    real = index.deduplicate(0.9, by="same", dry_run=False, request_id="2")
     assert (real.n_removed, real.remaining) == (3, 3)
     page = index.list_memories(MemoryFilter(), offset=0, limit=10)
     assert [memory.id for memory in page.memories] == [1, 2, 6]
@@ -590,7 +590,7 @@ def test_a_search_between_a_deletes_commit_and_its_last_step_finds_the_others(
     deleted = index.delete([gone], request_id=fresh_request_id())
     assert committed.wait(30)
     found = search(index, "tea tea tea", k=2)
-    nearest = index.nearest(embedding_of("tea tea tea"))
+    nearest = index.nearest(embedding_of("tea tea tea"), "tea tea tea")
     searched.set()
     assert deleted.result().deleted
     assert len(found) == 2

@@ -17,6 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from engine.deduplication import DuplicateRule
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryFilter, MemoryId, MemoryPatch, NewMemory
 from engine.soundness import problems_in
@@ -73,15 +74,16 @@ class MemoriesMachine(RuleBasedStateMachine):
         self.last_id = ids[-1]
         self.model.update((i, (text, source, None)) for i, text in zip(ids, texts, strict=True))
 
-    @rule(text=TEXTS)
-    def add_unless_duplicate(self, text: str) -> None:
-        best = self._best_cosine(text)
+    @rule(text=TEXTS, is_loud=st.booleans())
+    def add_unless_duplicate(self, text: str, is_loud: bool) -> None:
+        text = f" {text.upper()}! " if is_loud else text
+        is_known = _said(text) in {_said(known) for known, _, _ in self.model.values()}
         (outcome,) = self.index.add(
             [NewMemory(text=text, source="a")],
             embeddings_of([text]),
             request_id=fresh_request_id(),
         ).result()
-        assert (outcome.id is None) == (best >= 0.90)
+        assert (outcome.id is None) == is_known
         if outcome.id is not None:
             self.last_id = outcome.id
             self.model[outcome.id] = (text, "a", None)
@@ -141,11 +143,15 @@ class MemoriesMachine(RuleBasedStateMachine):
         for i in doomed:
             del self.model[i]
 
-    @rule()
-    def deduplicate(self) -> None:
-        expected = self._survivors(0.95)
-        self.index.deduplicate(0.95, dry_run=False, request_id=fresh_request_id())
-        self.model = {i: self.model[i] for i in expected}
+    @rule(by=st.sampled_from(["same", "similarity"]))
+    def deduplicate(self, by: DuplicateRule) -> None:
+        staying: list[int] = []
+        for i, (text, _, _) in sorted(self.model.items()):
+            if not any(self._are_duplicates(text, j, by) for j in staying):
+                staying.append(i)
+        report = self.index.deduplicate(0.95, by=by, dry_run=False, request_id=fresh_request_id())
+        assert report.n_removed == len(self.model) - len(staying)
+        self.model = {i: self.model[i] for i in staying}
 
     @rule()
     def back_up(self) -> None:
@@ -201,30 +207,21 @@ class MemoriesMachine(RuleBasedStateMachine):
             holding = {
                 i
                 for i, (text, _, _) in self.model.items()
-                if set(text.split()) & set(query.split())
+                if set(_said(text).split()) & set(query.split())
             }
             assert keyword_ids == holding or len(holding) > 100
 
     def _cosine(self, i: int, wanted: np.ndarray) -> float:
         return float(embedding_of(self.model[i][0]) @ wanted)
 
-    def _best_cosine(self, text: str) -> float:
-        wanted = embedding_of(text)
-        return max((self._cosine(i, wanted) for i in self.model), default=-1.0)
+    def _are_duplicates(self, text: str, i: int, by: DuplicateRule) -> bool:
+        if by == "same":
+            return _said(text) == _said(self.model[i][0])
+        return self._cosine(i, embedding_of(text)) >= 0.95
 
-    def _survivors(self, threshold: float) -> list[int]:
-        """The lowest id of each connected component, by repeated merging."""
-        group = {i: i for i in self.model}
-        changed = True
-        while changed:
-            changed = False
-            for i in self.model:
-                for j in self.model:
-                    near = self._cosine(i, embedding_of(self.model[j][0])) >= threshold
-                    if near and group[i] != group[j]:
-                        group[i] = group[j] = min(group[i], group[j])
-                        changed = True
-        return [i for i, lowest in group.items() if i == lowest]
+
+def _said(text: str) -> str:
+    return text.casefold().strip(" !")
 
 
 def test_random_histories_agree_with_a_dictionary_and_brute_force() -> None:

@@ -102,7 +102,12 @@ def test_an_empty_service_is_healthy_and_finds_nothing(http: httpx.Client) -> No
     empty = {"query": "anything", "results": [], "count": 0}
     assert post(http, "/search", {"query": "anything"}) == empty
     assert post(http, "/search", {"query": "anything", "hybrid": False}) == empty
-    novel = {"is_novel": True, "threshold": 0.88, "most_similar": None}
+    novel = {
+        "is_novel": True,
+        "threshold": 0.88,
+        "most_similar": None,
+        "says_the_same": False,
+    }
     assert post(http, "/memory/is-novel", {"text": "anything"}) == novel
     assert get(http, "/memories")["memories"] == []
     none = {"duplicate_pairs": 0, "removed": 0, "dry_run": True}
@@ -153,6 +158,7 @@ def test_the_same_words_in_another_case_and_spacing_are_a_duplicate(http: httpx.
         "id": None,
         "message": "Duplicate skipped",
         "duplicate_of": first,
+        "duplicate_text": COFFEE,
     }
     assert get(http, "/health")["total_memories"] == 1
 
@@ -167,6 +173,10 @@ def test_a_batch_skips_what_is_stored_and_what_it_holds_twice(http: httpx.Client
 
     ids = answer["ids"]
     assert ids == sorted(ids)
+    quoted = [answer["results"][at].pop("duplicate_text") for at in (1, 3)]
+    assert quoted == [COFFEE, DEPLOYS]
+    for at in (1, 3):
+        assert answer["results"][at].pop("similarity") == pytest.approx(1, abs=1e-5)
     assert answer == {
         "success": True,
         "ids": ids,
@@ -552,3 +562,24 @@ def test_a_restart_keeps_everything_and_embeds_nothing(
         # One is what readiness asks for.
         assert samples(http_after)["faiss_memory_embedder_texts"] <= 1 < len(memories)
         assert post(http_after, "/search/batch", {"queries": queries}) == answers
+
+
+def test_another_fact_is_stored_however_similar(http: httpx.Client) -> None:
+    facts = [
+        ("Production deployment is allowed", "Production deployment is not allowed"),
+        ("Alice reports to Bob", "Bob reports to Alice"),
+        ("ฉันชอบแมว", "ฉันชอบหมา"),
+        ("👍", "👎"),
+    ]
+    for stored, opposite in facts:
+        first = add(http, stored)
+        answer = post(http, "/memory/add", {"text": opposite, "source": "s"})
+        assert answer["id"] == first + 1, opposite
+        if stored.isascii():
+            assert first in [like["id"] for like in answer["similar"]]
+        novelty = post(http, "/memory/is-novel", {"text": f"{opposite}!"})
+        assert novelty["says_the_same"] is True
+    none = {"duplicate_pairs": 0, "removed": 0, "dry_run": True}
+    assert post(http, "/memory/deduplicate") == none
+    alike = post(http, "/memory/deduplicate", {"by": "similarity"})
+    assert alike["would_remove"] >= 2

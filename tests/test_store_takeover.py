@@ -118,8 +118,8 @@ def test_re_embedding_replaces_vectors_and_identity_together(tmp_path: Path) -> 
     with pytest.raises(ModelMismatchError):
         open_index(tmp_path)
     index = open_index(tmp_path, identity=other)
-    assert index.nearest(embeddings_of([TEXTS[1]])[0, ::-1].copy()) is not None
-    nearest = index.nearest(embeddings_of([TEXTS[1]])[0, ::-1].copy())
+    assert index.nearest(embeddings_of([TEXTS[1]])[0, ::-1].copy(), TEXTS[1]) is not None
+    nearest = index.nearest(embeddings_of([TEXTS[1]])[0, ::-1].copy(), TEXTS[1])
     assert nearest is not None
     assert nearest.memory.text == TEXTS[1]
     assert nearest.similarity == pytest.approx(1.0)
@@ -153,7 +153,7 @@ def test_an_interrupted_re_embedding_goes_on_where_it_was(tmp_path: Path) -> Non
     assert first == (510, 1_099)
     assert embedded == ["other words", *(f"text {n}" for n in range(512, 1_100))]
     index = open_index(tmp_path, identity=other)
-    nearest = index.nearest(embeddings_of(["other words"])[0, ::-1].copy())
+    nearest = index.nearest(embeddings_of(["other words"])[0, ::-1].copy(), "other words")
     assert nearest is not None
     assert nearest.memory.text == "other words"
     assert index.verify_backup(index.backup("after").name).problems == []
@@ -194,7 +194,7 @@ def test_a_backup_after_re_embedding_holds_the_new_vectors(tmp_path: Path) -> No
     index = open_index(tmp_path, identity=other, max_backups=0)
     add(index, "later")
     index.restore(index.backup("after").name).result()
-    nearest = index.nearest(embeddings_of([TEXTS[1]])[0, ::-1].copy())
+    nearest = index.nearest(embeddings_of([TEXTS[1]])[0, ::-1].copy(), TEXTS[1])
     assert nearest is not None
     assert nearest.similarity == pytest.approx(1.0)
     index.close()

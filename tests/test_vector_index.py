@@ -177,7 +177,7 @@ def test_an_empty_index_and_an_empty_mask_find_nothing(n_queries: int) -> None:
     assert (index.search(asked, 3)[0] == -1).all()
     index.add(clustered(20, seed=6))
     assert (index.search(asked, 3, np.zeros(20, dtype=np.bool_))[0] == -1).all()
-    assert (index.nearest(asked, 0.9, np.zeros(20, dtype=np.bool_))[0] == -1).all()
+    assert (index.nearest(asked, 1, 0.9, np.zeros(20, dtype=np.bool_))[0] == -1).all()
 
 
 def noisy_copies(vectors: FloatMatrix, *, seed: int) -> FloatMatrix:
@@ -200,7 +200,8 @@ def test_the_nearest_row_is_found_where_it_reaches_the_bound(
     asked = np.concatenate([copies, strangers])
     index = make_index(vectors)
 
-    rows, scores = index.nearest(asked, 0.9, None if share == 1 else live)
+    found = index.nearest(asked, 1, 0.9, None if share == 1 else live)
+    rows, scores = found[0][:, 0], found[1][:, 0]
 
     best = brute_force(vectors, asked, 1, live if share < 1 else None)[:, 0]
     cosines = np.einsum("qd,qd->q", asked, vectors[best])
@@ -221,10 +222,27 @@ def test_below_a_high_bound_the_nearest_row_is_what_a_search_finds(
     at_least = float(expected.min())
     assert at_least < 0.9
 
-    rows, scores = index.nearest(asked, at_least)
+    rows, scores = index.nearest(asked, 1, at_least)
 
-    np.testing.assert_array_equal(rows, expected_rows[:, 0])
-    np.testing.assert_array_equal(scores, expected[:, 0])
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_array_equal(scores, expected)
+
+
+@pytest.mark.parametrize("n_queries", [1, 30])
+def test_several_rows_that_reach_the_bound_come_best_first(
+    make_index: MakeIndex, vectors: FloatMatrix, n_queries: int
+) -> None:
+    asked = normalised(vectors[:n_queries])
+    copies = [noisy_copies(asked, seed=seed) for seed in (25, 26)]
+    index = make_index(np.concatenate([vectors, *copies]))
+
+    rows, scores = index.nearest(asked, 3, 0.9)
+
+    assert rows.shape == scores.shape == (n_queries, 3)
+    np.testing.assert_array_equal(rows[:, 0], np.arange(n_queries))
+    assert (np.diff(scores, axis=1) <= 0).all()
+    copied = np.arange(n_queries)[:, None] + len(vectors) + [0, n_queries]
+    np.testing.assert_array_equal(np.sort(rows[:, 1:], axis=1), copied)
 
 
 def test_a_duplicate_among_thousands_that_look_as_similar_is_found() -> None:
@@ -237,7 +255,7 @@ def test_a_duplicate_among_thousands_that_look_as_similar_is_found() -> None:
     index.add(normalised(cosines * query + np.sqrt(1 - cosines**2) * crowd))
     index.adopt(index.build_quantised())
 
-    [row], [score] = index.nearest(query, 0.9)
+    [[row]], [[score]] = index.nearest(query, 1, 0.9)
 
     assert row == 12_345
     assert score == pytest.approx(0.901, abs=1e-5)
@@ -247,7 +265,7 @@ def test_no_queries_get_no_answers(make_index: MakeIndex, vectors: FloatMatrix) 
     rows, scores = make_index(vectors).search(vectors[:0], K)
 
     assert rows.shape == scores.shape == (0, K)
-    assert make_index(vectors).nearest(vectors[:0], 0.9)[0].shape == (0,)
+    assert make_index(vectors).nearest(vectors[:0], 1, 0.9)[0].shape == (0, 1)
 
 
 @pytest.mark.parametrize("n_queries", [1, 30])
@@ -453,7 +471,7 @@ def test_a_malformed_matrix_is_refused_and_nothing_is_added(
     with pytest.raises(ValueError, match="queries"):
         index.search(broken, K)
     with pytest.raises(ValueError, match="queries"):
-        index.nearest(broken, 0.9)
+        index.nearest(broken, 1, 0.9)
     assert index.n_rows == N_ROWS
 
 

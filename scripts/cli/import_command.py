@@ -118,6 +118,7 @@ def _send_all(service: Service, reading: Reading, journal: Journal) -> Tally:
             deduplicate=journal.deduplicate,
             stop_on_error=reading.stop_on_error,
             on_error=reading.complain,
+            on_duplicate=reading.note_duplicate,
             on_progress=tell,
         )
         share_before = 0.0
@@ -144,6 +145,10 @@ def _report(tally: Tally, reading: Reading) -> None:
         known = tally.duplicates + tally.unchanged
         parts += [f"{known:,} known already"] if known else []
         say(", ".join(parts))
+        for why in reading.skipped:
+            note(f"Skipped {why}")
+        if tally.duplicates > len(reading.skipped) > 0:
+            note(f"and {tally.duplicates - len(reading.skipped):,} more like these.")
     if n_failed:
         raise CliError(f"{n_failed:,} could not be imported; see above.")
 

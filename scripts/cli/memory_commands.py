@@ -22,7 +22,17 @@ from scripts.cli.options import (
     service_at,
 )
 from scripts.cli.service import Json, Service
-from scripts.cli.terminal import confirm, counted, day, heading, note, one_line, print_json, say
+from scripts.cli.terminal import (
+    confirm,
+    counted,
+    day,
+    heading,
+    note,
+    one_line,
+    print_json,
+    said_already,
+    say,
+)
 
 _PAGE = 100
 _DELETED_AT_ONCE = 1000
@@ -73,9 +83,12 @@ def add(
         if as_json:
             print_json(answer)
         elif answer["id"] is None:
-            say(f"Skipped: memory {answer.get('duplicate_of', '?')} says that already")
+            say(f"Skipped: {said_already(answer)}")
         else:
             say(f"{'Added' if answer.get('created', True) else 'Replaced'} memory {answer['id']}")
+            for similar in answer.get("similar", []):
+                how_much = f"{similar['similarity']:.0%}"
+                note(f"Much like memory {similar['id']} ({how_much}): {one_line(similar['text'])}")
 
 
 def _given(argument: str) -> str:

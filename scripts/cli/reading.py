@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from scripts.cli.errors import CliError, UsageError
 from scripts.cli.readers import Format, read
 from scripts.cli.readers.inputs import InputFile
 from scripts.cli.readers.records import Memory, Options, Record, Unreadable
-from scripts.cli.terminal import note, print_json
+from scripts.cli.terminal import note, one_line, print_json, said_already
+
+_SHOWN_SKIPPED = 5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,6 +27,8 @@ class Reading:
     stop_on_error: bool
     as_json: bool
     n_unreadable: int = 0
+    skipped: list[str] = field(default_factory=list)
+    """Why memories were skipped as said already, for the first ones."""
     _n_bytes: int = field(init=False)
     _n_read_before: int = field(default=0, init=False)
     """Of the files before the current one."""
@@ -32,6 +37,11 @@ class Reading:
     def __post_init__(self) -> None:
         is_known = not any(file.is_stdin for file in self.files)
         self._n_bytes = sum(file.size for file in self.files) if is_known else 0
+
+    def note_duplicate(self, origin: str, item: dict[str, Any]) -> None:
+        """A memory was skipped, because the one that `item` names says the same."""
+        if len(self.skipped) < _SHOWN_SKIPPED:
+            self.skipped.append(f"{one_line(origin)}: {said_already(item)}")
 
     def memories(self) -> Iterator[Memory]:
         """Every memory; tells of what cannot be read when it gets there.

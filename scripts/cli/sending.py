@@ -106,6 +106,7 @@ class Sender:
         deduplicate: bool,
         stop_on_error: bool,
         on_error: Callable[[str, str], None],
+        on_duplicate: Callable[[str, dict[str, Any]], None] = lambda origin, item: None,
         on_progress: Callable[[Tally, float], None] = lambda tally, share: None,
     ) -> None:
         """Send nothing yet.
@@ -115,6 +116,7 @@ class Sender:
             deduplicate: for memories that do not say themselves.
             stop_on_error: whether the first memory that is refused ends the import.
             on_error: told where a memory was read and why it was refused.
+            on_duplicate: told where a memory was read that was skipped, and what it repeats.
             on_progress: told what became of the part so far, and which share of it that is.
         """
         self._service = service
@@ -123,6 +125,7 @@ class Sender:
             "deduplicate": deduplicate,
         }
         self._on_error = on_error
+        self._on_duplicate = on_duplicate
         self._on_progress = on_progress
         self._heard_s = 0.0
         """When the service was last known to be there."""
@@ -147,7 +150,7 @@ class Sender:
 
     def _send(self, part: Part, key: str) -> Outcome:
         headers = {"Content-Type": "application/x-ndjson", "Idempotency-Key": key}
-        sent, errors = Outcome(), []
+        sent, errors, duplicates = Outcome(), [], []
         tally = sent.tally
         summary: dict[str, Any] | None = None
         with self._service.call(
@@ -163,6 +166,8 @@ class Sender:
                     if name == "errors":
                         where = part.origin(event["line"])
                         errors.append((where, str(event.get("error") or "refused")))
+                    elif name == "duplicates":
+                        duplicates.append((part.origin(event["line"]), event))
                     self._on_progress(tally, tally.lines / len(part.origins))
                 elif event.get("type") == "summary":
                     summary = event
@@ -171,6 +176,8 @@ class Sender:
             raise UnreachableError(f"The service at {self._service.url} broke off its answer.")
         for where, why in errors:
             self._on_error(where, why)
+        for where, item in duplicates:
+            self._on_duplicate(where, item)
         if summary.get("stopped_at") is not None:
             raise CliError(f"The import stopped: {summary.get('message') or 'at an error'}")
         return sent

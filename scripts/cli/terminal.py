@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from datetime import datetime
+from typing import Any
 
 import typer
 
@@ -33,6 +34,13 @@ def one_line(text: object, max_chars: int = _SHORT_CHARS) -> str:
     """The beginning of a text, white space run together."""
     line = " ".join(str(text)[: 4 * max_chars].split())
     return safe(line if len(line) <= max_chars else line[: max_chars - 1] + "…")
+
+
+def said_already(answer: dict[str, Any]) -> str:
+    """Which memory says the same as one that was skipped, and how it puts it."""
+    text = answer.get("duplicate_text")
+    said = f"memory {answer.get('duplicate_of', '?')} says that already"
+    return f"{said}: {one_line(text)}" if text else said
 
 
 def _escaped(match: re.Match[str]) -> str:
