@@ -24,13 +24,15 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 # This project's own code.
 FROM packages AS project
-COPY pyproject.toml README.md LICENSE ./
+COPY requirements-build.lock pyproject.toml README.md LICENSE ./
 COPY engine ./engine
 COPY deployments ./deployments
 COPY mcp_server ./mcp_server
 COPY scripts ./scripts
-RUN mkdir benchmarks && touch benchmarks/__init__.py \
- && pip install --quiet --no-deps --target /opt/app . \
+RUN --mount=type=cache,target=/root/.cache/pip \
+    mkdir benchmarks && touch benchmarks/__init__.py \
+ && pip install --quiet --no-compile --require-hashes -r requirements-build.lock \
+ && pip install --quiet --no-deps --no-build-isolation --target /opt/app . \
  && rm -r /opt/app/benchmarks
 COPY serve_config.yaml deploy/image/healthcheck.py LICENSE /opt/app/
 

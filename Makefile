@@ -15,10 +15,10 @@ $(BIN)/python:
 	  { echo "Python 3.10 to 3.13 is needed, not $$($(PYTHON) -V): make serve PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
+$(VENV)/.runtime: requirements.lock requirements-build.lock pyproject.toml | $(BIN)/python
 	@echo "Installing the service's packages (once, a minute or two) ..."
-	$(PIP) install --quiet --require-hashes -r requirements.lock
-	$(PIP) install --quiet --no-deps --editable .
+	$(PIP) install --quiet --require-hashes -r requirements.lock -r requirements-build.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
@@ -55,6 +55,8 @@ lock: $(VENV)/.dev  ## resolve the dependencies anew into the lock files
 	  --generate-hashes --no-annotate --no-header --quiet -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade \
 	  --generate-hashes --no-annotate --no-header --quiet -o requirements-dev.lock
+	echo 'setuptools>=77' | $(BIN)/uv pip compile - --universal --python-version 3.10 --upgrade \
+	  --generate-hashes --no-annotate --no-header --quiet -o requirements-build.lock
 
 image:  ## build the container image without Docker (root, buildah, debootstrap; minutes)
 	deploy/image/build.sh

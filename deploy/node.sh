@@ -31,6 +31,14 @@ export RAY_SERVE_THROUGHPUT_OPTIMIZED=1 RAY_SERVE_ENABLE_HA_PROXY=1
 export RAY_SERVE_HAPROXY_BINARY_PATH="$PWD/deploy/haproxy.sh" RAY_SERVE_HAPROXY_METRICS_ENABLED=0
 export RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response" RAY_SERVE_HAPROXY_RETRIES=2
 export RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH=scripts.serve_controller.without_fallback_proxy
+# Its configuration and admin socket where no other user of the machine may put theirs first; the
+# path of a Unix socket ends at 107 bytes.
+haproxy="${RAY_SERVE_HAPROXY_SERVER_STATE_BASE:-$(mktemp -d /tmp/fm-haproxy-XXXXXX)}"
+export RAY_SERVE_HAPROXY_SERVER_STATE_BASE="$haproxy"
+export RAY_SERVE_HAPROXY_CONFIG_FILE_LOC="$haproxy/haproxy.cfg"
+export RAY_SERVE_HAPROXY_SOCKET_PATH="$haproxy/admin.sock"
+export RAY_SERVE_HAPROXY_SERVER_STATE_FILE="$haproxy/state"
+export RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH="$haproxy/metrics.sock"
 
 role="${1:-}"
 set -- --block --include-log-monitor=false --node-ip-address="$NODE_IP" \

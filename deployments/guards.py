@@ -1,6 +1,6 @@
-"""Who may call, and with how much: pure ASGI, before anything of a body is parsed.
+"""Who may call: pure ASGI, before anything of a body is read.
 
-The order is fixed: Host (DNS rebinding), Origin (other sites' pages), API key, body size.
+The order is fixed: Host (DNS rebinding), Origin and Sec-Fetch-Site (other sites' pages), API key.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from deployments.http_errors import detail_response
 from deployments.ingress_settings import IngressSettings
 
 _OPEN_PATHS = frozenset({"/health", "/docs", "/redoc", "/openapi.json"})
-_OPEN_PREFIXES = ("/health/", "/docs/")
+_OPEN_PREFIXES = ("/health/", "/docs/", "/.well-known/")
+"""Nothing is below `/.well-known/`: MCP hosts that look there for OAuth must see that, not 401."""
+_OWN_SITES = frozenset({"same-origin", "none"})
+"""`Sec-Fetch-Site` of the service's own pages, and of what a person typed or bookmarked."""
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="faiss-memory"'}
 
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE",
@@ -25,9 +29,14 @@ _PREFLIGHT = {
 }
 
 
+def is_open(path: str) -> bool:
+    """Whether callers without the API key get an answer; these paths take no body."""
+    return path in _OPEN_PATHS or path.startswith(_OPEN_PREFIXES)
+
+
 def needs_key(path: str) -> bool:
     """Whether a path is closed to callers without the API key."""
-    return path not in _OPEN_PATHS and not path.startswith(_OPEN_PREFIXES)
+    return not is_open(path)
 
 
 def host_name(authority: str) -> str:
@@ -46,7 +55,7 @@ class AccessGuard:
     def __init__(self, app: ASGIApp, settings: IngressSettings) -> None:
         self.app = app
         self.hosts = frozenset(map(host_name, settings.allowed_hosts))
-        self.keys = _accepted_credentials(settings.api_key)
+        self.key = settings.api_key.encode()
         self.origins = frozenset(
             origin.strip().lower().rstrip("/")
             for origin in (settings.public_url, *settings.cors_origins)
@@ -59,7 +68,7 @@ class AccessGuard:
             return
         host = _header(scope, b"host")
         host_allowed = "*" in self.hosts or host_name(host) in self.hosts
-        if not self.keys and not host_allowed:
+        if not self.key and not host_allowed:
             refusal = detail_response(400, "Host not allowed; add it to ALLOWED_HOSTS")
             await refusal(scope, receive, send)
             return
@@ -74,8 +83,13 @@ class AccessGuard:
             if scope["method"] == "OPTIONS" and _header(scope, b"access-control-request-method"):
                 await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, send)
                 return
-        if self.keys and needs_key(scope["path"]) and not self._has_key(scope):
-            await detail_response(401, "Invalid or missing API key")(scope, receive, send)
+        elif self._is_of_another_site(scope):
+            refusal = detail_response(403, "Pages of other sites may not call")
+            await refusal(scope, receive, send)
+            return
+        if self.key and needs_key(scope["path"]) and not self._has_key(scope):
+            refusal = detail_response(401, "Invalid or missing API key", headers=_CHALLENGE)
+            await refusal(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
@@ -83,57 +97,32 @@ class AccessGuard:
         origin = origin.lower()
         return origin == own or origin in self.origins or "*" in self.origins
 
+    def _is_of_another_site(self, scope: Scope) -> bool:
+        """Whether a page elsewhere asks in a way that names no `Origin`: an image, a script.
+
+        A link to an open page may be followed.
+        """
+        sites = _header_values(scope, b"sec-fetch-site")
+        if "*" in self.origins or all(site.lower() in _OWN_SITES for site in sites):
+            return False
+        is_link = _header(scope, b"sec-fetch-dest").lower() == "document"
+        is_page = scope["path"] == "/" or is_open(scope["path"])
+        return not (is_link and is_page and scope["method"] == "GET")
+
     def _has_key(self, scope: Scope) -> bool:
-        for name, value in scope["headers"]:
-            expected = self.keys.get(name)
-            if expected is not None and hmac.compare_digest(value, expected):
-                return True
-        return False
+        return any(
+            hmac.compare_digest(_credential(name, value), self.key)
+            for name, value in scope["headers"]
+        )
 
 
-class BodyLimit:
-    """Reads a request's body once, whole, and never more of it than allowed."""
-
-    def __init__(self, app: ASGIApp, settings: IngressSettings) -> None:
-        self.app = app
-        self.max_bytes = settings.max_body_bytes
-        self.streamed_paths = settings.streamed_paths
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the body on as one message; answer 413 as soon as it is too long."""
-        if scope["type"] != "http" or scope["path"] in self.streamed_paths:
-            await self.app(scope, receive, send)
-            return
-        declared = _header(scope, b"content-length")
-        if declared.isdecimal() and int(declared[:20]) > self.max_bytes:
-            await self._too_large()(scope, receive, send)
-            return
-        parts: list[bytes] = []
-        size = 0
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > self.max_bytes:
-                await self._too_large()(scope, receive, send)
-                return
-            more = message.get("more_body", False)
-        body: Message | None = {"type": "http.request", "body": b"".join(parts)}
-
-        async def replay() -> Message:
-            nonlocal body
-            if body is None:
-                return await receive()
-            message, body = body, None
-            return message
-
-        await self.app(scope, replay, send)
-
-    def _too_large(self) -> Response:
-        return detail_response(413, f"Request body is larger than {self.max_bytes} bytes")
+def _credential(name: bytes, value: bytes) -> bytes:
+    """The key that a header carries; empty for one that carries none."""
+    if name == b"x-api-key":
+        return value
+    scheme, _, credential = value.partition(b" ")
+    is_bearer = name == b"authorization" and scheme.lower() == b"bearer"
+    return credential.strip() if is_bearer else b""
 
 
 def _header_values(scope: Scope, name: bytes) -> list[str]:
@@ -142,13 +131,6 @@ def _header_values(scope: Scope, name: bytes) -> list[str]:
 
 def _header(scope: Scope, name: bytes) -> str:
     return next(iter(_header_values(scope, name)), "")
-
-
-def _accepted_credentials(api_key: str) -> dict[bytes, bytes]:
-    """Header name to the value that carries the key; empty without a key."""
-    if not api_key:
-        return {}
-    return {b"x-api-key": api_key.encode(), b"authorization": b"Bearer " + api_key.encode()}
 
 
 def _with_cors(send: Send, origin: str) -> Send:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +52,16 @@ ERROR_TABLE: dict[type[EngineError], HttpError] = {
 """Subclasses answer as their nearest listed base; what has none is an internal error."""
 
 
-def detail_response(status: int, detail: str, *, retry_after_s: int | None = None) -> Response:
+def detail_response(
+    status: int,
+    detail: str,
+    *,
+    retry_after_s: int | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
     """`{"detail": …}`, with `Retry-After` where trying again may help."""
-    headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    if retry_after_s is not None:
+        headers = {**(headers or {}), "Retry-After": str(retry_after_s)}
     return json_response({"detail": detail}, status=status, headers=headers)
 
 

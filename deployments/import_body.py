@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +80,9 @@ class ImportBody:
         self._parser = parser
         self._lines = LineReader(content_encoding)
         self._submit = submit
+        self._chunk = Chunk()
+        self._number = 0
+        self._n_read = 0
 
     async def read(self, first: Message, receive: Receive) -> End:
         """Hand on the body, whose first message was received already, in chunks.
@@ -87,50 +90,53 @@ class ImportBody:
         Raises:
             ClientGoneError: the connection was closed.
         """
-        chunk = Chunk()
         receiving: asyncio.Future[Message] | None = None
         message: Message = first
-        n_read = 0
-        number = 0
+        problem = None
         try:
             while True:
                 if message["type"] == "http.disconnect":
                     raise ClientGoneError
                 body, more = message.get("body", b""), message.get("more_body", False)
-                n_read += len(body)
-                found = self._lines.feed(body)
-                for finished in (found,) if more else (found, self._lines.end()):
-                    for line in finished:
-                        number += 1
-                        if number % _PARSED_AT_ONCE == 0:
-                            await asyncio.sleep(0)
-                        self._add(chunk, number, line, n_read)
-                        if chunk.is_full():
-                            await self._submit(chunk)
-                            chunk = Chunk()
+                self._n_read += len(body)
+                for piece in self._lines.feed(body):
+                    await self._take(piece)
+                    await asyncio.sleep(0)
                 if not more:
+                    await self._take(self._lines.end())
                     break
                 receiving = asyncio.ensure_future(receive())
                 if not await done_within(receiving, _FLUSH_S):
-                    if chunk.last_number:
-                        await self._submit(chunk)
-                        chunk = Chunk()
+                    await self._flush()
                     if not await done_within(receiving, _IDLE_S):
                         raise BodyError(f"nothing came for {_IDLE_S:.0f} s")
                 message, receiving = receiving.result(), None
-            problem = None
         except BodyError as exc:
             problem = str(exc)
         finally:
             if receiving is not None:
                 receiving.cancel()
-        if chunk.last_number:
-            await self._submit(chunk)
+        await self._flush()
         return End(problem)
 
-    def _add(self, chunk: Chunk, number: int, line: bytes | None, n_read: int) -> None:
-        chunk.last_number, chunk.body_bytes = number, n_read
-        parsed = self._parser.parse(number, line)
+    async def _take(self, lines: Iterator[bytes | None]) -> None:
+        for line in lines:
+            self._number += 1
+            if self._number % _PARSED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            self._add(line)
+            if self._chunk.is_full():
+                await self._flush()
+
+    async def _flush(self) -> None:
+        if self._chunk.last_number:
+            chunk, self._chunk = self._chunk, Chunk()
+            await self._submit(chunk)
+
+    def _add(self, line: bytes | None) -> None:
+        chunk = self._chunk
+        chunk.last_number, chunk.body_bytes = self._number, self._n_read
+        parsed = self._parser.parse(self._number, line)
         if parsed is None:
             return
         chunk.lines.append(parsed)

@@ -20,6 +20,7 @@ from deployments.opening import OpenIndex
 from deployments.parcels import ParcelReplica
 from deployments.planned_builds import PlannedBuild, PlannedBuilds
 from deployments.settings import Settings
+from deployments.thread_lane import ThreadLane
 from engine.deduplication import DuplicateRule
 from engine.errors import LeaseLostError, OverloadedError
 from engine.exports import ExportFacts
@@ -62,6 +63,9 @@ _STATUS_PATIENCE_S = 2.0
 _MAX_WAITING_READS = 512
 _ANSWER_CHARS = 1 << 20
 """Of all texts found, when one more search is not answered with the others."""
+_READ_PATIENCE_S = 60.0
+_SLOW_PATIENCE_S = 1800.0
+"""Builds take minutes; when all threads are away for half an hour, no backup is made either."""
 _SWITCH_INTERVAL_S = 0.001
 """How long the writer thread may keep the interpreter while a search waits for it."""
 
@@ -102,8 +106,8 @@ class IndexReplica(ParcelReplica):
             tools = VectorTools(read=tokeniser.facts, embed=embed)
         self._opened = OpenIndex(settings, options, tokeniser.count_pieces, tools)
         self._builds = PlannedBuilds()
-        self._readers = ThreadPoolExecutor(_READER_THREADS, "reader")
-        self._slow = ThreadPoolExecutor(_SLOW_THREADS, "slow")
+        self._readers = ThreadLane("reader", _READER_THREADS, patience_s=_READ_PATIENCE_S)
+        self._slow = ThreadLane("slow", _SLOW_THREADS, patience_s=_SLOW_PATIENCE_S)
         self._cloud = ThreadPoolExecutor(_CLOUD_THREADS, "cloud")
         self._listing: asyncio.Future[list[RemoteSnapshot]] | None = None
         self._n_reads = 0
@@ -123,17 +127,21 @@ class IndexReplica(ParcelReplica):
         """Raise when only a restart can make the answers right; Serve then starts a new one."""
         self._opened.check()
 
+    def stuck_threads(self) -> list[str]:
+        """What to tell an operator of threads that do not come back."""
+        return [problem for lane in (self._readers, self._slow) if (problem := lane.problem())]
+
     async def _read(self, function: Callable[[], T]) -> T:
         if self._n_reads >= _MAX_WAITING_READS:
             raise OverloadedError("too many reads are waiting; try again shortly")
         self._n_reads += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, function)
+            return await self._readers.run(function)
         finally:
             self._n_reads -= 1
 
     async def _run_slow(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._slow, function)
+        return await self._slow.run(function)
 
     async def count(self) -> int:
         """Memories stored."""

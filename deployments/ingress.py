@@ -15,11 +15,13 @@ from deployments import (
 )
 from deployments.clients import EmbedderClient, IndexClient
 from deployments.docs_page import install_docs_pages
-from deployments.guards import AccessGuard, BodyLimit
+from deployments.guards import AccessGuard
+from deployments.head_requests import HeadAsGet
 from deployments.http_errors import install_error_handlers
 from deployments.ingress_settings import IngressSettings
 from deployments.metrics import IngressMetrics
 from deployments.openapi import TITLE, install_openapi
+from deployments.request_bodies import BodyLimit, LingeringClose
 from deployments.request_log import RequestLog
 from deployments.services import ImportGate, Services
 
@@ -59,7 +61,9 @@ def create_app(settings: IngressSettings, embedder: EmbedderClient, index: Index
     install_openapi(app, settings)
     install_error_handlers(app)
     # The last one added is the outermost.
+    app.add_middleware(HeadAsGet)
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(AccessGuard, settings=settings)
     app.add_middleware(RequestLog, metrics=metrics)
+    app.add_middleware(LingeringClose)
     return app

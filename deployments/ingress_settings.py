@@ -21,6 +21,8 @@ class IngressSettings:
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
     """Host names (without port) the service answers to while there is no key; `*` is any."""
     max_body_bytes: int = 32 * 1024 * 1024
+    max_held_bytes: int = 128 * 1024 * 1024
+    """Of all bodies together that wait for their answers; at least two of the largest."""
     cloud_sync_prefix: str | None = None
     """What keys in the bucket start with; None: cloud sync is off."""
     streamed_paths: frozenset[str] = frozenset({"/import"})

@@ -12,6 +12,10 @@ MAX_LINE_BYTES = 1 << 20
 """The longest text with every character escaped, metadata and an embedding fit well below."""
 
 _UNPACK_BYTES = 1 << 18
+"""Cut into lines at a time: a millisecond or two, whatever they hold."""
+_ALWAYS_UNPACKED_BYTES = 8 << 20
+_MAX_RATIO = 200
+"""Exports of a million short memories pack to a fiftieth; zeros to a thousandth or less."""
 _ZSTD_FEED_BYTES = 256
 """A zstd block is at least 3 bytes and unpacks to at most 128 KiB: at most 11 MiB at a time."""
 _ZSTD_WINDOW_BYTES = 8 << 20
@@ -24,7 +28,7 @@ class BodyError(Exception):
 
 class _Unpacker(Protocol):
     def unpack(self, packed: bytes) -> Iterator[bytes]:
-        """What these bytes unpack to, in pieces."""
+        """What these bytes unpack to, in pieces, some of them empty."""
 
     def is_complete(self) -> bool:
         """Whether the body may end here."""
@@ -55,8 +59,7 @@ class _Gzip:
             except zlib.error as exc:
                 raise BodyError(f"the body is not valid gzip: {exc}") from exc
             packed = self._member.unconsumed_tail or self._member.unused_data
-            if piece:
-                yield piece
+            yield piece
 
     def is_complete(self) -> bool:
         return self._member.eof or not self._began
@@ -82,8 +85,7 @@ class _Zstd:
                 except zstandard.ZstdError as exc:
                     raise BodyError(f"the body is not valid zstd: {exc}") from exc
                 part = self._frame.unused_data
-                if piece:
-                    yield piece
+                yield piece
 
     def is_complete(self) -> bool:
         return self._frame.eof or not self._began
@@ -112,18 +114,26 @@ class LineReader:
         self._rest: list[bytes] = []
         self._rest_bytes = 0
         self._is_too_long = False
+        self._n_packed = self._n_unpacked = 0
 
-    def feed(self, packed: bytes) -> Iterator[bytes | None]:
+    def feed(self, packed: bytes) -> Iterator[Iterator[bytes | None]]:
         """The lines that end in these bytes of the body, without their line ends.
 
+        They come in pieces, each to be read to its end before the next. Between them an event
+        loop should do other work: a few bytes may unpack to very many, with or without lines.
+
         Raises:
-            BodyError: the body cannot be unpacked.
+            BodyError: the body cannot be unpacked, or unpacks to suspiciously much.
         """
-        for piece in self._unpacker.unpack(packed):
-            *ends, rest = piece.split(b"\n")
-            for end in ends:
-                yield self._finished(end)
-            self._keep(rest)
+        self._n_packed += len(packed)
+        for unpacked in self._unpacker.unpack(packed):
+            self._n_unpacked += len(unpacked)
+            if self._n_unpacked > max(_ALWAYS_UNPACKED_BYTES, _MAX_RATIO * self._n_packed):
+                raise BodyError(f"the body unpacks to more than {_MAX_RATIO} times its size")
+            for start in range(0, len(unpacked) or 1, _UNPACK_BYTES):
+                *ends, rest = unpacked[start : start + _UNPACK_BYTES].split(b"\n")
+                yield map(self._finished, ends)
+                self._keep(rest)
 
     def end(self) -> Iterator[bytes | None]:
         """The last line, if it has no line end.

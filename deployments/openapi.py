@@ -18,8 +18,9 @@ Responses = dict[int | str, dict[str, Any]]
 _PROBLEMS = {
     400: "Not possible as asked, or the Host is not allowed",
     401: "Invalid or missing API key",
-    403: "The Origin is not allowed",
+    403: "The Origin or another site's page is not allowed",
     404: "Not found",
+    408: "The body did not come in time",
     409: "The backup is broken",
     413: "The body is too large",
     415: "The Content-Encoding cannot be read",
@@ -37,7 +38,7 @@ def problems(*statuses: int) -> Responses:
     """The error answers of a route: the given ones and those every route may give."""
     documented: Responses = {
         status: {"model": Problem, "description": _PROBLEMS[status]}
-        for status in sorted({400, 401, 403, 413, 429, 502, 503, 504, *statuses})
+        for status in sorted({400, 401, 403, 408, 413, 429, 502, 503, 504, *statuses})
     }
     for status in {429, 503, 504, 507} & documented.keys():
         documented[status]["headers"] = _RETRY_AFTER

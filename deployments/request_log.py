@@ -17,6 +17,11 @@ from engine.errors import EngineError
 _CLIENT_CLOSED = 499
 """Logged for a request whose caller went away before an answer was sent."""
 
+_PRIVACY = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+
 _log = structlog.stdlib.get_logger("ingress")
 
 
@@ -40,8 +45,8 @@ class RequestLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 request_id = (b"x-request-id", trace.request_id.encode())
-                nosniff = (b"x-content-type-options", b"nosniff")
-                message = {**message, "headers": [*message["headers"], request_id, nosniff]}
+                headers = [*message["headers"], request_id, *_PRIVACY]
+                message = {**message, "headers": _uncached(headers)}
             await send(message)
 
         with self.metrics.in_flight.track_inprogress():
@@ -76,6 +81,15 @@ class RequestLog:
                 fields[name] = _ms(trace.stage_s[stage])
         probe = status < 400 and (route.startswith("/health") or route == "/metrics")
         _log.log(logging.DEBUG if probe else logging.INFO, "request", **fields)
+
+
+def _uncached(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """JSON is of this moment and of this caller, unless its route says otherwise."""
+    named = dict(headers)
+    is_json = named.get(b"content-type", b"").startswith(b"application/json")
+    if is_json and b"cache-control" not in named:
+        return [*headers, (b"cache-control", b"no-store")]
+    return headers
 
 
 def _ms(seconds: float) -> float:

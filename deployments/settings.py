@@ -25,6 +25,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 
 
+_MAX_KEY_CHARS = 1024
+"""Beside other headers it must fit what HAProxy reads of them."""
+
+
 class SettingsError(ValueError):
     """An environment variable has a value the service cannot run with; the message names it."""
 
@@ -153,6 +157,19 @@ class Settings(BaseSettings):
         """Replicas have another working directory than the launcher."""
         return None if path is None else path.expanduser().absolute()
 
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, key: SecretStr) -> SecretStr:
+        value = key.get_secret_value()
+        if value != value.strip() or not (value.isascii() and value.isprintable()):
+            raise ValueError(
+                "a key is sent in a header: only printable ASCII characters, no spaces at its ends "
+                "and no line breaks; `openssl rand -hex 32` makes one"
+            )
+        if len(value) > _MAX_KEY_CHARS:
+            raise ValueError(f"a key has at most {_MAX_KEY_CHARS} characters")
+        return key
+
     @model_validator(mode="after")
     def _needs_a_key_beyond_loopback(self) -> Settings:
         if not (self.host in LOOPBACK_HOSTS or self.has_api_key or self.allow_no_auth):
@@ -212,4 +229,4 @@ def _explain(error: Mapping[str, Any]) -> str:
     name = str(error["loc"][0])
     secret = Settings.model_fields[name].annotation is SecretStr
     value = "" if secret else f"={str(error['input'])[:200]}"
-    return f"{name.upper()}{value}: {error['msg']}"
+    return f"{name.upper()}{value}: {str(error['msg']).removeprefix('Value error, ')}"

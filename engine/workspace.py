@@ -24,7 +24,6 @@ DEFAULT_MAX_FILE_BYTES = 20 * 1024 * 1024
 _INSTALLED_DIRS = frozenset({"node_modules", "__pycache__", "site-packages"})
 _VENV_MARK = "pyvenv.cfg"
 _WILDCARD = re.compile(r"[*?\[]")
-_ADJACENT_STARS = re.compile(r"(?<![^/])(?:\*\*/){2,}")
 _MAX_SKIPPED_NAMED = 5
 
 
@@ -166,11 +165,11 @@ def _find(source: str, path: Path, pattern: str, found: _Found) -> None:
         raise InvalidInputError(f"'{source}' cannot be read: {exc.strerror}") from exc
     if not is_dir and not pattern:
         return found.add(path)
-    parts = pattern.split("/")
+    runs = _runs(pattern)
     matching = [
         file
         for file in found.walk(path)
-        if not pattern or _matches(file.relative_to(path).parts, parts)
+        if not pattern or _matches(file.relative_to(path).parts, runs)
     ]
     for file in matching:
         found.add(file)
@@ -191,17 +190,49 @@ def _split_glob(path: Path, *, ends_in_slash: bool) -> tuple[Path, str]:
     """The directory above the first wildcard, and the pattern below it."""
     first = next(n for n, part in enumerate(path.parts) if _WILDCARD.search(part))
     below = (*path.parts[first:], "**") if ends_in_slash else path.parts[first:]
-    # Adjacent `**` mean one, but would multiply the ways to match.
-    return Path(*path.parts[:first]), _ADJACENT_STARS.sub("**/", "/".join(below))
+    return Path(*path.parts[:first]), "/".join(below)
 
 
-def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path matches a glob; `**` stands for any directories, or at the end for all."""
-    if not pattern or not parts:
-        return not pattern and not parts
-    if pattern[0] != "**":
-        return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
-    return len(pattern) == 1 or any(_matches(parts[n:], pattern[1:]) for n in range(len(parts)))
+def _runs(pattern: str) -> list[list[str]]:
+    """The components of a glob between its `**`."""
+    runs: list[list[str]] = [[]]
+    for part in pattern.split("/"):
+        if part == "**":
+            runs.append([])
+        else:
+            runs[-1].append(part)
+    return runs
+
+
+def _matches(parts: Sequence[str], runs: Sequence[Sequence[str]]) -> bool:
+    """Whether a path matches a glob; `**` stands for any directories, or at the end for all.
+
+    A run is taken where it first fits, since any directories may follow it: no second way needs
+    to be tried, and a glob takes no longer than its runs times the path.
+    """
+    first, *others = runs
+    if not _fits(parts, 0, first):
+        return False
+    if not others:
+        return len(parts) == len(first)
+    *middle, last = others
+    at = len(first)
+    for run in middle:
+        while not _fits(parts, at, run):
+            at += 1
+            if at + len(run) > len(parts):
+                return False
+        at += len(run)
+    if not last:
+        return at < len(parts)
+    end = len(parts) - len(last)
+    return at <= end and _fits(parts, end, last)
+
+
+def _fits(parts: Sequence[str], at: int, run: Sequence[str]) -> bool:
+    """Whether a path has components that match a run at this place."""
+    found = parts[at : at + len(run)]
+    return len(found) == len(run) and all(map(fnmatchcase, found, run))
 
 
 def _nothing_readable(sources: Sequence[str], skipped: Sequence[SkippedFile]) -> str:

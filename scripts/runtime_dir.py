@@ -30,10 +30,24 @@ class LauncherError(Exception):
     """The service cannot start; the message says why and what to do."""
 
 
-def runtime_dir_of(data_dir: Path) -> Path:
-    """Where the launcher that serves `data_dir` keeps its things."""
+def runtime_dir_of(data_dir: Path, parent: Path = Path("/tmp")) -> Path:
+    """Where the launcher that serves `data_dir` keeps its things, or shall.
+
+    Everybody may make directories in `parent`: where a stranger took the usual name, it is
+    followed by something that nobody can guess.
+    """
     digest = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:8]
-    return Path("/tmp") / f"fm-{os.getuid()}-{digest}"
+    usual = parent / f"fm-{os.getuid()}-{digest}"
+    own = [path for path in sorted(parent.glob(f"{usual.name}*")) if _is_own_directory(path)]
+    if own:
+        return own[0]
+    is_taken = os.path.lexists(usual)
+    return usual.with_name(f"{usual.name}-{secrets.token_urlsafe(3)}") if is_taken else usual
+
+
+def _is_own_directory(path: Path) -> bool:
+    status = path.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

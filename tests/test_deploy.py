@@ -135,6 +135,40 @@ def test_pods_run_haproxy_with_the_script_that_plain_machines_use() -> None:
             assert re.search(rf"{entry['name']}=\"?{entry['value']}\b", on_machines), entry
 
 
+def test_only_the_head_reaches_redis_and_no_command_line_tells_its_password() -> None:
+    [redis] = [each["spec"]["template"] for each in OTHERS if each["kind"] == "StatefulSet"]
+    [policy] = [
+        each["spec"]
+        for each in OTHERS
+        if each["kind"] == "NetworkPolicy"
+        and each["spec"]["podSelector"]["matchLabels"] == redis["metadata"]["labels"]
+    ]
+    [rule] = policy["ingress"]
+    [client] = rule["from"]
+    head = RAY_SERVICE_DOCUMENT["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
+    assert client["podSelector"]["matchLabels"] == head["metadata"]["labels"]
+    [command, *given] = redis["spec"]["containers"][0]["args"][-1].splitlines()
+    assert command == "exec redis-server - <<END"
+    assert 'requirepass "$REDIS_PASSWORD"' in given
+
+
+def test_haproxys_files_on_a_plain_machine_are_in_a_directory_of_their_own() -> None:
+    script = (DEPLOY / "node.sh").read_text("utf-8")
+    assert "mktemp -d /tmp/fm-haproxy-XXXXXX" in script
+    places = set(re.findall(r"RAY_SERVE_HAPROXY_\w+=\"\$haproxy", script))
+    written = ("CONFIG_FILE_LOC", "SOCKET_PATH", "SERVER_STATE_BASE", "SERVER_STATE_FILE")
+    assert {f'RAY_SERVE_HAPROXY_{name}="$haproxy' for name in written} <= places
+
+
+def test_everything_that_builds_the_image_is_pinned_by_its_hash() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
+    installs = re.findall(r"pip install .*", dockerfile)
+    assert len(installs) == 3
+    for command in installs:
+        assert "--require-hashes" in command or "--no-deps --no-build-isolation" in command
+    assert "--hash=sha256:" in (ROOT / "requirements-build.lock").read_text("utf-8")
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_kubernetes_takes_every_document_as_it_is(version: str) -> None:
     """RayService and what is in it, pods included; no field is unknown, misspelt or empty."""

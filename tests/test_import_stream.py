@@ -16,11 +16,14 @@ import zstandard
 from starlette.types import Message
 
 from deployments import export_stream
+from deployments.import_body import Chunk, ImportBody
+from deployments.import_lines import BadLine, LineParser
 from deployments.import_report import ImportReport
 from deployments.line_reader import MAX_LINE_BYTES, BodyError, LineReader
 from engine.errors import NotReadyError
 from engine.records import Embeddings, FloatVector, MemoryId
 from tests.fakes import DIM, embedding_of
+from tests.index_under_test import IDENTITY
 from tests.ingress_under_test import BASE_URL, Ingress, make_ingress
 
 PATIENCE_S = 60
@@ -143,16 +146,46 @@ def test_another_coding_is_refused(ingress: Ingress) -> None:
     assert answer.status_code == 415
 
 
-def test_a_bomb_is_unpacked_in_small_pieces_and_dropped() -> None:
-    n_bytes = 64 << 20
-    for coding, packed in (
-        ("gzip", gzip.compress(bytes(n_bytes))),
-        ("zstd", zstandard.compress(bytes(n_bytes))),
-    ):
-        reader = LineReader(coding)
-        assert list(reader.feed(packed)) == []
-        assert reader._rest_bytes == 0
-        assert list(reader.end()) == [None]
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+@pytest.mark.parametrize("filling", [b"\0", b"\n"], ids=["no lines", "empty lines"])
+def test_a_bomb_is_given_up_after_some_megabytes(coding: str, filling: bytes) -> None:
+    reader = LineReader(coding)
+    pieces = reader.feed(pack(coding, filling * (64 << 20)))
+    with pytest.raises(BodyError, match="200 times"):
+        sum(1 for piece in pieces for _ in piece)
+    assert reader._rest_bytes <= MAX_LINE_BYTES
+
+
+def test_many_empty_members_are_handed_back_one_by_one() -> None:
+    for coding in ("gzip", "zstd"):
+        pieces = LineReader(coding).feed(pack(coding, b"") * 100)
+        assert sum(1 for _ in pieces) >= 100
+
+
+def test_a_reader_lets_other_work_be_done_between_the_pieces_of_one_message() -> None:
+    n_turns = 0
+
+    async def turn() -> None:
+        nonlocal n_turns
+        while True:
+            n_turns += 1
+            await asyncio.sleep(0)
+
+    async def submit(chunk: Chunk) -> None:
+        assert [type(line) for line in chunk.lines] == [BadLine]
+
+    async def receive() -> Message:
+        raise AssertionError("the body came in one message")
+
+    async def read() -> None:
+        turning = asyncio.create_task(turn())
+        message = {"type": "http.request", "body": zstandard.compress(bytes(7 << 20))}
+        body = ImportBody(LineParser(IDENTITY, deduplicate=True), "zstd", submit)
+        assert (await body.read(message, receive)).problem is None
+        turning.cancel()
+
+    asyncio.run(read())
+    assert n_turns >= (7 << 20) // (256 << 10)
 
 
 def test_a_line_beyond_the_limit_is_an_error_and_those_around_it_are_stored(
@@ -170,7 +203,8 @@ def test_lines_are_cut_wherever_the_body_is() -> None:
     for size in range(1, len(body)):
         reader = LineReader("")
         parts = [body[start : start + size] for start in range(0, len(body), size)]
-        found = [line for part in parts for line in reader.feed(part)] + list(reader.end())
+        found = [line for part in parts for piece in reader.feed(part) for line in piece]
+        found += reader.end()
         assert found == [b"one", b"", b"two\r", b"three"]
 
 

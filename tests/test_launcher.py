@@ -15,7 +15,7 @@ import pytest
 from deployments.settings import load_settings
 from scripts.haproxy_shim import ERROR_PAGES, harden
 from scripts.preflight import check_dashboard, check_data_dir, check_port_free
-from scripts.runtime_dir import OWNER_VARIABLE, LauncherError, RuntimeDir, own_pids
+from scripts.runtime_dir import OWNER_VARIABLE, LauncherError, RuntimeDir, own_pids, runtime_dir_of
 from tests.service import ROOT, Service
 
 SERVE_CONFIG_OF_HAPROXY = """\
@@ -130,6 +130,17 @@ def test_a_runtime_directory_that_others_can_read_is_refused(tmp_path: Path) -> 
     (tmp_path / "runtime").chmod(0o755)
     with pytest.raises(LauncherError, match="private"):
         RuntimeDir.open(tmp_path / "runtime")
+
+
+def test_a_strangers_directory_of_the_usual_name_is_no_obstacle(tmp_path: Path) -> None:
+    usual = runtime_dir_of(tmp_path, tmp_path)
+    usual.symlink_to(tmp_path)
+
+    instead = runtime_dir_of(tmp_path, tmp_path)
+
+    assert instead not in {usual, runtime_dir_of(tmp_path, tmp_path)}
+    os.close(RuntimeDir.open(instead).lock_fd)
+    assert runtime_dir_of(tmp_path, tmp_path) == instead
 
 
 def test_the_token_is_made_once_and_is_private(tmp_path: Path) -> None:

@@ -140,6 +140,16 @@ def test_every_bad_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     ]
 
 
+@pytest.mark.parametrize("key", ["schlüssel", "key\n", " spaced-out", "a\tb", "\x7f", "k" * 1025])
+def test_a_key_that_no_header_can_carry_is_refused_without_telling_it(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_KEY", key)
+    with pytest.raises(SettingsError, match=r"^API_KEY: a key ") as refusal:
+        load_settings()
+    assert key not in str(refusal.value)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "memory.lan"])
 def test_a_host_beyond_loopback_needs_a_key_or_consent(
     host: str, monkeypatch: pytest.MonkeyPatch

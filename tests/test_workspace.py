@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine import confined_file
 from engine.errors import InvalidInputError, PathNotAllowedError
-from engine.workspace import Workspace
+from engine.workspace import Workspace, _matches, _runs
 
 SECRET = "the secret outside"
 
@@ -79,6 +82,35 @@ def test_files_directories_and_globs_are_read(root: Path, source: str, expected:
 
 def test_overlapping_sources_give_each_file_once(root: Path) -> None:
     assert paths(root, "docs/**", "docs", "docs/a.md", str(root / "docs/a.md")) == ALL[1:4]
+
+
+@given(
+    path=st.lists(st.sampled_from("ab"), min_size=1, max_size=6),
+    pattern=st.lists(st.sampled_from(["a", "b", "*", "**", "[b]"]), min_size=1, max_size=6),
+)
+def test_a_glob_matches_as_if_every_way_was_tried(path: list[str], pattern: list[str]) -> None:
+    def tried(parts: list[str], pattern: list[str]) -> bool:
+        if not pattern or not parts:
+            return not pattern and not parts
+        if pattern[0] != "**":
+            return fnmatchcase(parts[0], pattern[0]) and tried(parts[1:], pattern[1:])
+        ways = range(len(parts))
+        return len(pattern) == 1 or any(tried(parts[n:], pattern[1:]) for n in ways)
+
+    assert _matches(path, _runs("/".join(pattern))) == tried(path, pattern)
+
+
+def test_a_glob_of_many_stars_is_matched_in_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    n_steps = 0
+
+    def counted(name: str, pattern: str) -> bool:
+        nonlocal n_steps
+        n_steps += 1
+        return fnmatchcase(name, pattern)
+
+    monkeypatch.setattr("engine.workspace.fnmatchcase", counted)
+    assert not _matches(["a"] * 1000, _runs("**/a/" * 500 + "b"))
+    assert n_steps <= 3000
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(root: Path) -> None:
