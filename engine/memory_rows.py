@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import unicodedata
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -23,6 +24,7 @@ UPKEEP = "upkeep"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _VARIABLES_A_QUERY = 500
+_FORMS: Final[tuple[Literal["NFC", "NFD"], ...]] = ("NFC", "NFD")
 
 
 def iso_time(time_us: int) -> str:
@@ -130,12 +132,14 @@ def condition_of(where: MemoryFilter) -> tuple[str, list[object]]:
     conditions: list[str] = ["1"]
     parameters: list[object] = []
     if where.source is not None:
-        conditions.append("instr(source, ?) > 0")
-        parameters.append(where.source)
+        forms = _unicode_forms(where.source)
+        conditions.append(_any_of("instr(source, ?) > 0", len(forms)))
+        parameters += forms
     if where.source_prefix:
         # A range of the index; the highest code point ends it, since source is compared by bytes.
-        conditions.append("source >= ? AND source < ?")
-        parameters += [where.source_prefix, where.source_prefix + chr(0x10FFFF)]
+        forms = _unicode_forms(where.source_prefix)
+        conditions.append(_any_of("source >= ? AND source < ?", len(forms)))
+        parameters += [end for form in forms for end in (form, form + chr(0x10FFFF))]
     if where.since_us is not None:
         conditions.append("created_us >= ?")
         parameters.append(where.since_us)
@@ -146,6 +150,15 @@ def condition_of(where: MemoryFilter) -> tuple[str, list[object]]:
         conditions.append("id IN (SELECT id FROM metadata_values WHERE name = ? AND value = ?)")
         parameters += [name, canonical_json(value)]
     return " AND ".join(conditions), parameters
+
+
+def _unicode_forms(source: str) -> list[str]:
+    """As given, composed and decomposed: a file's name comes in either from different systems."""
+    return list(dict.fromkeys([source, *(unicodedata.normalize(f, source) for f in _FORMS)]))
+
+
+def _any_of(condition: str, n: int) -> str:
+    return f"({' OR '.join([condition] * n)})"
 
 
 def _parts(ids: Sequence[MemoryId]) -> Iterator[Sequence[MemoryId]]:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 import threading
+import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import wait
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import pytest
 
@@ -36,6 +38,8 @@ from tests.index_under_test import (
     search,
     texts_of,
 )
+
+UnicodeForm: TypeAlias = Literal["NFC", "NFD"]
 
 
 @pytest.fixture
@@ -199,6 +203,21 @@ def test_a_filter_limits_searches_and_lists(
     assert [memory.text for memory in page.memories] == expected
     assert page.total == len(expected)
     assert sorted(texts_of(search(index, "one two three", where=where))) == sorted(expected)
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+def test_a_source_is_found_in_either_unicode_form(
+    index: MemoryIndex, stored: UnicodeForm, asked: UnicodeForm
+) -> None:
+    add(index, "one", source=unicodedata.normalize(stored, "Café/Übersicht.md"))
+    add(index, "two", source="Cafe/Ubersicht.md")
+    wanted = unicodedata.normalize(asked, "Café/Ü")
+
+    for where in (MemoryFilter(source=wanted), MemoryFilter(source_prefix=wanted)):
+        page = index.list_memories(where, offset=0, limit=10)
+        assert [memory.text for memory in page.memories] == ["one"]
+    assert index.delete_by_source(wanted, request_id="1").result() == 1
 
 
 @pytest.mark.parametrize("newest_first", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -202,6 +203,35 @@ def test_filters_choose_among_memories_of_the_same_text(http: httpx.Client) -> N
         for hybrid in (True, False):
             found = found_ids(http, "coffee", hybrid=hybrid, **filters)
             assert set(found) == expected, (filters, hybrid)
+
+
+@pytest.mark.parametrize(
+    ("stored", "query"),
+    [
+        ("The laptop was $1,299.99 with the dock.", "1299"),
+        ("Die Frist endet am 5. März 2026.", "2026-03-05"),
+        ("Le thé vert est prêt.", "thé"),
+        ("Spotkanie w Łodzi o ósmej.", "lodzi"),
+        ("الاجتماع في مستشفى المدينة سنة ٢٠٢٦", "مستشفي 2026"),
+        ("งานวันนี้คือซื้อแมวสี่ตัว", "สี่"),
+        ("Trip to 🇩🇪 with 👨\u200d👩\u200d👧", "🇩🇪"),
+    ],
+)
+def test_words_are_found_however_they_are_written(
+    http: httpx.Client, stored: str, query: str
+) -> None:
+    for text in ("The 1 and the 299, 05 and 03; 🇪🇸 🇩🇰 สวัสดี", DEPLOYS, DATABASE, COFFEE):
+        add(http, text)
+    wanted = add(http, stored)
+
+    assert found_ids(http, query, vector_weight=0)[:1] == [wanted]
+
+
+def test_a_source_is_found_in_either_unicode_form(http: httpx.Client) -> None:
+    wanted = add(http, COFFEE, unicodedata.normalize("NFD", "Café/Übersicht.md"))
+
+    assert found_ids(http, "coffee", source_prefix="Café/Ü") == [wanted]
+    assert [memory["id"] for memory in listed(http, source="Übersicht")] == [wanted]
 
 
 def test_a_batch_of_searches_answers_as_each_alone(http: httpx.Client) -> None:
