@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,8 +15,10 @@ from pydantic_core import from_json
 
 from deployments.coercion import LaxBool
 from deployments.line_reader import MAX_LINE_BYTES
-from deployments.schemas import Input, Instant, MemoryText, Metadata, Source, microseconds
+from deployments.moments import Instant
+from deployments.schemas import Input, MemoryText, Metadata, Source
 from engine.records import FloatVector, ModelIdentity, NewMemory
+from engine.times import microseconds
 
 _MAX_REASON_CHARS = 500
 _UNIT_TOLERANCE = 1e-3
@@ -123,8 +126,8 @@ class LineParser:
                 metadata=given.metadata or {},
                 key=given.key,
                 deduplicate=deduplicate,
-                created_us=microseconds(given.timestamp),
-                updated_us=microseconds(given.updated_at),
+                created_us=_microseconds(given.timestamp),
+                updated_us=_microseconds(given.updated_at),
                 own_vector=vector is not None,
             ),
             vector=vector,
@@ -148,6 +151,10 @@ class LineParser:
                 content.get(name, value) == value for name, value in facts.items()
             )
         return MarkLine(number=number, kind=kind, fields=content)
+
+
+def _microseconds(instant: datetime | None) -> int | None:
+    return None if instant is None else microseconds(instant)
 
 
 def _vector(embedding: str | list[float], dim: int) -> FloatVector:

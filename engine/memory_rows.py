@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,13 @@ from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, Memor
 from engine.row_checksum import is_intact, with_checksum
 
 COLUMNS = "id, text, source, key, created_us, updated_us, metadata, lsn, checksum"
+_CREATED_US: Final = 4
 PRUNED_LSN = "pruned_lsn"
 """The fact that says up to which LSN tombstones may be missing."""
 UPKEEP = "upkeep"
 """The fact that says which memory `engine.upkeep` looked at last: its LSN and id."""
 
+_CURSOR: Final = re.compile(r"(-?[0-9]{1,18})\.([0-9]{1,18})")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _VARIABLES_A_QUERY = 500
 _FORMS: Final[tuple[Literal["NFC", "NFD"], ...]] = ("NFC", "NFD")
@@ -120,11 +123,17 @@ def memory_of(row: tuple[Any, ...]) -> Memory:
     )
 
 
-def cursor_id(cursor: str) -> int:
-    """The last id seen, from a page's cursor."""
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 16):
+def cursor_after(row: tuple[Any, ...]) -> str:
+    """The cursor of the page that begins after a row of `COLUMNS`."""
+    return f"{row[_CREATED_US]}.{row[0]}"
+
+
+def place_of(cursor: str) -> tuple[int, int]:
+    """Time and id of the last memory seen, from a page's cursor."""
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
         raise InvalidInputError("cursor is not one that an answer of this service gave")
-    return int(cursor)
+    return int(match[1]), int(match[2])
 
 
 def condition_of(where: MemoryFilter) -> tuple[str, list[object]]:

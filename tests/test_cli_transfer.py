@@ -261,6 +261,33 @@ def test_an_export_reproduces_an_empty_store_s_former_memories(
     assert run("import", out).stdout == "0 added, 3 known already\n"
 
 
+def test_a_day_counts_whole_in_every_command(workspace: Path, tmp_path: Path) -> None:
+    path = tmp_path / "dated.jsonl"
+    times = {"new year": "2026-04-01T00:00:00Z", "last": "2026-03-31T22:30:00Z"}
+    path.write_text(
+        "".join(
+            json.dumps({"text": text, "source": "d", "timestamp": time}) + "\n"
+            for text, time in times.items()
+        )
+    )
+    assert run("import", path).stdout == "2 added\n"
+
+    for command in (["list"], ["search", "last"], ["export"]):
+        day = run(*command, "--since", "2026-03", "--until", "2026-03-31")
+        assert "last" in day.stdout
+        assert "new year" not in day.stdout
+        elsewhere = run(*command, "--since", "2026-04-01", "--timezone", "Europe/Berlin")
+        assert "last" in elsewhere.stdout
+        unknown = run(*command, "--since", "soon")
+        assert unknown.exit_code != 0
+        assert "yesterday" in unknown.stderr
+    newest = [
+        json.loads(line)["text"]
+        for line in run("list", "--newest", "--json").stdout.split("\n")[:2]
+    ]
+    assert newest == ["new year", "last"]
+
+
 def test_an_export_that_breaks_off_leaves_the_file_as_it_was(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

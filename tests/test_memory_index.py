@@ -221,6 +221,36 @@ def test_a_source_is_found_in_either_unicode_form(
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
+def test_pages_go_by_time_then_by_id(index: MemoryIndex, *, newest_first: bool) -> None:
+    times = [5, 1, 5, -3, 9, 1]
+    memories = [
+        NewMemory(text=f"text {n}", source="s", created_us=time, deduplicate=False)
+        for n, time in enumerate(times)
+    ]
+    index.add(memories, embeddings_of([m.text for m in memories]), request_id="1").result()
+    expected = sorted(range(len(times)), key=lambda n: (times[n], n), reverse=newest_first)
+
+    seen: list[str] = []
+    cursor = None
+    while len(seen) < len(times):
+        page = index.list_memories(
+            MemoryFilter(), offset=0, limit=2, newest_first=newest_first, cursor=cursor
+        )
+        seen += [memory.text for memory in page.memories]
+        cursor = page.next_cursor
+
+    assert seen == [f"text {n}" for n in expected]
+    offset = index.list_memories(MemoryFilter(), offset=1, limit=1, newest_first=newest_first)
+    assert [memory.text for memory in offset.memories] == [f"text {expected[1]}"]
+
+
+@pytest.mark.parametrize("cursor", ["", "7", "x.1", "1.x", "1.2.3", "9" * 30 + ".1"])
+def test_a_cursor_of_somebody_else_is_refused(index: MemoryIndex, cursor: str) -> None:
+    with pytest.raises(InvalidInputError, match="cursor"):
+        index.list_memories(MemoryFilter(), offset=0, limit=1, cursor=cursor)
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
 def test_pages_by_cursor_give_every_memory_once(index: MemoryIndex, *, newest_first: bool) -> None:
     ids = add(index, *(f"text {n}" for n in range(7)))
     seen: list[int] = []

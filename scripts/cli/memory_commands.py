@@ -16,6 +16,7 @@ from scripts.cli.options import (
     Since,
     SourceFilter,
     SourcePrefix,
+    TimeZone,
     Until,
     Url,
     Yes,
@@ -102,6 +103,7 @@ def search(
     ] = None,
     since: Since = None,
     until: Until = None,
+    timezone: TimeZone = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -118,6 +120,7 @@ def search(
             "metadata": _json_object(metadata),
             "since": since,
             "until": until,
+            "timezone": timezone,
         },
     )
     if as_json:
@@ -140,6 +143,7 @@ def list_memories(
     source_prefix: SourcePrefix = None,
     since: Since = None,
     until: Until = None,
+    timezone: TimeZone = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -149,6 +153,7 @@ def list_memories(
         "source_prefix": source_prefix,
         "since": since,
         "until": until,
+        "timezone": timezone,
         "order": "desc" if newest else "asc",
     }
     n_shown, page = 0, Json(total=0)
