@@ -257,8 +257,48 @@ def test_an_export_reproduces_an_empty_store_s_former_memories(
     assert result.stdout == "3 added\n", result.output
     after = exported("--embeddings")
     assert [{**m, "id": 0} for m in after] == [{**m, "id": 0} for m in before]
-    # Into a store that holds them, what has no key is compared.
     assert run("import", out).stdout == "0 added, 3 known already\n"
+
+
+@pytest.mark.parametrize("option", [(), ("--no-deduplicate",), ("--deduplicate",)])
+def test_an_export_brings_back_what_is_missing_and_nothing_else(
+    workspace: Path, tmp_path: Path, option: tuple[str, ...]
+) -> None:
+    out, twice = tmp_path / "all.jsonl", tmp_path / "twice.jsonl"
+    moment = "2026-03-01T00:00:00Z"
+    rows = [{"text": "it rained", "source": "p/t", "timestamp": moment} for _ in range(3)]
+    twice.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("import", twice, "--no-deduplicate").stdout == "3 added\n"
+    for n in range(4):
+        run("add", f"The meter reads {n} of 10.", "-s", "p/x", "--no-deduplicate")
+    run("add", "kept by key", "-s", "p/x", "--key", "k")
+    assert run("export", "-o", out).exit_code == 0
+    before = {(m["text"], m["source"], m["timestamp"], m["key"]) for m in stored()}
+    gone = [m["id"] for m in stored() if m["text"] in ("The meter reads 2 of 10.", "kept by key")]
+    rainy = next(m["id"] for m in stored() if m["text"] == "it rained")
+    for memory_id in (*gone, rainy):
+        assert run("delete", str(memory_id)).exit_code == 0
+    run("add", "newer", "-s", "p/x")
+
+    first, second = run("import", out, *option), run("import", out, *option)
+
+    assert (first.stdout, second.stdout) == (
+        "3 added, 5 known already\n",
+        "0 added, 8 known already\n",
+    ), first.stderr
+    after = [(m["text"], m["source"], m["timestamp"], m["key"]) for m in stored()]
+    assert len(after) == 9
+    assert {row for row in after if row[0] != "newer"} == before
+
+
+def test_what_changed_since_an_export_stays_changed(workspace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "all.jsonl"
+    run("add", "older", "-s", "p/x", "--key", "k")
+    assert run("export", "-o", out).exit_code == 0
+    run("add", "newer", "-s", "p/x", "--key", "k")
+
+    assert run("import", out).stdout == "0 added, 1 known already\n"
+    assert [memory["text"] for memory in stored()] == ["newer"]
 
 
 def test_a_day_counts_whole_in_every_command(workspace: Path, tmp_path: Path) -> None:

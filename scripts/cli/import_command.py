@@ -12,7 +12,7 @@ from scripts.cli.errors import CliError, NothingFoundError, UsageError
 from scripts.cli.journal import Journal, Tally, journal_path
 from scripts.cli.options import DEFAULT_URL, AsJson, Url, service_at
 from scripts.cli.progress import progress
-from scripts.cli.readers import SUFFIXES, Format, is_export
+from scripts.cli.readers import SUFFIXES, Format
 from scripts.cli.readers.inputs import find_inputs
 from scripts.cli.readers.records import Options
 from scripts.cli.reading import Reading
@@ -34,7 +34,7 @@ def import_memories(
         bool | None,
         typer.Option(
             help="Skip what is stored already. By default only memories without an id of their "
-            "own are compared, and an export going into an empty store not at all.",
+            "own are compared. Of an export always what is missing is added, and nothing else.",
             show_default=False,
         ),
     ] = None,
@@ -79,15 +79,13 @@ def import_memories(
         _show(reading)
         return
     service = service_at(url)
-    is_empty = service.get("/stats")["total_memories"] == 0
+    service.get("/stats")  # a service that is not there is told of at once
     named = [path if path == "-" else str(Path(path).expanduser().absolute()) for path in paths]
     columns = [text_column, source_column, key_column]
     path = journal_path([service.url, named, format.value, source, deduplicate, columns])
     if not resume:
         path.unlink(missing_ok=True)
-    if deduplicate is None:
-        deduplicate = not (is_empty and all(is_export(file) for file in files))
-    journal = Journal(path, deduplicate=deduplicate)
+    journal = Journal(path, deduplicate=deduplicate is not False)
     if journal.n_before:
         note(f"Continuing after {counted(journal.n_before, 'memory')} that are in already.")
     continues = True

@@ -5,18 +5,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from enum import Enum
 
-from scripts.cli.errors import CliError, UsageError
+from scripts.cli.errors import UsageError
 from scripts.cli.readers.inputs import InputFile
 from scripts.cli.readers.records import Options, Record
 
 TEXT_SUFFIXES = frozenset({".md", ".markdown", ".mdx", ".rst", ".txt", ".text"})
 _LINES = frozenset({".jsonl", ".ndjson"})
 _TABLES = frozenset({".csv", ".tsv"})
-_EXPORT = re.compile(rb'\s*\{"type":\s*"header"')
 _DATABASES = frozenset({".sqlite3", ".sqlite", ".db"})
 
 
@@ -75,14 +73,6 @@ def read(file: InputFile, chosen: Format, options: Options) -> Iterator[Record]:
     from scripts.cli.readers.json_lines import read_json_lines
 
     return read_json_lines(file, options)
-
-
-def is_export(file: InputFile) -> bool:
-    """Whether a file begins as our own exports do; one that cannot be read does not."""
-    try:
-        return bool(_EXPORT.match(file.peek(64))) and (file.suffix in _LINES or file.is_stdin)
-    except CliError:
-        return False
 
 
 def _kind_of(file: InputFile) -> Format:
