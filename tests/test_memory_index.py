@@ -314,6 +314,27 @@ def test_a_rebuild_keeps_unchanged_chunks_and_everything_else(
     assert index.get(kept).text == "not from a file"
 
 
+def test_a_build_leaves_alone_what_others_put_under_a_file_s_name(
+    index: MemoryIndex, tmp_path: Path
+) -> None:
+    (tmp_path / "workspace" / "a.md").write_text("of the workspace\n")
+    theirs = NewMemory(text="imported", source="a.md:chunk_0", key="file:1", deduplicate=False)
+    [added] = index.add([theirs], embeddings_of(["imported"]), request_id="1").result()
+
+    def build(*, replace_all: bool) -> tuple[int, int, int]:
+        plan = index.plan_build(None, replace_all=replace_all)
+        texts = [plan.chunks[at].text for at in plan.to_embed]
+        vectors = embeddings_of(texts) if texts else embeddings_of(["x"])[:0]
+        report = index.apply_build(plan, vectors, request_id=fresh_request_id())
+        return report.memories_added, report.memories_removed, report.unchanged
+
+    assert build(replace_all=False) == (1, 0, 0)
+    assert build(replace_all=False) == (0, 0, 1)
+    assert index.get(added.id or MemoryId(0)).text == "imported"
+    assert build(replace_all=True) == (0, 1, 1)
+    assert index.count() == 1
+
+
 def test_a_build_whose_plan_is_stale_changes_nothing(index: MemoryIndex, tmp_path: Path) -> None:
     (tmp_path / "workspace" / "notes.md").write_text("# A\n\nfirst\n")
     plan = index.plan_build(None, replace_all=False)

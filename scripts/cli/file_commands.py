@@ -69,7 +69,12 @@ def watch(
     top = directory.resolve()
     workspace = workspace_of(service)
     if source is None and workspace is not None and top.is_relative_to(workspace):
-        keeper: Built | Sent = Built(service, top, workspace, as_json=as_json)
+        keeper: Built | Sent = Built(
+            service,
+            workspace,
+            on_built=_tell_in_json if as_json else _tell,
+            on_refused=lambda name, reason: note(f"{name}: {reason}"),
+        )
         note(f"{directory} is in the service's workspace: the service reads its files.")
     else:
         keeper = Sent(service, top, source, as_json=as_json)
@@ -77,6 +82,15 @@ def watch(
         note(f"{directory} is {where}: its files are read here and sent.")
         note(f"Sources begin with {one_line(keeper.prefix) or 'the file names'}.")
     follow(keeper, top, once=once)
+
+
+def _tell_in_json(names: list[str], answer: Json) -> None:
+    print_json({"type": "build", "files": names, **answer})
+
+
+def _tell(names: list[str], answer: Json) -> None:
+    note(", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else ""))
+    report_build(answer)
 
 
 def workspace_of(service: Service) -> Path | None:

@@ -46,10 +46,10 @@ def read(file: InputFile, chosen: Format, options: Options) -> Iterator[Record]:
     """The memories of a file, and the places where there is none that can be read.
 
     Raises:
-        UsageError: nobody can tell what the file is.
+        UsageError: see `kind_of`.
     """
     # Imported by kind: a reader may need packages that take longer than the others' work.
-    kind = _kind_of(file) if chosen is Format.AUTO else chosen
+    kind = kind_of(file, chosen)
     if kind is Format.TEXT:
         from scripts.cli.readers.text_files import read_text
 
@@ -75,7 +75,14 @@ def read(file: InputFile, chosen: Format, options: Options) -> Iterator[Record]:
     return read_json_lines(file, options)
 
 
-def _kind_of(file: InputFile) -> Format:
+def kind_of(file: InputFile, chosen: Format) -> Format:
+    """What a file is: what the user says, or else its name and its beginning.
+
+    Raises:
+        UsageError: nobody can tell.
+    """
+    if chosen is not Format.AUTO:
+        return chosen
     suffix = file.suffix
     if suffix in TEXT_SUFFIXES:
         return Format.TEXT
