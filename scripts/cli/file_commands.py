@@ -98,7 +98,7 @@ def workspace_of(service: Service) -> Path | None:
     if not service.is_local:
         return None
     named = service.get("/stats").get("workspace_dir")
-    return Path(named) if named and Path(named).is_dir() else None
+    return Path(named).resolve() if named and Path(named).is_dir() else None
 
 
 def _source(path: str, workspace: Path | None) -> str:
