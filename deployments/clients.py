@@ -151,7 +151,7 @@ class IndexClient(Protocol):
         newest_first: bool = False,
         cursor: str | None = None,
     ) -> MemoryPage:
-        """A page in order of id; `cursor` (of the page before) wins over `offset`."""
+        """A page in order of time; `cursor` (of the page before) wins over `offset`."""
 
     async def deduplicate(
         self, threshold: float, *, by: DuplicateRule, dry_run: bool, request_id: str

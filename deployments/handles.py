@@ -264,7 +264,7 @@ class ServeIndexClient:
         newest_first: bool = False,
         cursor: str | None = None,
     ) -> MemoryPage:
-        """A page in order of id; `cursor` (of the page before) wins over `offset`."""
+        """A page in order of time; `cursor` (of the page before) wins over `offset`."""
         return await self._calls.answer(
             lambda: self._handle.list_memories.remote(
                 where, offset=offset, limit=limit, newest_first=newest_first, cursor=cursor

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,11 +16,14 @@ from pydantic_core import from_json
 
 from deployments.coercion import LaxBool
 from deployments.line_reader import MAX_LINE_BYTES
-from deployments.schemas import Input, Instant, MemoryText, Metadata, Source, microseconds
+from deployments.moments import Instant
+from deployments.schemas import Input, MemoryText, Metadata, Source
 from engine.records import FloatVector, ModelIdentity, NewMemory
+from engine.times import microseconds
 
 _MAX_REASON_CHARS = 500
 _UNIT_TOLERANCE = 1e-3
+_MAX_COUNTED = 50_000
 _EXACT_ENOUGH = 2e-6
 """Of the length: the model's own differ by less, and come back from an export bit for bit."""
 
@@ -80,6 +85,8 @@ class LineParser:
         self._identity = identity
         self._deduplicate = deduplicate
         self._takes_vectors = True
+        self._copies: _Copies | None = None
+        """Of the export that is being read."""
 
     def parse(self, number: int, line: bytes | None) -> ParsedLine | None:
         """A line's content; None for a blank one.
@@ -112,6 +119,7 @@ class LineParser:
 
     def _good(self, number: int, line: bytes, given: ImportLine) -> GoodLine:
         deduplicate = self._deduplicate if given.deduplicate is None else given.deduplicate
+        copy = None if self._copies is None else self._copies.number(given)
         vector = None
         if given.embedding is not None and self._takes_vectors:
             vector = _vector(given.embedding, self._identity.dim)
@@ -122,9 +130,10 @@ class LineParser:
                 source=given.source,
                 metadata=given.metadata or {},
                 key=given.key,
-                deduplicate=deduplicate,
-                created_us=microseconds(given.timestamp),
-                updated_us=microseconds(given.updated_at),
+                deduplicate=deduplicate and copy is None,
+                merge_copy=copy,
+                created_us=_microseconds(given.timestamp),
+                updated_us=_microseconds(given.updated_at),
                 own_vector=vector is not None,
             ),
             vector=vector,
@@ -137,6 +146,7 @@ class LineParser:
             if content.get("format") != 1:
                 return BadLine(number=number, reason="an export of a format newer than this one")
             own = self._identity
+            self._copies = _Copies()
             facts = {
                 "model": own.name,
                 "dimension": own.dim,
@@ -147,7 +157,33 @@ class LineParser:
             self._takes_vectors = all(
                 content.get(name, value) == value for name, value in facts.items()
             )
+        else:
+            self._copies = None
         return MarkLine(number=number, kind=kind, fields=content)
+
+
+class _Copies:
+    """Counts the lines of an export that are alike; those of one moment follow each other."""
+
+    def __init__(self) -> None:
+        self._moment: datetime | None = None
+        self._counts: Counter[bytes] = Counter()
+
+    def number(self, line: ImportLine) -> int | None:
+        """The how manyth of its text, source and time a line is; None for one without a time."""
+        if line.timestamp is None:
+            return None
+        if line.timestamp != self._moment or len(self._counts) >= _MAX_COUNTED:
+            self._moment = line.timestamp
+            self._counts.clear()
+        content = f"{len(line.source)} {line.source}{line.text}".encode()
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        self._counts[digest] += 1
+        return self._counts[digest]
+
+
+def _microseconds(instant: datetime | None) -> int | None:
+    return None if instant is None else microseconds(instant)
 
 
 def _vector(embedding: str | list[float], dim: int) -> FloatVector:

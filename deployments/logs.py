@@ -103,11 +103,9 @@ def resolve_format(
 
 
 def log_settings(settings: Settings) -> None:
-    """Log the resolved settings once, secrets masked; for a person only what is not the default."""
-    shown = settings.masked()
-    if resolve_format(settings.log_format, sys.stderr) == "console":
-        defaults = Settings.model_construct().masked()
-        shown = {name: value for name, value in shown.items() if value != defaults[name]}
+    """Log once where the data is and which settings are not the defaults, secrets masked."""
+    defaults = Settings.model_construct().masked()
+    shown = {name: v for name, v in settings.masked().items() if v != defaults[name]}
     structlog.stdlib.get_logger("settings").info("settings", **shown)
 
 

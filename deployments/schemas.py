@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from deployments.coercion import (
@@ -23,6 +22,7 @@ from deployments.coercion import (
     UnitFloat,
     UpperHalfFloat,
 )
+from deployments.moments import Since, TimeZone, Until
 from engine.records import MemoryFilter
 
 MAX_METADATA_BYTES = 64 * 1024
@@ -30,9 +30,6 @@ MAX_METADATA_BYTES = 64 * 1024
 # One character that no regular expression dialect counts as white space.
 _VISIBLE = r"[^\s\x1c-\x1f\x85\ufeff]"
 _VISIBLE_RE = re.compile(_VISIBLE)
-_ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d([T ]|$)", re.IGNORECASE)
-_PLUS_LOST = re.compile(r"(?<=\d[T ]\d\d:\d\d)(.*) (?=\d\d:?\d\d$)", re.IGNORECASE)
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def _visible(value: str) -> str:
@@ -54,24 +51,6 @@ def _bounded(value: dict[str, Any]) -> dict[str, Any]:
             {"max_bytes": MAX_METADATA_BYTES},
         )
     return value
-
-
-def _iso_8601(value: object) -> object:
-    """Refuse epoch numbers, which pydantic would take; forgive a `+` that a URL made a space."""
-    if not isinstance(value, str) or not _ISO_8601.match(value):
-        raise PydanticCustomError("iso_8601", "Must be an ISO-8601 time, like 2026-01-31T12:00:00Z")
-    return _PLUS_LOST.sub(r"\1+", value)
-
-
-def _utc(value: datetime) -> datetime:
-    if value.tzinfo is None:
-        return value.replace(tzinfo=timezone.utc)
-    try:
-        return value.astimezone(timezone.utc)
-    except OverflowError:
-        raise PydanticCustomError(
-            "iso_8601_range", "Must be within the years 1 to 9999 in UTC"
-        ) from None
 
 
 def _no_nul(value: str) -> str:
@@ -106,17 +85,6 @@ Metadata = Annotated[
     AfterValidator(_bounded),
     Field(description="Any JSON object of at most 64 KiB, stored as given."),
 ]
-Instant = Annotated[
-    datetime,
-    BeforeValidator(_iso_8601, json_schema_input_type=datetime),
-    AfterValidator(_utc),
-    Field(description="ISO-8601; UTC when it names no zone."),
-]
-
-
-def microseconds(instant: datetime | None) -> int | None:
-    """Microseconds from the epoch to an `Instant`."""
-    return None if instant is None else (instant - _EPOCH) // timedelta(microseconds=1)
 
 
 class Input(BaseModel):
@@ -131,16 +99,17 @@ class Filters(Input):
 
     source: SourceFilter = None
     source_prefix: SourcePrefix = None
-    since: Instant | None = None
-    until: Instant | None = None
+    timezone: TimeZone = None
+    since: Since = None
+    until: Until = None
 
     def where(self) -> MemoryFilter:
         """The filter that these make; an empty one lets every memory pass."""
         return MemoryFilter(
             source=self.source or None,
             source_prefix=self.source_prefix or None,
-            since_us=microseconds(self.since),
-            until_us=microseconds(self.until),
+            since_us=self.since,
+            until_us=self.until,
         )
 
 
@@ -268,12 +237,14 @@ class ListQuery(Filters):
 
     offset: int = Field(0, ge=0, le=MAX_ID)
     limit: int = Field(20, ge=1, le=100)
-    order: Literal["asc", "desc"] = Field("asc", description="asc: oldest first.")
+    order: Literal["asc", "desc"] = Field("asc", description="By time: asc: oldest first.")
     cursor: str | None = Field(
         None,
         max_length=500,
         description="`next_cursor` of the page before; wins over offset.",
-        json_schema_extra={"pattern": r"^[0-9]{1,15}$"},  # another one is a 400 of the index
+        json_schema_extra={
+            "pattern": r"^-?[0-9]{1,18}\.[0-9]{1,16}$"
+        },  # another one is a 400 of the index
     )
 
 

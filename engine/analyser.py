@@ -9,8 +9,9 @@ and case folds, so that `user-service`, `user_service` and `UserService` are the
 src/user_service.py ─► src/userservice.py · src · userservice.py · userservice · user · servic · py
 ```
 
-Words are stemmed (Snowball English), accents dropped. Scripts written without spaces yield
-characters and pairs of characters. Time is linear in the text whatever it holds.
+Words are folded (`engine.folding`) and stemmed (Snowball English). Scripts written without spaces
+yield characters and pairs of characters, an emoji sequence itself and its parts. Numbers and dates
+are also found in their plain form (`engine.figures`). Time is linear in the text whatever it holds.
 
 Function words (the, of, what) are never lost, but a text counts each once: Okapi's epsilon gives
 the commonest of them a quarter of the average idf, and would rank by how often they occur. A query
@@ -28,7 +29,10 @@ from typing import Final
 
 import Stemmer
 
-ANALYSER: Final = f"1, {Stemmer.version()}, Unicode {unicodedata.unidata_version}"
+from engine.figures import plain_figures, spelled_dates
+from engine.folding import EMOJI, MARKS, fold, normalise
+
+ANALYSER: Final = f"2, {Stemmer.version()}, Unicode {unicodedata.unidata_version}"
 """Whose terms these are; the number changes with this module's answers."""
 
 MAX_TERM_LENGTH: Final = 128
@@ -38,40 +42,35 @@ _MAX_IDENTIFIER_LENGTH: Final = 64  # humps in anything longer are those of a ba
 _MAX_CACHED_LENGTH: Final = 40
 _MAX_CACHED_CHUNKS: Final = 1 << 16
 
-_MARKS: Final = "".join(
-    chr(c)
-    for c in chain(range(0x300, 0x1F000), range(0xE0100, 0xE01F0))
-    if unicodedata.category(chr(c)).startswith("M")
-)
-# Sorting a run of marks takes `unicodedata.normalize` quadratic time: 2 s for 50,000 of them.
-# Stream-Safe Text (UAX #15) has at most 30 in a row.
-_LONG_MARK_RUN: Final = re.compile(f"([{_MARKS}]{{30}})[{_MARKS}]+")
-
-# Accents, Hebrew points, Arabic vowel signs and tatweel, enclosing marks, variation selectors;
-# soft hyphen, joiners and the byte-order mark, which are invisible inside a word.
-_IGNORED: Final = re.compile(
-    "[\u0300-\u036f\u0591-\u05bd\u05bf-\u05c7\u0640\u064b-\u065f\u0670\u20d0-\u20f0\ufe00-\ufe0f"
-    "\u00ad\u200c\u200d\u2060\ufeff]"
-)
-
-# Thai, Lao, Tibetan, Burmese, Khmer, kana, Han, Hangul.
+# Thai, Lao, Tibetan, Burmese, Khmer, Tai, Javanese, Yi, bopomofo, kana, Han, Hangul.
 _UNSPACED: Final = (
-    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
-    "\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\u3005\u3007"
+    "\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua000-\ua4cf\ua980-\uaa7f"
+    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _UNSPACED_RUN: Final = re.compile(f"([{_UNSPACED}]+)")
-_EMOJI: Final = "\u2600-\u27bf\U0001f000-\U0001faff"
+
+_TONED: Final = f"[{EMOJI}](?:[\U0001f3fb-\U0001f3ff]|[\U000e0020-\U000e007f]+)?"
+_FLAG: Final = "[\U0001f1e6-\U0001f1ff]{2}"
+_KEYCAP: Final = "[0-9#*]\u20e3"
+_EMOJI_SEQUENCE: Final = f"{_TONED}(?:\u200d{_TONED})*"
+_PICTURES: Final = "|".join([_KEYCAP, _FLAG, _EMOJI_SEQUENCE])
+_PICTURE: Final = re.compile(_PICTURES)
+_PICTURE_PART: Final = re.compile(f"[0-9{EMOJI}]")
 
 
-def _chunk_pattern(marks: str = "", emoji: str = "(?!)") -> re.Pattern[str]:
+def _chunk_pattern(marks: str = "", pictures: str = "") -> re.Pattern[str]:
     """Words joined by punctuation, with the dot of `.NET` and the tail of `C++` and `C#`."""
     word = rf"\w[\w{marks}]*"
-    joint = r"(?:://|::|\+\+|[/\\][.@~]?|[.:@#?=&%+'-])"
-    return re.compile(rf"(?:(?<![\w.])\.(?=[^\W\d_]))?{word}(?:{joint}{word})*(?:\+\+|#)?|{emoji}")
+    group = r"(?<=\d.)(?=(?:\d\d[,٬]){0,3}\d{3}(?!\d))"  # thousands, lakhs
+    cents = r"(?<=\.\d{3}.)(?=\d\d?(?!\d))"
+    joint = rf"(?:://|::|\+\+|[/\\][.@~]?|[.:@#?=&%+'٫-]|[,٬](?:{group}|{cents}))"
+    words = rf"(?:(?<![\w.])\.(?=[^\W\d_]))?{word}(?:{joint}{word})*(?:\+\+|#)?"
+    return re.compile(f"{pictures}|{words}" if pictures else words)
 
 
 _ASCII_CHUNK: Final = _chunk_pattern()
-_CHUNK: Final = _chunk_pattern(_MARKS, f"[{_EMOJI}]")
+_CHUNK: Final = _chunk_pattern(MARKS, _PICTURES)
 
 _POSSESSIVE: Final = re.compile(r"'s\b", re.IGNORECASE)
 _CONTRACTION: Final = re.compile(r"'(?=(?:t|d|m|ll|re|ve)\b)", re.IGNORECASE)
@@ -110,7 +109,7 @@ def analyse(text: str) -> list[str]:
     """
     chunks = _chunks(text)
     content = [chunk for chunk in chunks if chunk not in _FUNCTION_CHUNKS]
-    terms = _terms(content)
+    terms = _terms(content) + spelled_dates(chunks)
     if len(content) < len(chunks):
         terms += dict.fromkeys(_terms(filter(_FUNCTION_CHUNKS.__contains__, chunks)))
     return terms
@@ -118,16 +117,15 @@ def analyse(text: str) -> list[str]:
 
 def analyse_query(text: str) -> list[str]:
     """Return the terms of `analyse(text)` to search for: function words only if all are."""
-    content = [chunk for chunk in _chunks(text) if chunk not in _FUNCTION_CHUNKS]
-    return _terms(content) or analyse(text)
+    chunks = _chunks(text)
+    terms = _terms(chunk for chunk in chunks if chunk not in _FUNCTION_CHUNKS)
+    return terms + spelled_dates(chunks) or analyse(text)
 
 
 def _chunks(text: str) -> list[str]:
-    """Normalise (NFKC, less accents and the invisible) and cut."""
     if text.isascii():
         return _ASCII_CHUNK.findall(text)
-    text = unicodedata.normalize("NFKD", _LONG_MARK_RUN.sub(r"\1", text.replace("’", "'")))
-    return _CHUNK.findall(unicodedata.normalize("NFC", _IGNORED.sub("", text)))
+    return _CHUNK.findall(normalise(text))
 
 
 def _terms(chunks: Iterable[str]) -> list[str]:
@@ -149,17 +147,36 @@ class _ChunkTerms(dict[str, tuple[str, ...]]):
 _chunk_terms: Final = _ChunkTerms()
 
 
-def _terms_of_chunk(chunk: str) -> Iterator[str]:
-    """The chunk as a whole and its parts; unspaced scripts by characters and their pairs."""
-    if "'" in chunk:
-        chunk = _CONTRACTION.sub("", _POSSESSIVE.sub("", chunk))
-    if _ACRONYM.fullmatch(chunk):
-        yield _term(re.sub("[.&]", "", chunk))
-        return
+def _terms_of_chunk(chunk: str) -> Iterable[str]:
+    """The terms of one chunk, its spelling folded."""
     if chunk.isascii():
-        yield from _compound(chunk, 0)
+        return _terms_of_word(chunk)
+    if _PICTURE.match(chunk):
+        return dict.fromkeys([chunk[:MAX_TERM_LENGTH], *_PICTURE_PART.findall(chunk)])
+    bare = fold(chunk)
+    if bare.casefold() in _FUNCTION_CHUNKS:  # thé is not the
+        return [unicodedata.normalize("NFC", chunk).casefold()[:MAX_TERM_LENGTH]]
+    return _terms_of_word(bare)
+
+
+def _terms_of_word(word: str) -> list[str]:
+    """The word as a whole and its parts, then the numbers and dates in it in their plain form."""
+    parts = word.split(",")  # which joins digits only
+    terms = [*chain.from_iterable(map(_parts, parts))]
+    return terms + [term for term in plain_figures(word) if term not in terms]
+
+
+def _parts(word: str) -> Iterator[str]:
+    """The word as a whole and its parts; unspaced scripts by characters and their pairs."""
+    if "'" in word:
+        word = _CONTRACTION.sub("", _POSSESSIVE.sub("", word))
+    if _ACRONYM.fullmatch(word):
+        yield _term(re.sub("[.&]", "", word))
         return
-    for position, piece in enumerate(_UNSPACED_RUN.split(chunk)):
+    if word.isascii():
+        yield from _compound(word, 0)
+        return
+    for position, piece in enumerate(_UNSPACED_RUN.split(word)):
         if position % 2:
             yield from piece
             yield from map("".join, pairwise(piece))

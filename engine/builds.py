@@ -37,11 +37,12 @@ def match_chunks(chunks: Sequence[Chunk], stored: Sequence[Memory]) -> ChunkMatc
     """Pair chunks and memories of the same file and text, in order, each at most once.
 
     By text and not by number: a paragraph put in at the top moves every number below it, but
-    changes no text there.
+    changes no text there. A memory with a key is another owner's and no chunk of the file.
     """
     waiting: dict[tuple[str | None, str], deque[Memory]] = defaultdict(deque)
     for memory in stored:
-        waiting[file_of(memory.source), memory.text].append(memory)
+        file = file_of(memory.source) if memory.key is None else None
+        waiting[file, memory.text].append(memory)
     new: list[int] = []
     kept: list[tuple[int, Memory]] = []
     for position, chunk in enumerate(chunks):
@@ -59,14 +60,17 @@ def stored_chunks(
     *,
     replace_all: bool,
 ) -> list[Memory]:
-    """The memories that a build of `files` may keep or remove; with `replace_all` every one."""
+    """The memories that a build of `files` may keep or remove; with `replace_all` every one.
+
+    A passage that somebody put there under a key of theirs is not the build's.
+    """
     if replace_all:
         return matching(MemoryFilter())
     return [
         memory
         for path in files
         for memory in matching(MemoryFilter(source_prefix=f"{path}:chunk_"))
-        if file_of(memory.source) == path
+        if memory.key is None and file_of(memory.source) == path
     ]
 
 

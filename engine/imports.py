@@ -104,6 +104,8 @@ class _Lines:
     def apply(self, at: int) -> ImportOutcome:
         """Write one line."""
         memory, vector = self._memories[at], self._embeddings[at]
+        if memory.merge_copy is not None:
+            return self._merge(memory, vector)
         if memory.key is not None:
             return self._upsert(memory, vector)
         if memory.deduplicate and (repeated := self._nearest.repeated(at, memory.text)):
@@ -115,6 +117,13 @@ class _Lines:
                 duplicate_text=repeated.memory.text[:QUOTED_CHARS],
             )
         return self._insert(memory, vector)
+
+    def _merge(self, memory: NewMemory, vector: FloatVector) -> ImportOutcome:
+        """Bring back what is missing; what is there stays, whatever became of it meanwhile."""
+        known = self._session.transaction.id_like(memory)
+        if known is None:
+            return self._insert(memory, vector)
+        return ImportOutcome(status="unchanged", id=known)
 
     def _insert(self, memory: NewMemory, vector: FloatVector) -> ImportOutcome:
         return ImportOutcome(status="added", id=self._session.insert(memory, vector))

@@ -282,7 +282,7 @@ class MemoryIndex:
         newest_first: bool = False,
         cursor: str | None = None,
     ) -> MemoryPage:
-        """A page in order of id; `cursor` (of the page before) wins over `offset`."""
+        """A page in order of time; `cursor` (of the page before) wins over `offset`."""
         with self._state.store_lock.shared():
             return self._state.store.page(
                 where, offset=offset, limit=limit, newest_first=newest_first, cursor=cursor

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
+import unicodedata
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -18,14 +20,17 @@ from engine.row_checksum import is_intact, with_checksum
 from engine.sameness import gist_digest
 
 COLUMNS = "id, text, source, key, created_us, updated_us, metadata, lsn, checksum"
+_CREATED_US: Final = 4
 PRUNED_LSN = "pruned_lsn"
 """The fact that says up to which LSN tombstones may be missing."""
 UPKEEP = "upkeep"
 """The fact that says which memory `engine.upkeep` looked at last: its LSN and id."""
 
+_CURSOR: Final = re.compile(r"(-?[0-9]{1,18})\.([0-9]{1,18})")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _VARIABLES_A_QUERY = 500
 _ALIKE = 16
+_FORMS: Final[tuple[Literal["NFC", "NFD"], ...]] = ("NFC", "NFD")
 
 
 def iso_time(time_us: int) -> str:
@@ -145,11 +150,17 @@ def memory_of(row: tuple[Any, ...]) -> Memory:
     )
 
 
-def cursor_id(cursor: str) -> int:
-    """The last id seen, from a page's cursor."""
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 16):
+def cursor_after(row: tuple[Any, ...]) -> str:
+    """The cursor of the page that begins after a row of `COLUMNS`."""
+    return f"{row[_CREATED_US]}.{row[0]}"
+
+
+def place_of(cursor: str) -> tuple[int, int]:
+    """Time and id of the last memory seen, from a page's cursor."""
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
         raise InvalidInputError("cursor is not one that an answer of this service gave")
-    return int(cursor)
+    return int(match[1]), int(match[2])
 
 
 def condition_of(where: MemoryFilter) -> tuple[str, list[object]]:
@@ -157,12 +168,14 @@ def condition_of(where: MemoryFilter) -> tuple[str, list[object]]:
     conditions: list[str] = ["1"]
     parameters: list[object] = []
     if where.source is not None:
-        conditions.append("instr(source, ?) > 0")
-        parameters.append(where.source)
+        forms = _unicode_forms(where.source)
+        conditions.append(_any_of("instr(source, ?) > 0", len(forms)))
+        parameters += forms
     if where.source_prefix:
         # A range of the index; the highest code point ends it, since source is compared by bytes.
-        conditions.append("source >= ? AND source < ?")
-        parameters += [where.source_prefix, where.source_prefix + chr(0x10FFFF)]
+        forms = _unicode_forms(where.source_prefix)
+        conditions.append(_any_of("source >= ? AND source < ?", len(forms)))
+        parameters += [end for form in forms for end in (form, form + chr(0x10FFFF))]
     if where.since_us is not None:
         conditions.append("created_us >= ?")
         parameters.append(where.since_us)
@@ -173,6 +186,15 @@ def condition_of(where: MemoryFilter) -> tuple[str, list[object]]:
         conditions.append("id IN (SELECT id FROM metadata_values WHERE name = ? AND value = ?)")
         parameters += [name, canonical_json(value)]
     return " AND ".join(conditions), parameters
+
+
+def _unicode_forms(source: str) -> list[str]:
+    """As given, composed and decomposed: a file's name comes in either from different systems."""
+    return list(dict.fromkeys([source, *(unicodedata.normalize(f, source) for f in _FORMS)]))
+
+
+def _any_of(condition: str, n: int) -> str:
+    return f"({' OR '.join([condition] * n)})"
 
 
 def _parts(ids: Sequence[MemoryId]) -> Iterator[Sequence[MemoryId]]:

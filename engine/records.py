@@ -61,6 +61,9 @@ class NewMemory:
     """Its embedding was given by the caller; it says nothing about other memories of this text."""
     later_vectors: FloatMatrix | None = None
     """Shape (windows past the first, dim): of a text longer than one. None: none, or not yet."""
+    merge_copy: int | None = None
+    """Of an export, the how manyth one it is with its text, source and time: it is added only if
+    fewer of them are stored, or none with its key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,10 +36,11 @@ from engine.memory_rows import (
     COLUMNS,
     canonical_json,
     condition_of,
-    cursor_id,
+    cursor_after,
     identity_fields,
     last_id_of,
     memory_of,
+    place_of,
     read_meta,
     select_alike,
     select_many,
@@ -335,26 +336,26 @@ class Store:
         newest_first: bool = False,
         cursor: str | None = None,
     ) -> MemoryPage:
-        """Memories in order of id; `cursor` (the last id seen) wins over `offset`."""
+        """Memories in order of time, then id; `cursor` (of the page before) wins over `offset`."""
         condition, parameters = condition_of(where)
         total = int(
             self._read(f"SELECT count(*) FROM memories WHERE {condition}", parameters)[0][0]
         )
         if cursor is not None:
-            condition += f" AND id {'<' if newest_first else '>'} ?"
-            parameters.append(cursor_id(cursor))
+            condition += f" AND (created_us, id) {'<' if newest_first else '>'} (?, ?)"
+            parameters += place_of(cursor)
             offset = 0
         order = "DESC" if newest_first else "ASC"
         rows = self._read(
-            f"SELECT {COLUMNS} FROM memories WHERE {condition} ORDER BY id {order} "
-            "LIMIT ? OFFSET ?",
+            f"SELECT {COLUMNS} FROM memories WHERE {condition} "
+            f"ORDER BY created_us {order}, id {order} LIMIT ? OFFSET ?",
             [*parameters, limit, offset],
         )
         is_last = len(rows) < limit
         return MemoryPage(
             memories=[memory_of(row) for row in rows],
             total=total,
-            next_cursor=None if is_last else str(rows[-1][0]),
+            next_cursor=None if is_last else cursor_after(rows[-1]),
         )
 
     def ids_unchanged_since(self, lsn: int) -> IdArray:

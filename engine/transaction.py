@@ -29,6 +29,7 @@ from engine.sameness import gist_digest
 
 _MARKS = ", ".join("?" * len(COLUMNS.split(",")))
 _PRUNED_AT_ONCE = 5_000
+_FEW = 50
 
 
 class Transaction:
@@ -252,6 +253,25 @@ class Transaction:
         """The memory with this key."""
         row = self._connection.execute(
             "SELECT id FROM memories WHERE source = ? AND key = ?", (source, key)
+        ).fetchone()
+        return row[0] if row else None
+
+    def id_like(self, memory: NewMemory) -> MemoryId | None:
+        """The memory with this one's key or, without one, its text, source and time.
+
+        Of several the one whose number is its `merge_copy`, from 1.
+        """
+        if memory.key is not None:
+            return self.id_of_key(memory.source, memory.key)
+        # A source has few memories, or a moment has: a build stores all of its passages at one.
+        rows = self._connection.execute(
+            "SELECT 1 FROM memories WHERE source = ? LIMIT ?", (memory.source, _FEW)
+        )
+        index = "memories_by_source" if len(rows.fetchall()) < _FEW else "memories_by_created"
+        row = self._connection.execute(
+            f"SELECT id FROM memories INDEXED BY {index} WHERE source = ? AND created_us = ? "
+            "AND text = ? ORDER BY id LIMIT 1 OFFSET ?",
+            (memory.source, memory.created_us, memory.text, (memory.merge_copy or 1) - 1),
         ).fetchone()
         return row[0] if row else None
 

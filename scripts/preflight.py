@@ -35,6 +35,14 @@ def check_data_dir(path: Path) -> None:
         )
 
 
+def check_workspace_dir(path: Path) -> None:
+    """See that what builds are to read is there."""
+    if not path.is_dir():
+        raise LauncherError(
+            f"WORKSPACE_DIR={path} is no directory: make it, or set WORKSPACE_DIR to one"
+        )
+
+
 def check_model(settings: Settings) -> None:
     """See that the model is set up. Raises `ModelNotFoundError`, which names the command."""
     model_dir = settings.model_dir or default_model_dir(os.environ, Path.home())

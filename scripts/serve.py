@@ -26,7 +26,13 @@ from deployments.logs import configure_logging, log_settings, resolve_format
 from deployments.settings import Settings, SettingsError, load_settings
 from engine.errors import EngineError
 from scripts.log_relay import relay_logs
-from scripts.preflight import check_dashboard, check_data_dir, check_model, check_port_free
+from scripts.preflight import (
+    check_dashboard,
+    check_data_dir,
+    check_model,
+    check_port_free,
+    check_workspace_dir,
+)
 from scripts.ray_switches import haproxy_variables, ray_variables, working_haproxy
 from scripts.runtime_dir import LauncherError, RuntimeDir, runtime_dir_of
 
@@ -62,6 +68,7 @@ def main(
 def _run(config: Path, settings: Settings, console: Console) -> None:
     with _stopping_on_signals():
         check_data_dir(settings.data_dir)
+        check_workspace_dir(settings.workspace_dir)
         check_model(settings)
         runtime = RuntimeDir.open(runtime_dir_of(settings.data_dir))
         _set_environment(settings, runtime)

@@ -89,10 +89,108 @@ def test_a_whole_ranks_best_for_itself(whole: str) -> None:
         ("don’t", "dont"),
         ("user_service", "UserService"),
         ("مُحَمَّد", "محمد"),
+        ("إلى على", "الي علي"),
+        ("٢٠٢٦ ۲۰۲۶ २०२६ ๒๐๒๖", "2026 2026 2026 2026"),
+        ("đường Łódź smørrebrød", "duong Lodz smorrebrod"),
+        ("Œuvre ÆTHER ısı", "oeuvre aether isi"),
+        ("❤\ufe0f 👁\ufe0f\u200d🗨\ufe0f", "❤ 👁\u200d🗨"),
     ],
 )
 def test_spellings_of_one_word_have_the_same_terms(left: str, right: str) -> None:
     assert analyse(left) == analyse(right)
+
+
+@pytest.mark.parametrize("word", ["thé", "Thé", "THÉ", "the\u0301", "ăn", "à", "só"])
+def test_an_accented_word_is_no_function_word(word: str) -> None:
+    index = index_of(["the cat and a dog so an owl", f"{word} vert", "something else"])
+
+    assert index.search(analyse_query(word), k=3)[0].tolist() == [1]
+    assert index.search(analyse_query(f"the {word}"), k=3)[0].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        ("$1,299.99", ["1299", "1299.99"]),
+        ("1.299,99 €", ["1299", "1299.99"]),
+        ("1\u00a0299,99 €", ["1299"]),
+        ("1\u202f299\u202f000", ["1299000"]),
+        ("1'299.99", ["1299", "1299.99"]),
+        ("10.000.000", ["10000000"]),
+        ("₹12,34,567", ["1234567"]),
+        ("١٬٢٩٩٫٩٩", ["1299", "1299.99"]),
+        ("1,299-2,399", ["1299", "2399"]),
+    ],
+)
+def test_a_grouped_number_is_found_by_its_digits(written: str, plain: list[str]) -> None:
+    index = index_of(["12 99 299 unrelated", f"it cost {written} in all", "999"])
+
+    found = [index.search(analyse_query(number), k=1)[0].tolist() for number in plain]
+
+    assert found == [[1]] * len(plain)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-03-05",
+        "2026/03/05",
+        "2026-03-05T10:00:00Z",
+        "5 March 2026",
+        "March 5th, 2026",
+        "Mar. 5 2026",
+        "2026 MARCH 5",
+        "the 5th of March, 2026",
+        "05.03.2026",
+        "5-Mar-2026",
+        "05/Mar/2026:10:00:00",
+        "5. März 2026",
+        "5 de marzo de 2026",
+        "2026年3月5日",
+    ],
+)
+def test_a_date_is_one_term_in_any_format(written: str) -> None:
+    assert "20260305" in analyse(f"due on {written}, at noon")
+    assert "20260305" in analyse_query(written)
+
+
+@pytest.mark.parametrize("written", ["03/05/2026", "31 February 2026", "March 2026", "5 March"])
+def test_what_is_not_certainly_a_day_is_no_date(written: str) -> None:
+    assert not [term for term in analyse(written) if len(term) == 8 and term.isdecimal()]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "others"),
+    [
+        ("👨\u200d👩\u200d👧", ["👨 👩 👧", "👨\u200d👩\u200d👦"]),
+        ("👍🏽", ["👍 🏽", "👍🏿", "👍"]),
+        ("🇩🇪", ["🇩🇰 🇪🇸", "🇪🇩"]),
+        ("1\ufe0f\u20e3", ["1", "2\ufe0f\u20e3"]),
+        ("#\ufe0f\u20e3", ["#", "*\ufe0f\u20e3"]),
+    ],
+)
+def test_an_emoji_sequence_is_found_before_its_parts(sequence: str, others: list[str]) -> None:
+    index = index_of([*others, f"done {sequence}", "unrelated"])
+
+    assert index.search(analyse_query(sequence), k=1)[0].tolist() == [len(others)]
+
+
+@pytest.mark.parametrize(
+    ("run", "word"),
+    [
+        ("วันนี้ฉันมีแมวสี่ตัวที่บ้าน", "สี่"),
+        ("ថ្ងៃនេះខ្ញុំទៅផ្សារទិញត្រី", "ផ្សារ"),
+        ("今天下午三点开会讨论预算", "预算"),
+        ("今日は東京でりんごを買った", "りんご"),
+        ("오늘은한국어를공부했다", "한국어"),
+        ("ယနေ့ကျွန်တော်စာအုပ်ဖတ်သည်", "စာအုပ်"),
+    ],
+)
+def test_a_word_is_found_inside_a_run_without_spaces(run: str, word: str) -> None:
+    others = [run.replace(word, ""), run[::2], run[::-1]]
+    index = index_of([*others, run])
+
+    assert index.search(analyse_query(word), k=1)[0].tolist() == [len(others)]
 
 
 @pytest.mark.parametrize("other", ["C", "C#", "D++"])
@@ -168,6 +266,15 @@ def test_composed_and_decomposed_text_have_the_same_terms(text: str) -> None:
         "://",
         "\u0301\u0316",
         "a\u0e38\u0e48",
+        "1,23,",
+        "1,234",
+        "1.234.",
+        "9年1月",
+        "1/Mar/",
+        "March 5 ",
+        "👍\u200d",
+        "🇩",
+        "1\u20e3",
     ],
 )
 def test_text_without_a_break_takes_linear_time(unit: str) -> None:

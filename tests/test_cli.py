@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -57,11 +58,41 @@ def test_what_was_added_is_found_listed_and_deleted(url: str, service: FakeServi
     found = run("search", "green tea", "-k", "1")
     assert found.stdout == "1. 100%  ann  [1]\ngreen tea\n"
     listed = run("list")
-    assert listed.stdout == "[1] ann — green tea\n[2] ann — black coffee\n"
+    shown = [(row[:4], row[22:]) for row in listed.stdout.splitlines()]
+    assert shown == [("[1] ", "ann — green tea"), ("[2] ", "ann — black coffee")]
+    assert datetime.fromisoformat(listed.stdout[4:20])
     assert listed.stderr == "2 of 2 memories\n"
 
     assert run("delete", "1").stdout == "Deleted 1 memory\n"
     assert list(service.memories) == [2]
+
+
+def test_a_memory_is_shown_whole_and_changed(url: str, service: FakeService) -> None:
+    remember("green tea", source="ann")
+
+    assert run("update", "1", "white tea", "-m", '{"n": 1}').stdout == "Changed memory 1\n"
+    assert service.memories[1]["source"] == "ann"
+    shown = run("show", "1").stdout
+    assert shown.startswith("[1] ann\nstored    ")
+    assert shown.endswith('metadata  {"n": 1}\n\nwhite tea\n')
+    assert json.loads(run("show", "1", "--json").stdout)["text"] == "white tea"
+    assert run("update", "1").exit_code == 2
+    assert run("show", "9").exit_code == 1
+
+
+def test_names_of_backups_are_completed(url: str, service: FakeService) -> None:
+    run("backup", "--prefix", "noon")
+    run("backup", "--prefix", "night")
+
+    def completed(words: str) -> list[str]:
+        shell = {"_FAISS_MEMORY_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "2"}
+        result = CliRunner().invoke(app, prog_name="faiss-memory", env=shell)
+        return result.stdout.split()
+
+    assert completed("faiss-memory restore no") == [service.backups[0]]
+    assert sorted(completed("faiss-memory verify n")) == sorted(service.backups)
+    service.refusals.append(Refused(503, "starting"))
+    assert completed("faiss-memory restore no") == []
 
 
 def test_json_is_one_document_a_line(url: str) -> None:
@@ -283,7 +314,7 @@ def test_the_shell_completes_commands() -> None:
         text=True,
         check=False,
     )
-    assert done.stdout.split() == ["serve", "status", "search"]
+    assert done.stdout.split() == ["serve", "status", "search", "show"]
 
 
 def test_every_command_and_format_is_documented() -> None:
@@ -309,5 +340,5 @@ def test_a_reader_that_goes_away_is_no_error(url: str) -> None:
         text=True,
         check=False,
     )
-    assert piped.stdout == "[1] s — number 0\n"
+    assert piped.stdout.endswith("  s — number 0\n")
     assert "Traceback" not in piped.stderr

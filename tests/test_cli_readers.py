@@ -18,6 +18,7 @@ from engine.model_files import default_model_dir
 from engine.tokeniser import Tokeniser
 from scripts.cli.errors import CliError, UsageError
 from scripts.cli.readers import SUFFIXES, Format, read
+from scripts.cli.readers.identity import owner, path_name
 from scripts.cli.readers.inputs import MAX_LINE_BYTES, find_inputs
 from scripts.cli.readers.records import Memory, Options, Unreadable
 
@@ -57,12 +58,58 @@ def test_a_text_tree_gives_the_passages_that_a_build_would(
     found, problems = records("notes")
 
     count = Tokeniser(default_model_dir({}, Path.home())).count_pieces
-    expected = chunk_file("notes/deep/long.md", text, count_pieces=count)
+    named = path_name(tmp_path / "notes" / "deep" / "long.md")
+    expected = chunk_file(named, text, count_pieces=count)
     assert [(m["source"], m["text"]) for m in found] == [(c.source, c.text) for c in expected]
     assert len(found) > 5
     assert problems == []
     [first, *_], _ = records("notes", source="mine/")
     assert first["source"] == "mine/deep/long.md:chunk_0"
+
+
+def test_a_file_has_one_name_and_one_owner_however_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    path = home / "work" / "notes" / "a.md"
+    path.parent.mkdir(parents=True)
+    path.write_text("words")
+    (tmp_path / "link.md").symlink_to(path)
+    monkeypatch.setenv("HOME", str(home))
+
+    given: list[tuple[Path, Path | str]] = [
+        (tmp_path, path),
+        (tmp_path, path.parent),
+        (tmp_path, home),
+        (tmp_path, "link.md"),
+        (path.parent, "."),
+        (path.parent, "a.md"),
+        (home, "*/notes/*.md"),
+        (home, "~/work"),
+    ]
+    for directory, argument in given:
+        monkeypatch.chdir(directory)
+        [memory], _ = records(argument)
+        assert (memory["source"], memory["key"]) == ("~/work/notes/a.md:chunk_0", owner())
+
+    monkeypatch.setenv("HOME", str(tmp_path / "another"))
+    [memory], _ = records(path)
+    assert memory["source"] == f"{path.resolve()}:chunk_0"
+
+
+def test_files_of_one_name_in_different_directories_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b", "c"):
+        (tmp_path / "col" / name).mkdir(parents=True)
+        (tmp_path / "col" / name / "README.md").write_text(f"about {name}")
+
+    for arguments in (["col/*/README.md"], ["col/b/README.md", "col/c/README.md"], ["col"]):
+        found, _ = records(*arguments)
+        assert len({memory["source"] for memory in found}) == 2
+    named, _ = records("col/*/README.md", source="x/")
+    assert [m["source"] for m in named] == ["x/b/README.md:chunk_0", "x/c/README.md:chunk_0"]
 
 
 def test_what_is_no_text_is_named_and_not_sent(tmp_path: Path) -> None:
@@ -108,12 +155,12 @@ def test_lines_keep_what_import_knows_and_put_the_rest_into_metadata(tmp_path: P
         {"text": "one", "source": "mine", "metadata": {"speaker": "ann", "n": 1}},
         {
             "text": "two",
-            "source": "turns.jsonl:2",
+            "source": f"{path_name(path)}:2",
             "key": "k",
             "timestamp": "2026-01-01T00:00:00Z",
             "embedding": vector,
         },
-        {"text": "three", "source": "turns.jsonl/d7", "metadata": {"title": "t"}},
+        {"text": "three", "source": f"{path_name(path)}/d7", "metadata": {"title": "t"}},
     ]
     assert [m["source"] for m in records(path, source="p/")[0]] == [
         "p/mine",
@@ -170,7 +217,7 @@ def test_a_table_s_columns_become_text_source_key_and_metadata(tmp_path: Path) -
     ]
     assert problems == [f"{path}, line 5: nothing in column 'Text'"]
     [first, _], _ = records(path)
-    assert first["source"] == "people.csv:3"
+    assert first["source"] == f"{path_name(path)}:3"
     assert first["metadata"] == {"id": "1", "who": "ann"}
     with pytest.raises(UsageError, match="no column 'nope'"):
         records(path, text_column="nope")

@@ -21,6 +21,7 @@ from scripts.cli import sending
 from scripts.cli.app import app
 from scripts.cli.errors import CliError, RefusedError
 from scripts.cli.journal import Journal, Tally
+from scripts.cli.readers.identity import path_name
 from scripts.cli.readers.records import Memory
 from scripts.cli.sending import MAX_PART_BYTES, MAX_PART_LINES, parts_of
 from scripts.cli.service import Service
@@ -177,6 +178,115 @@ def test_text_files_read_again_take_the_place_of_what_they_said(
     assert (memory["source"], memory["text"]) == ("n/a.md:chunk_0", "A\n\nafter")
 
 
+def sources_of(*texts: str) -> list[list[str]]:
+    return [[m["source"] for m in stored() if text in m["text"]] for text in texts]
+
+
+def test_directories_of_one_name_never_meet(workspace: Path, tmp_path: Path) -> None:
+    for place in ("work", "home"):
+        (tmp_path / place / "notes").mkdir(parents=True)
+        (tmp_path / place / "notes" / "a.md").write_text(f"from {place}\n")
+    (workspace / "notes").mkdir()
+    (workspace / "notes" / "a.md").write_text("of the service\n")
+
+    for place in ("work", "home"):
+        assert run("import", tmp_path / place / "notes").stdout == "1 added\n"
+    assert run("build").exit_code == 0
+
+    assert [len(found) for found in sources_of("from work", "from home", "of the service")] == [
+        1,
+        1,
+        1,
+    ]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_file_has_one_copy_whichever_command_reads_it(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    top = (workspace if inside else tmp_path) / "one" / "deep"
+    top.mkdir(parents=True)
+    path = top / "a.md"
+    path.write_text("# A\n\nfirst words\n")
+    monkeypatch.chdir(top)
+
+    assert run("import", path).stdout == "1 added\n"
+    [memory] = stored()
+    commands: list[list[str | Path]] = [
+        ["import", "a.md"],
+        ["import", ".", "--no-deduplicate"],
+        ["import", str(top.parent / "*" / "*.md")],
+        ["watch", top, "--once"],
+        ["watch", top.parent, "--once"],
+        ["build" if inside else "import", path],
+        ["import", top.parent],
+    ]
+    for command in commands:
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+        assert stored() == [memory], command
+    path.write_text("other words\n")
+    assert run("watch", top, "--once").exit_code == 0
+    assert [m["text"] for m in stored()] == ["other words"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_file_that_became_shorter_leaves_nothing_behind(
+    workspace: Path, tmp_path: Path, named: bool
+) -> None:
+    path, beside = tmp_path / "a.md", tmp_path / "a.md:chunk_b.md"
+    options = ["--source", "n/"] if named else []
+    path.write_text("".join(f"# Part {n}\n\nwords of part {n}\n\n" for n in range(5)))
+    beside.write_text("another file\n")
+    run("add", "somebody's own", "-s", f"{path_name(path)}:chunk_4", "--key", "mine")
+    assert run("import", path, beside, *options).stdout == "6 added\n"
+
+    path.write_text("# Part 0\n\nwords of part 0\n")
+    assert run("import", path, *options).stdout == "0 added, 1 known already, 4 removed\n"
+    assert sorted(m["text"] for m in stored()) == [
+        "Part 0\n\nwords of part 0",
+        "another file",
+        "somebody's own",
+    ]
+    path.write_text("")
+    assert run("import", path, *options).stdout == "0 added, 1 removed\n"
+
+
+def test_a_named_root_may_lie_elsewhere_the_next_time(workspace: Path, tmp_path: Path) -> None:
+    for place in ("first", "second"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "a.md").write_text("the same words\n")
+    (tmp_path / "second" / "b.md").write_text("more words\n")
+
+    for place in ("first", "second"):
+        assert run("import", tmp_path / place, "--source", "n/").exit_code == 0
+
+    assert sorted(m["source"] for m in stored()) == ["n/a.md:chunk_0", "n/b.md:chunk_0"]
+
+
+def test_files_that_would_replace_each_other_are_refused_before_anything_is_sent(
+    workspace: Path, tmp_path: Path
+) -> None:
+    for place in ("b", "c"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "README.md").write_text(f"about {place}\n")
+
+    result = run("import", tmp_path / "b", tmp_path / "c", "--source", "x/")
+
+    assert result.exit_code == 2
+    assert f"{tmp_path / 'b' / 'README.md'} and {tmp_path / 'c' / 'README.md'}" in result.stderr
+    assert stored() == []
+    assert run("import", str(tmp_path / "*" / "README.md"), "--source", "x/").stdout == "2 added\n"
+
+
+def test_what_is_piped_in_replaces_nothing(workspace: Path) -> None:
+    for _ in range(2):
+        run("import", "-", stdin="first note")
+        run("import", "-", stdin="second note")
+
+    assert sorted(m["text"] for m in stored()) == ["first note", "second note"]
+
+
 def test_an_import_killed_again_and_again_ends_as_an_uninterrupted_one(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,8 +371,75 @@ def test_an_export_reproduces_an_empty_store_s_former_memories(
     assert result.stdout == "3 added\n", result.output
     after = exported("--embeddings")
     assert [{**m, "id": 0} for m in after] == [{**m, "id": 0} for m in before]
-    # Into a store that holds them, what has no key is compared.
     assert run("import", out).stdout == "0 added, 3 known already\n"
+
+
+@pytest.mark.parametrize("option", [(), ("--no-deduplicate",), ("--deduplicate",)])
+def test_an_export_brings_back_what_is_missing_and_nothing_else(
+    workspace: Path, tmp_path: Path, option: tuple[str, ...]
+) -> None:
+    out, twice = tmp_path / "all.jsonl", tmp_path / "twice.jsonl"
+    moment = "2026-03-01T00:00:00Z"
+    rows = [{"text": "it rained", "source": "p/t", "timestamp": moment} for _ in range(3)]
+    twice.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("import", twice, "--no-deduplicate").stdout == "3 added\n"
+    for n in range(4):
+        run("add", f"The meter reads {n} of 10.", "-s", "p/x", "--no-deduplicate")
+    run("add", "kept by key", "-s", "p/x", "--key", "k")
+    assert run("export", "-o", out).exit_code == 0
+    before = {(m["text"], m["source"], m["timestamp"], m["key"]) for m in stored()}
+    gone = [m["id"] for m in stored() if m["text"] in ("The meter reads 2 of 10.", "kept by key")]
+    rainy = next(m["id"] for m in stored() if m["text"] == "it rained")
+    for memory_id in (*gone, rainy):
+        assert run("delete", str(memory_id)).exit_code == 0
+    run("add", "newer", "-s", "p/x")
+
+    first, second = run("import", out, *option), run("import", out, *option)
+
+    assert (first.stdout, second.stdout) == (
+        "3 added, 5 known already\n",
+        "0 added, 8 known already\n",
+    ), first.stderr
+    after = [(m["text"], m["source"], m["timestamp"], m["key"]) for m in stored()]
+    assert len(after) == 9
+    assert {row for row in after if row[0] != "newer"} == before
+
+
+def test_what_changed_since_an_export_stays_changed(workspace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "all.jsonl"
+    run("add", "older", "-s", "p/x", "--key", "k")
+    assert run("export", "-o", out).exit_code == 0
+    run("add", "newer", "-s", "p/x", "--key", "k")
+
+    assert run("import", out).stdout == "0 added, 1 known already\n"
+    assert [memory["text"] for memory in stored()] == ["newer"]
+
+
+def test_a_day_counts_whole_in_every_command(workspace: Path, tmp_path: Path) -> None:
+    path = tmp_path / "dated.jsonl"
+    times = {"new year": "2026-04-01T00:00:00Z", "last": "2026-03-31T22:30:00Z"}
+    path.write_text(
+        "".join(
+            json.dumps({"text": text, "source": "d", "timestamp": time}) + "\n"
+            for text, time in times.items()
+        )
+    )
+    assert run("import", path).stdout == "2 added\n"
+
+    for command in (["list"], ["search", "last"], ["export"]):
+        day = run(*command, "--since", "2026-03", "--until", "2026-03-31")
+        assert "last" in day.stdout
+        assert "new year" not in day.stdout
+        elsewhere = run(*command, "--since", "2026-04-01", "--timezone", "Europe/Berlin")
+        assert "last" in elsewhere.stdout
+        unknown = run(*command, "--since", "soon")
+        assert unknown.exit_code != 0
+        assert "yesterday" in unknown.stderr
+    newest = [
+        json.loads(line)["text"]
+        for line in run("list", "--newest", "--json").stdout.split("\n")[:2]
+    ]
+    assert newest == ["new year", "last"]
 
 
 def test_an_export_that_breaks_off_leaves_the_file_as_it_was(
@@ -321,8 +498,10 @@ def test_a_watched_directory_and_its_memories_stay_in_step(
     (top / "a.md").write_text("first words\n")
     run("add", "somebody else's", "-s", "watched/z.md:chunk_0", "--key", "mine")
 
+    root = "" if inside else f"{path_name(tmp_path)}/"
+
     def texts() -> dict[str, str]:
-        return {m["source"]: m["text"] for m in stored() if m["key"] != "mine"}
+        return {m["source"].removeprefix(root): m["text"] for m in stored() if m["key"] != "mine"}
 
     command = [sys.executable, "-m", "scripts.cli.app", "watch", str(top)]
     log = tmp_path / "watch.log"

@@ -108,6 +108,15 @@ def test_a_search_of_an_empty_store_finds_nothing(ingress: Ingress) -> None:
         ({"since": "2026-01-01T00:00:00.000002Z"}, [1, 2]),
         ({"until": "2026-01-01T01:00:00.000001+01:00"}, [0]),
         ({"since": "2026-01-01T00:00:00.000002", "until": "2026-01-01T00:00:00.000002"}, [1]),
+        ({"since": "2026-01-01T01:00:00.000002", "timezone": "Europe/Berlin"}, [1, 2]),
+        ({"since": "2026-01-01", "until": "2026-01-01"}, [0, 1, 2]),
+        ({"until": "2025-12-31"}, []),
+        ({"until": "2025-12-31", "timezone": "America/New_York"}, [0, 1, 2]),
+        ({"since": "2026-01", "until": "2026-01", "timezone": None}, [0, 1, 2]),
+        ({"since": "2026-01-02"}, []),
+        ({"until": "Yesterday"}, [0, 1, 2]),
+        ({"until": "7d"}, [0, 1, 2]),
+        ({"since": "today"}, []),
     ],
 )
 def test_a_search_keeps_to_its_conditions(
@@ -120,6 +129,19 @@ def test_a_search_keeps_to_its_conditions(
     answer = ingress.http.post("/search", json={"query": "alpha", **conditions}).json()
 
     assert [hit["id"] for hit in answer["results"]] == expected
+
+
+@pytest.mark.parametrize("path", ["/memories", "/export"])
+def test_a_day_counts_whole_in_lists_and_exports(ingress: Ingress, path: str) -> None:
+    ingress.add("alpha")
+
+    for params, n_found in (
+        ({"until": "2026-01-01", "since": "2026-01"}, 1),
+        ({"until": "2025-12-31"}, 0),
+        ({"until": "2025-12-31", "timezone": "America/New_York"}, 1),
+    ):
+        answer = ingress.http.get(path, params=params)
+        assert answer.text.count('"alpha"') == n_found, params
 
 
 def test_a_batch_search_answers_each_query_in_order_with_one_embedding_call(

@@ -14,7 +14,7 @@ import pytest
 
 from deployments.settings import load_settings
 from scripts.haproxy_shim import ERROR_PAGES, harden
-from scripts.preflight import check_dashboard, check_data_dir, check_port_free
+from scripts.preflight import check_dashboard, check_data_dir, check_port_free, check_workspace_dir
 from scripts.runtime_dir import OWNER_VARIABLE, LauncherError, RuntimeDir, own_pids, runtime_dir_of
 from tests.service import ROOT, Service
 
@@ -116,6 +116,13 @@ def test_a_data_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(LauncherError, match="DATA_DIR"):
         check_data_dir(tmp_path / "file" / "data")
+
+
+def test_a_workspace_that_is_no_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "nowhere", tmp_path / "file"):
+        with pytest.raises(LauncherError, match=f"WORKSPACE_DIR={path} is no directory"):
+            check_workspace_dir(path)
 
 
 def test_a_second_launcher_for_the_same_data_is_refused(tmp_path: Path) -> None:

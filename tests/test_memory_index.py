@@ -4,9 +4,11 @@ import dataclasses
 import shutil
 import sqlite3
 import threading
+import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import wait
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import pytest
 
@@ -40,6 +42,8 @@ from tests.index_under_test import (
     search,
     texts_of,
 )
+
+UnicodeForm: TypeAlias = Literal["NFC", "NFD"]
 
 
 @pytest.fixture
@@ -205,6 +209,51 @@ def test_a_filter_limits_searches_and_lists(
     assert sorted(texts_of(search(index, "one two three", where=where))) == sorted(expected)
 
 
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+def test_a_source_is_found_in_either_unicode_form(
+    index: MemoryIndex, stored: UnicodeForm, asked: UnicodeForm
+) -> None:
+    add(index, "one", source=unicodedata.normalize(stored, "Café/Übersicht.md"))
+    add(index, "two", source="Cafe/Ubersicht.md")
+    wanted = unicodedata.normalize(asked, "Café/Ü")
+
+    for where in (MemoryFilter(source=wanted), MemoryFilter(source_prefix=wanted)):
+        page = index.list_memories(where, offset=0, limit=10)
+        assert [memory.text for memory in page.memories] == ["one"]
+    assert index.delete_by_source(wanted, request_id="1").result() == 1
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_pages_go_by_time_then_by_id(index: MemoryIndex, *, newest_first: bool) -> None:
+    times = [5, 1, 5, -3, 9, 1]
+    memories = [
+        NewMemory(text=f"text {n}", source="s", created_us=time, deduplicate=False)
+        for n, time in enumerate(times)
+    ]
+    index.add(memories, embeddings_of([m.text for m in memories]), request_id="1").result()
+    expected = sorted(range(len(times)), key=lambda n: (times[n], n), reverse=newest_first)
+
+    seen: list[str] = []
+    cursor = None
+    while len(seen) < len(times):
+        page = index.list_memories(
+            MemoryFilter(), offset=0, limit=2, newest_first=newest_first, cursor=cursor
+        )
+        seen += [memory.text for memory in page.memories]
+        cursor = page.next_cursor
+
+    assert seen == [f"text {n}" for n in expected]
+    offset = index.list_memories(MemoryFilter(), offset=1, limit=1, newest_first=newest_first)
+    assert [memory.text for memory in offset.memories] == [f"text {expected[1]}"]
+
+
+@pytest.mark.parametrize("cursor", ["", "7", "x.1", "1.x", "1.2.3", "9" * 30 + ".1"])
+def test_a_cursor_of_somebody_else_is_refused(index: MemoryIndex, cursor: str) -> None:
+    with pytest.raises(InvalidInputError, match="cursor"):
+        index.list_memories(MemoryFilter(), offset=0, limit=1, cursor=cursor)
+
+
 @pytest.mark.parametrize("newest_first", [False, True])
 def test_pages_by_cursor_give_every_memory_once(index: MemoryIndex, *, newest_first: bool) -> None:
     ids = add(index, *(f"text {n}" for n in range(7)))
@@ -267,6 +316,27 @@ def test_a_rebuild_keeps_unchanged_chunks_and_everything_else(
         ("notes.md:chunk_1", ids["A\n\nfirst"])
     }
     assert index.get(kept).text == "not from a file"
+
+
+def test_a_build_leaves_alone_what_others_put_under_a_file_s_name(
+    index: MemoryIndex, tmp_path: Path
+) -> None:
+    (tmp_path / "workspace" / "a.md").write_text("of the workspace\n")
+    theirs = NewMemory(text="imported", source="a.md:chunk_0", key="file:1", deduplicate=False)
+    [added] = index.add([theirs], embeddings_of(["imported"]), request_id="1").result()
+
+    def build(*, replace_all: bool) -> tuple[int, int, int]:
+        plan = index.plan_build(None, replace_all=replace_all)
+        texts = [plan.chunks[at].text for at in plan.to_embed]
+        vectors = embeddings_of(texts) if texts else embeddings_of(["x"])[:0]
+        report = index.apply_build(plan, vectors, request_id=fresh_request_id())
+        return report.memories_added, report.memories_removed, report.unchanged
+
+    assert build(replace_all=False) == (1, 0, 0)
+    assert build(replace_all=False) == (0, 0, 1)
+    assert index.get(added.id or MemoryId(0)).text == "imported"
+    assert build(replace_all=True) == (0, 1, 1)
+    assert index.count() == 1
 
 
 def test_a_build_whose_plan_is_stale_changes_nothing(index: MemoryIndex, tmp_path: Path) -> None:

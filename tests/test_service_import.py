@@ -121,6 +121,31 @@ def test_an_export_imported_under_another_source_is_the_same(service: Service) -
     ]
 
 
+def test_an_export_brings_back_every_missing_copy_once(service: Service) -> None:
+    row = json.dumps({"text": "it rained", "source": "merge", "timestamp": "2020-01-01T00:00:00Z"})
+    url, n_rows = f"{service.base_url}/import", 700
+
+    def imported(body: str, **query: str) -> dict[str, int]:
+        answer = httpx.post(
+            url, params=query, content=body, timeout=PATIENCE_S, trust_env=False
+        ).text
+        summary = json.loads(answer.splitlines()[-1])
+        return {name: summary[name] for name in ("added", "unchanged", "duplicates", "errors")}
+
+    imported(f"{row}\n" * n_rows, deduplicate="false")
+    query = {"source_prefix": "merge"}
+    export = httpx.get(f"{service.base_url}/export", params=query, trust_env=False).text
+    ids = [memory["id"] for memory in exported(service, **query)]
+    assert len(ids) == n_rows
+    gone = {"ids": ids[100:400]}
+    httpx.post(f"{service.base_url}/memory/delete-batch", json=gone, trust_env=False)
+
+    nothing = {"duplicates": 0, "errors": 0}
+    assert imported(export) == {"added": 300, "unchanged": n_rows - 300, **nothing}
+    assert imported(export, deduplicate="false") == {"added": 0, "unchanged": n_rows, **nothing}
+    assert len(exported(service, **query)) == n_rows
+
+
 def test_a_client_that_sends_without_reading_is_held_back(service: Service) -> None:
     block = b"".join(line(f"word {n}", "unread") for n in range(2_000)) * 10
     with importing(service, "?deduplicate=false") as stream:

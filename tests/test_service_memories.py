@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -212,6 +214,62 @@ def test_filters_choose_among_memories_of_the_same_text(http: httpx.Client) -> N
         for hybrid in (True, False):
             found = found_ids(http, "coffee", hybrid=hybrid, **filters)
             assert set(found) == expected, (filters, hybrid)
+
+
+@pytest.mark.parametrize(
+    ("stored", "query"),
+    [
+        ("The laptop was $1,299.99 with the dock.", "1299"),
+        ("Die Frist endet am 5. März 2026.", "2026-03-05"),
+        ("Le thé vert est prêt.", "thé"),
+        ("Spotkanie w Łodzi o ósmej.", "lodzi"),
+        ("الاجتماع في مستشفى المدينة سنة ٢٠٢٦", "مستشفي 2026"),
+        ("งานวันนี้คือซื้อแมวสี่ตัว", "สี่"),
+        ("Trip to 🇩🇪 with 👨\u200d👩\u200d👧", "🇩🇪"),
+    ],
+)
+def test_words_are_found_however_they_are_written(
+    http: httpx.Client, stored: str, query: str
+) -> None:
+    for text in ("The 1 and the 299, 05 and 03; 🇪🇸 🇩🇰 สวัสดี", DEPLOYS, DATABASE, COFFEE):
+        add(http, text)
+    wanted = add(http, stored)
+
+    assert found_ids(http, query, vector_weight=0)[:1] == [wanted]
+
+
+def test_a_source_is_found_in_either_unicode_form(http: httpx.Client) -> None:
+    wanted = add(http, COFFEE, unicodedata.normalize("NFD", "Café/Übersicht.md"))
+
+    assert found_ids(http, "coffee", source_prefix="Café/Ü") == [wanted]
+    assert [memory["id"] for memory in listed(http, source="Übersicht")] == [wanted]
+
+
+def test_days_and_months_count_whole_wherever_memories_are_chosen(http: httpx.Client) -> None:
+    times = ["2026-03-31T23:59:59.999999Z", "2026-03-30T23:30:00Z", "2026-04-01T00:00:00Z"]
+    lines = [{"text": COFFEE, "source": f"{n}", "timestamp": t} for n, t in enumerate(times)]
+    content = "".join(json.dumps(line) + "\n" for line in lines)
+    assert http.post("/import?deduplicate=false", content=content).is_success
+
+    def found_by(**where: str) -> list[set[str]]:
+        query = {"query": "coffee", **where}
+        hits = post(http, "/search", query)["results"]
+        [batched] = post(http, "/search/batch", {"queries": [query]})["results"]
+        lines = http.get("/export", params=where).text.splitlines()[1:-1]
+        found = [hits, batched["results"], listed(http, **where), map(json.loads, lines)]
+        return [{memory["source"] for memory in memories} for memories in found]
+
+    assert found_by(until="2026-03-31") == [{"0", "1"}] * 4
+    assert found_by(since="2026-03-31", until="2026-03-31") == [{"0"}] * 4
+    assert found_by(since="2026-03-31", until="2026-03", timezone="Europe/Berlin") == [{"1"}] * 4
+    assert found_by(since="2026-04") == [{"2"}] * 4
+    assert found_by(until="7d") == [{"0", "1", "2"}] * 4
+    assert found_by(since="yesterday") == [set()] * 4
+    for where in ({"since": "last week"}, {"until": "2026-02-30"}, {"timezone": "Berlin"}):
+        assert http.get("/memories", params=where).status_code == 422
+        assert http.get("/export", params=where).status_code == 422
+        assert http.post("/search", json={"query": "coffee", **where}).status_code == 422
+    assert [memory["source"] for memory in listed(http, order="desc")] == ["2", "0", "1"]
 
 
 def test_a_batch_of_searches_answers_as_each_alone(http: httpx.Client) -> None:

@@ -27,6 +27,8 @@ COMMANDS = {
     "add": "memory_commands:add",
     "search": "memory_commands:search",
     "list": "memory_commands:list_memories",
+    "show": "one_memory:show",
+    "update": "one_memory:update",
     "delete": "memory_commands:delete",
     "import": "import_command:import_memories",
     "export": "exporting:export",

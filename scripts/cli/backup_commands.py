@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import PurePosixPath
@@ -18,6 +19,16 @@ Offline = Annotated[
     bool,
     typer.Option("--offline", help="Work on DATA_DIR itself; the service must be stopped."),
 ]
+
+
+def _backup_names(incomplete: str) -> list[str]:
+    """For the shell's completion, which says nothing when the service does not."""
+    try:
+        url = os.environ.get("FAISS_URL") or DEFAULT_URL
+        found = service_at(url, patience_s=0).get("/backups")["backups"]
+    except CliError:
+        return []
+    return [each["name"] for each in found if each["name"].startswith(incomplete)]
 
 
 def backup(
@@ -47,7 +58,9 @@ def backup(
 
 
 def restore(
-    name: Annotated[str, typer.Argument(help="As `backup --list` shows it.")],
+    name: Annotated[
+        str, typer.Argument(help="As `backup --list` shows it.", autocompletion=_backup_names)
+    ],
     offline: Offline = False,
     yes: Yes = False,
     url: Url = DEFAULT_URL,
@@ -72,7 +85,8 @@ def restore(
 
 def verify(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Backups; all of them without any.")
+        list[str] | None,
+        typer.Argument(help="Backups; all of them without any.", autocompletion=_backup_names),
     ] = None,
     offline: Offline = False,
     url: Url = DEFAULT_URL,

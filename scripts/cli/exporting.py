@@ -21,6 +21,7 @@ from scripts.cli.options import (
     Since,
     SourceFilter,
     SourcePrefix,
+    TimeZone,
     Until,
     Url,
     service_at,
@@ -42,6 +43,7 @@ def export(
     source_prefix: SourcePrefix = None,
     since: Since = None,
     until: Until = None,
+    timezone: TimeZone = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -58,6 +60,7 @@ def export(
         "source_prefix": source_prefix,
         "since": since,
         "until": until,
+        "timezone": timezone,
         "embeddings": embeddings,
     }
     with (

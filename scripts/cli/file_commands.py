@@ -69,7 +69,12 @@ def watch(
     top = directory.resolve()
     workspace = workspace_of(service)
     if source is None and workspace is not None and top.is_relative_to(workspace):
-        keeper: Built | Sent = Built(service, top, workspace, as_json=as_json)
+        keeper: Built | Sent = Built(
+            service,
+            workspace,
+            on_built=_tell_in_json if as_json else _tell,
+            on_refused=lambda name, reason: note(f"{name}: {reason}"),
+        )
         note(f"{directory} is in the service's workspace: the service reads its files.")
     else:
         keeper = Sent(service, top, source, as_json=as_json)
@@ -79,12 +84,21 @@ def watch(
     follow(keeper, top, once=once)
 
 
+def _tell_in_json(names: list[str], answer: Json) -> None:
+    print_json({"type": "build", "files": names, **answer})
+
+
+def _tell(names: list[str], answer: Json) -> None:
+    note(", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else ""))
+    report_build(answer)
+
+
 def workspace_of(service: Service) -> Path | None:
     """The service's workspace if it is a directory of this machine; None if nobody can tell."""
     if not service.is_local:
         return None
     named = service.get("/stats").get("workspace_dir")
-    return Path(named) if named and Path(named).is_dir() else None
+    return Path(named).resolve() if named and Path(named).is_dir() else None
 
 
 def _source(path: str, workspace: Path | None) -> str:

@@ -8,16 +8,25 @@ from typing import Annotated
 
 import typer
 
-from scripts.cli.errors import CliError, NothingFoundError, UsageError
+from scripts.cli.errors import (
+    CliError,
+    NothingFoundError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+)
+from scripts.cli.file_commands import workspace_of
 from scripts.cli.journal import Journal, Tally, journal_path
 from scripts.cli.options import DEFAULT_URL, AsJson, Url, service_at
 from scripts.cli.progress import progress
-from scripts.cli.readers import SUFFIXES, Format, is_export
-from scripts.cli.readers.inputs import find_inputs
+from scripts.cli.readers import SUFFIXES, TEXT_SUFFIXES, Format
+from scripts.cli.readers.identity import utf8
+from scripts.cli.readers.inputs import InputFile, find_inputs
 from scripts.cli.readers.records import Options
 from scripts.cli.reading import Reading
 from scripts.cli.sending import Sender, parts_of
-from scripts.cli.service import Service
+from scripts.cli.service import Json, Service
+from scripts.cli.stored_passages import forget_rest
 from scripts.cli.terminal import counted, note, one_line, print_json, say
 
 _SHOWN_IN_DRY_RUN = 20
@@ -34,7 +43,7 @@ def import_memories(
         bool | None,
         typer.Option(
             help="Skip what is stored already. By default only memories without an id of their "
-            "own are compared, and an export going into an empty store not at all.",
+            "own are compared. Of an export always what is missing is added, and nothing else.",
             show_default=False,
         ),
     ] = None,
@@ -75,24 +84,30 @@ def import_memories(
         stop_on_error=stop_on_error,
         as_json=as_json,
     )
+    _refuse_files_of_one_name(reading)
+    service = service_at(url)
+    if source is None:
+        _mark_workspace_files(service, reading, needed=not dry_run)
     if dry_run:
         _show(reading)
         return
-    service = service_at(url)
-    is_empty = service.get("/stats")["total_memories"] == 0
+    built = _build(service, reading)
+    reading.choose([file for file in files if file.in_workspace is None])
     named = [path if path == "-" else str(Path(path).expanduser().absolute()) for path in paths]
     columns = [text_column, source_column, key_column]
     path = journal_path([service.url, named, format.value, source, deduplicate, columns])
     if not resume:
         path.unlink(missing_ok=True)
-    if deduplicate is None:
-        deduplicate = not (is_empty and all(is_export(file) for file in files))
-    journal = Journal(path, deduplicate=deduplicate)
+    journal = Journal(path, deduplicate=deduplicate is not False)
     if journal.n_before:
         note(f"Continuing after {counted(journal.n_before, 'memory')} that are in already.")
     continues = True
     try:
         tally = _send_all(service, reading, journal)
+        tally.add(built)
+        tally.removed += sum(
+            forget_rest(service, file, source, n) for file, n in reading.n_passages
+        )
         continues = False
     except UsageError:
         continues = journal.has_parts
@@ -102,6 +117,61 @@ def import_memories(
         if continues:
             note("Not finished. The same command continues from here.")
     _report(tally, reading)
+
+
+def _refuse_files_of_one_name(reading: Reading) -> None:
+    """Raise `UsageError` when one file of a run would take the place of another."""
+    first: dict[str, InputFile] = {}
+    for file in reading.files:
+        if file.suffix not in TEXT_SUFFIXES | SUFFIXES[Format.CSV]:
+            continue
+        other = first.setdefault(file.source(reading.options.source), file)
+        if other is not file:
+            raise UsageError(
+                f"{other.name} and {file.name} would both be "
+                f"{file.source(reading.options.source)}, and one would replace the other. "
+                "Import them one by one with a --source each, or leave --source out."
+            )
+
+
+def _mark_workspace_files(service: Service, reading: Reading, *, needed: bool) -> None:
+    """Leave the text files of the service's workspace to the service."""
+    try:
+        workspace = workspace_of(service)
+    except (UnreachableError, RefusedError):
+        if needed:
+            raise
+        return
+    for file in reading.files:
+        real = file.path.resolve() if file.path is not None else None
+        if real is None or workspace is None or not real.is_relative_to(workspace):
+            continue
+        if real.suffix.lower() in TEXT_SUFFIXES and reading.is_text(file):
+            file.in_workspace = utf8(real.relative_to(workspace).as_posix())
+
+
+def _build(service: Service, reading: Reading) -> Tally:
+    """Have the service read the files of its workspace."""
+    tally = Tally()
+
+    def refuse(name: str, reason: str) -> None:
+        reading.n_unreadable += 1
+        reading.complain(name, reason)
+
+    def count(_: list[str], answer: Json) -> None:
+        tally.added += answer["memories_added"]
+        tally.unchanged += answer["unchanged"]
+        tally.removed += answer["memories_removed"]
+        for skipped in answer.get("skipped", []):
+            refuse(skipped["path"], skipped["reason"])
+
+    paths = [file.path.resolve() for file in reading.files if file.path and file.in_workspace]
+    if paths and (workspace := workspace_of(service)):
+        from scripts.cli.watching import Built
+
+        Built(service, workspace, on_built=count, on_refused=refuse).sync(paths, [])
+    tally.lines = tally.added + tally.unchanged
+    return tally
 
 
 def _send_all(service: Service, reading: Reading, journal: Journal) -> Tally:
@@ -138,12 +208,15 @@ def _report(tally: Tally, reading: Reading) -> None:
     n_failed = tally.errors + reading.n_unreadable
     if reading.as_json:
         counts = {**asdict(tally), "errors": n_failed}
+        if not tally.removed:
+            del counts["removed"]
         print_json({"type": "summary", **counts, "ok": n_failed == 0})
     else:
         parts = [f"{tally.added:,} added"]
         parts += [f"{tally.updated:,} updated"] if tally.updated else []
         known = tally.duplicates + tally.unchanged
         parts += [f"{known:,} known already"] if known else []
+        parts += [f"{tally.removed:,} removed"] if tally.removed else []
         say(", ".join(parts))
         for why in reading.skipped:
             note(f"Skipped {why}")

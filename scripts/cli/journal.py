@@ -28,6 +28,8 @@ class Tally:
     updated: int = 0
     unchanged: int = 0
     errors: int = 0
+    removed: int = 0
+    """Passages that files no longer have."""
 
     def add(self, other: Tally) -> None:
         """Count another part too."""
@@ -37,6 +39,7 @@ class Tally:
         self.updated += other.updated
         self.unchanged += other.unchanged
         self.errors += other.errors
+        self.removed += other.removed
 
 
 class Journal:

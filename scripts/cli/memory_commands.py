@@ -16,6 +16,7 @@ from scripts.cli.options import (
     Since,
     SourceFilter,
     SourcePrefix,
+    TimeZone,
     Until,
     Url,
     Yes,
@@ -69,10 +70,10 @@ def add(
     if key is not None and len(texts) > 1:
         raise UsageError("--key names one memory; give one text")
     service = service_at(url)
-    given = _json_object(metadata)
+    given = json_object(metadata)
     for text in texts:
         memory = {
-            "text": _given(text),
+            "text": read_argument(text),
             "source": source,
             "metadata": given,
         }
@@ -91,7 +92,7 @@ def add(
                 note(f"Much like memory {similar['id']} ({how_much}): {one_line(similar['text'])}")
 
 
-def _given(argument: str) -> str:
+def read_argument(argument: str) -> str:
     """The argument, or what stdin says in its place."""
     if argument != "-":
         return argument
@@ -115,6 +116,7 @@ def search(
     ] = None,
     since: Since = None,
     until: Until = None,
+    timezone: TimeZone = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -122,15 +124,16 @@ def search(
     answer = service_at(url).post(
         "/search",
         {
-            "query": _given(query),
+            "query": read_argument(query),
             "k": k,
             "threshold": threshold,
             "hybrid": hybrid,
             "source": source,
             "source_prefix": source_prefix,
-            "metadata": _json_object(metadata),
+            "metadata": json_object(metadata),
             "since": since,
             "until": until,
+            "timezone": timezone,
         },
     )
     if as_json:
@@ -153,6 +156,7 @@ def list_memories(
     source_prefix: SourcePrefix = None,
     since: Since = None,
     until: Until = None,
+    timezone: TimeZone = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -162,6 +166,7 @@ def list_memories(
         "source_prefix": source_prefix,
         "since": since,
         "until": until,
+        "timezone": timezone,
         "order": "desc" if newest else "asc",
     }
     n_shown, page = 0, Json(total=0)
@@ -171,7 +176,8 @@ def list_memories(
             if as_json:
                 print_json(memory)
             else:
-                say(f"[{memory['id']}] {one_line(memory['source'])} — {one_line(memory['text'])}")
+                at = f"[{memory['id']}] {day(memory['timestamp'])}  {one_line(memory['source'])}"
+                say(f"{at} — {one_line(memory['text'])}")
     if not as_json:
         note(f"{n_shown:,} of {counted(page['total'], 'memory')}" if n_shown else "No memories.")
 
@@ -250,7 +256,8 @@ def delete_all(service: Service, ids: list[int]) -> Json:
     return {"success": True, "deleted_count": deleted, "missing": missing}
 
 
-def _json_object(text: str | None) -> dict[str, Any] | None:
+def json_object(text: str | None) -> dict[str, Any] | None:
+    """What an option says in JSON. Raises `UsageError` when that is no object."""
     if text is None:
         return None
     try:

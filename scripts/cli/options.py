@@ -25,8 +25,23 @@ SourceFilter = Annotated[
     str | None, typer.Option("--source", "-s", help="Only sources that contain this.")
 ]
 SourcePrefix = Annotated[str | None, typer.Option(help="Only sources that start with this.")]
-Since = Annotated[str | None, typer.Option(help="Only what was created then or later, ISO-8601.")]
-Until = Annotated[str | None, typer.Option(help="Only what was created then or before.")]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        help="Only what was created then or later: 2026-03-31, 2026-03, today, yesterday, 7d, "
+        "or an ISO-8601 time."
+    ),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(help="Only what was created then or before; a day or a month counts whole."),
+]
+TimeZone = Annotated[
+    str | None,
+    typer.Option(
+        "--timezone", metavar="NAME", help="Whose days those are, like Europe/Berlin. Default: UTC."
+    ),
+]
 
 
 def service_at(url: str, *, patience_s: float = PATIENCE_S) -> Service:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scripts.cli.errors import CliError, UsageError
-from scripts.cli.readers import Format, read
+from scripts.cli.readers import Format, kind_of, read
 from scripts.cli.readers.inputs import InputFile
 from scripts.cli.readers.records import Memory, Options, Record, Unreadable
 from scripts.cli.terminal import note, one_line, print_json, said_already
@@ -29,14 +29,21 @@ class Reading:
     n_unreadable: int = 0
     skipped: list[str] = field(default_factory=list)
     """Why memories were skipped as said already, for the first ones."""
+    n_passages: list[tuple[InputFile, int]] = field(default_factory=list, init=False)
+    """The text files that were read whole, and how many passages each has."""
     _n_bytes: int = field(init=False)
     _n_read_before: int = field(default=0, init=False)
     """Of the files before the current one."""
     _current: InputFile | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        is_known = not any(file.is_stdin for file in self.files)
-        self._n_bytes = sum(file.size for file in self.files) if is_known else 0
+        self.choose(self.files)
+
+    def choose(self, files: Sequence[InputFile]) -> None:
+        """Read these files alone."""
+        self.files = files
+        is_known = not any(file.is_stdin for file in files)
+        self._n_bytes = sum(file.size for file in files) if is_known else 0
 
     def note_duplicate(self, origin: str, item: dict[str, Any]) -> None:
         """A memory was skipped, because the one that `item` names says the same."""
@@ -50,8 +57,10 @@ class Reading:
             CliError: something cannot be read, and the user wants to stop then.
         """
         for file in self.files:
+            n_memories, n_unreadable = 0, self.n_unreadable
             for record in self._records(file):
                 if isinstance(record, Memory):
+                    n_memories += 1
                     if self.deduplicate is not None:
                         record.line.pop("deduplicate", None)
                     yield record
@@ -61,6 +70,12 @@ class Reading:
                     raise CliError(f"{record.origin}: {record.reason}")
                 self.complain(record.origin, record.reason)
             self._n_read_before += file.n_read
+            if n_unreadable == self.n_unreadable and self.is_text(file):
+                self.n_passages.append((file, n_memories))
+
+    def is_text(self, file: InputFile) -> bool:
+        """Whether a file is read in passages, and may be read again."""
+        return not file.is_stdin and kind_of(file, self.format) is Format.TEXT
 
     def _records(self, file: InputFile) -> Iterator[Record]:
         """What a file holds; the others are taken in also when it cannot be read."""

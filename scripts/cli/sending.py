@@ -45,6 +45,8 @@ class Part:
     origins: list[str] = field(default_factory=list)
     """Where each was read."""
     n_bytes: int = 0
+    moment: str | None = None
+    """The timestamp of the last one."""
 
     @property
     def content(self) -> bytes:
@@ -59,11 +61,17 @@ class Part:
         return self.origins[number - (1 if self.header is None else 2)]
 
     def takes(self, memory: Memory, n_bytes: int) -> bool:
-        """Whether a memory whose line has so many bytes belongs to this part too."""
+        """Whether a memory whose line has so many bytes belongs to this part too.
+
+        Those of an export's moment stay together, within reason: alike ones are counted there.
+        """
+        stretch = (
+            2 if self.header is not None and memory.line.get("timestamp") == self.moment else 1
+        )
         return (
             memory.header == self.header
-            and len(self.lines) < MAX_PART_LINES
-            and self.n_bytes + n_bytes <= MAX_PART_BYTES
+            and len(self.lines) < stretch * MAX_PART_LINES
+            and self.n_bytes + n_bytes <= stretch * MAX_PART_BYTES
         )
 
 
@@ -79,6 +87,7 @@ def parts_of(memories: Iterable[Memory]) -> Iterator[Part]:
         part.lines.append(line)
         part.origins.append(memory.origin)
         part.n_bytes += len(line)
+        part.moment = memory.line.get("timestamp")
     if part.lines:
         yield part
 

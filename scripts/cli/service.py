@@ -80,6 +80,10 @@ class Service:
         """Call a route; values of `body` that are None are left out."""
         return self._json("POST", path, body=body, params=params)
 
+    def patch(self, path: str, body: Json) -> Json:
+        """Change what a path names; values of `body` that are None are left out."""
+        return self._json("PATCH", path, body=body)
+
     def delete(self, path: str) -> Json:
         """Delete what a path names."""
         return self._json("DELETE", path)

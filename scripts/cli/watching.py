@@ -6,10 +6,9 @@ Either the service reads the files (`Built`), or they are read here and sent (`S
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,14 +17,16 @@ from watchfiles import watch
 from scripts.cli.errors import CliError, RefusedError, UnreachableError
 from scripts.cli.memory_commands import delete_all, pages
 from scripts.cli.readers import TEXT_SUFFIXES
+from scripts.cli.readers.identity import owner, path_name, utf8
 from scripts.cli.readers.inputs import InputFile, find_inputs, is_entered
 from scripts.cli.readers.records import Memory, Options, Unreadable
 from scripts.cli.readers.text_files import read_text
 from scripts.cli.sending import Sender, parts_of
-from scripts.cli.service import WORTH_ANOTHER_TRY, Service
+from scripts.cli.service import WORTH_ANOTHER_TRY, Json, Service
+from scripts.cli.stored_passages import file_of, forget_rest
 from scripts.cli.terminal import counted, note, print_json, say
 
-_CHUNK_SOURCE = re.compile(r"(?s)(.*):chunk_\d+")
+_NOTHING_BUILT: Json = {"files_processed": 1, "memories_added": 0, "unchanged": 0}
 _FILES_AT_ONCE = 200
 _LOOK_AGAIN_MS = 1000
 _DEBOUNCE_MS = 400
@@ -111,19 +112,29 @@ def _is_meant(path: Path, top: Path) -> bool:
     return all(is_entered(top / directory) for directory in above if directory.name)
 
 
-def file_of(source: str) -> str | None:
-    """The file of a passage's source; None for any other source."""
-    match = _CHUNK_SOURCE.fullmatch(source)
-    return match[1] if match else None
-
-
 class Built:
     """The service reads the files: they are in its workspace."""
 
-    def __init__(self, service: Service, top: Path, workspace: Path, *, as_json: bool) -> None:
+    def __init__(
+        self,
+        service: Service,
+        workspace: Path,
+        *,
+        on_built: Callable[[list[str], Json], None],
+        on_refused: Callable[[str, str], None],
+    ) -> None:
+        """Build nothing yet.
+
+        Args:
+            service: whose workspace it is.
+            workspace: all files are in it.
+            on_built: told which files were built and the service's answer.
+            on_refused: told of a file that cannot be read, and why.
+        """
         self._service = service
         self._workspace = workspace
-        self._as_json = as_json
+        self._on_built = on_built
+        self._on_refused = on_refused
 
     def start(self) -> None:
         """The service knows what is stored."""
@@ -138,8 +149,6 @@ class Built:
             self._forget(path.relative_to(self._workspace).as_posix())
 
     def _build(self, names: list[str]) -> None:
-        from scripts.cli.file_commands import report_build
-
         try:
             answer = self._service.post("/index/build", {"sources": names})
         except RefusedError as exc:
@@ -149,13 +158,9 @@ class Built:
                 for name in names:
                     self._build([name])
             else:
-                note(f"{names[0]}: {exc.detail}")
+                self._on_refused(names[0], exc.detail)
             return
-        if self._as_json:
-            print_json({"type": "build", "files": names, **answer})
-        else:
-            note(", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else ""))
-            report_build(answer)
+        self._on_built(names, answer)
 
     def _forget(self, name: str) -> None:
         found = [
@@ -168,7 +173,7 @@ class Built:
         ]
         if found:
             n_removed = delete_all(self._service, found)["deleted_count"]
-            _tell(name, sent=0, removed=n_removed, as_json=self._as_json)
+            self._on_built([name], {**_NOTHING_BUILT, "memories_removed": n_removed})
 
 
 class Sent:
@@ -178,8 +183,9 @@ class Sent:
         self._service = service
         self._top = top
         self._as_json = as_json
-        self.prefix = f"{top.name}/" if source is None else source
-        self._key = f"watch:{hashlib.sha256(str(top).encode('utf-8', 'replace')).hexdigest()[:16]}"
+        self._source = source
+        self.prefix = f"{path_name(top).rstrip('/')}/" if source is None else source
+        self._key = owner(None if source is None else top)
         self._stored: dict[str, dict[str, tuple[int, str]]] = {}
         """Id and digest of the text by source, by file."""
 
@@ -207,15 +213,15 @@ class Sent:
                     self._forget(stored)
 
     def _send(self, path: Path) -> None:
-        file = InputFile(path=path, relative=path.relative_to(self._top).as_posix())
-        name = file.source(self.prefix)
+        relative = utf8(path.relative_to(self._top).as_posix())
+        file = InputFile(path=path, root=self._top, relative=relative)
+        name = file.source(self._source)
         found: list[Memory] = []
         try:
-            for record in read_text(file, Options(source=self.prefix)):
+            for record in read_text(file, Options(source=self._source)):
                 if isinstance(record, Unreadable):
                     note(f"{record.origin}: {record.reason}")
                     return
-                record.line["key"] = self._key
                 found.append(record)
         except CliError as exc:  # not for us to read, or gone again
             note(str(exc))
@@ -232,6 +238,8 @@ class Sent:
             return
         ids = self._post(new)
         delete_all(self._service, stale)
+        if self._source is not None and not stored:
+            forget_rest(self._service, file, self._source, len(found))
         self._stored[name] = {
             source: passage for source, passage in stored.items() if source in sources
         } | {

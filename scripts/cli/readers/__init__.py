@@ -5,18 +5,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from enum import Enum
 
-from scripts.cli.errors import CliError, UsageError
+from scripts.cli.errors import UsageError
 from scripts.cli.readers.inputs import InputFile
 from scripts.cli.readers.records import Options, Record
 
 TEXT_SUFFIXES = frozenset({".md", ".markdown", ".mdx", ".rst", ".txt", ".text"})
 _LINES = frozenset({".jsonl", ".ndjson"})
 _TABLES = frozenset({".csv", ".tsv"})
-_EXPORT = re.compile(rb'\s*\{"type":\s*"header"')
 _DATABASES = frozenset({".sqlite3", ".sqlite", ".db"})
 
 
@@ -48,10 +46,10 @@ def read(file: InputFile, chosen: Format, options: Options) -> Iterator[Record]:
     """The memories of a file, and the places where there is none that can be read.
 
     Raises:
-        UsageError: nobody can tell what the file is.
+        UsageError: see `kind_of`.
     """
     # Imported by kind: a reader may need packages that take longer than the others' work.
-    kind = _kind_of(file) if chosen is Format.AUTO else chosen
+    kind = kind_of(file, chosen)
     if kind is Format.TEXT:
         from scripts.cli.readers.text_files import read_text
 
@@ -77,15 +75,14 @@ def read(file: InputFile, chosen: Format, options: Options) -> Iterator[Record]:
     return read_json_lines(file, options)
 
 
-def is_export(file: InputFile) -> bool:
-    """Whether a file begins as our own exports do; one that cannot be read does not."""
-    try:
-        return bool(_EXPORT.match(file.peek(64))) and (file.suffix in _LINES or file.is_stdin)
-    except CliError:
-        return False
+def kind_of(file: InputFile, chosen: Format) -> Format:
+    """What a file is: what the user says, or else its name and its beginning.
 
-
-def _kind_of(file: InputFile) -> Format:
+    Raises:
+        UsageError: nobody can tell.
+    """
+    if chosen is not Format.AUTO:
+        return chosen
     suffix = file.suffix
     if suffix in TEXT_SUFFIXES:
         return Format.TEXT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import gzip
 import io
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from scripts.cli.errors import CliError, UsageError
+from scripts.cli.readers.identity import owner, path_name, utf8
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 """Of JSON Lines; a longer one is skipped, so that no file can fill the memory."""
@@ -49,10 +51,12 @@ class InputFile:
 
     path: Path | None
     """None is stdin."""
-    root: str = ""
-    """What stands before `relative` in a source, `/` included, unless the user says otherwise."""
+    root: Path | None = None
+    """The directory that was named, or that a named file or the fixed part of a glob is in."""
     relative: str = "stdin"
-    """Posix path in the directory that was named, or the file's own name."""
+    """Posix path below the root."""
+    in_workspace: str | None = None
+    """Posix path in the service's workspace, where the service reads it itself."""
     size: int = 0
     """Bytes; 0 when unknown."""
     n_read: int = 0
@@ -76,8 +80,16 @@ class InputFile:
         return Path(name.removesuffix(".gz")).suffix
 
     def source(self, prefix: str | None) -> str:
-        """The file as a source: `prefix`, or the directory it was found in, and its path there."""
-        return (self.root if prefix is None else prefix) + self.relative
+        """What the file is called: see `identity`; `prefix` names its root."""
+        if prefix is not None:
+            return prefix + self.relative
+        if self.path is None:
+            return self.relative
+        return self.in_workspace or path_name(self.path)
+
+    def owner(self, prefix: str | None) -> str:
+        """The key of the file's passages."""
+        return owner(None if prefix is None else self.root)
 
     @contextmanager
     def opened(self) -> Iterator[IO[bytes]]:
@@ -145,46 +157,39 @@ def find_inputs(paths: Sequence[str], suffixes: frozenset[str]) -> list[InputFil
         if path == "-":
             stdin = [InputFile(path=None)]
             continue
-        for one in _expanded(path):
-            for file in _below(one, suffixes) if one.is_dir() else [_alone(one)]:
-                assert file.path is not None
-                found.setdefault(file.path.resolve(), file)
+        root, expanded = _expanded(path)
+        for one in expanded:
+            for file in _below(one, suffixes) if one.is_dir() else [one]:
+                found.setdefault(file.resolve(), _input(file, root))
     return [*found.values(), *stdin]
 
 
-def _expanded(path: str) -> list[Path]:
+def _expanded(path: str) -> tuple[Path, list[Path]]:
+    """What a path names, and the root of it."""
     literal = Path(path).expanduser()
     if literal.exists():
-        return [literal]
+        return literal if literal.is_dir() else literal.parent, [literal]
     names = glob.glob(str(literal), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute one)
     matching = [Path(name) for name in sorted(names)]
     if not matching:
         raise UsageError(f"{path} names no file or directory")
-    return matching
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), literal.parts)
+    return Path(*fixed), matching
 
 
-def _alone(path: Path) -> InputFile:
-    return InputFile(path=path, relative=_name(path.name), size=_size(path))
+def _input(path: Path, root: Path) -> InputFile:
+    relative = utf8(path.relative_to(root).as_posix())
+    return InputFile(path=path, root=root, relative=relative, size=_size(path))
 
 
-def _below(top: Path, suffixes: frozenset[str]) -> Iterator[InputFile]:
-    root = root_of(top)
+def _below(top: Path, suffixes: frozenset[str]) -> Iterator[Path]:
     for directory, dirs, names in os.walk(top):
         here = Path(directory)
         dirs[:] = sorted(name for name in dirs if is_entered(here / name))
         for name in sorted(names):
             path = here / name
             if Path(name.lower().removesuffix(".gz")).suffix in suffixes and path.is_file():
-                relative = _name(path.relative_to(top).as_posix())
-                yield InputFile(path=path, root=root, relative=relative, size=_size(path))
-
-
-def root_of(directory: Path) -> str:
-    """What sources of a directory's files begin with: its path from here, or else its name."""
-    real = directory.resolve()
-    here = Path.cwd().resolve()
-    named = real.relative_to(here).as_posix() if real.is_relative_to(here) else real.name
-    return "" if named in (".", "") else f"{_name(named)}/"
+                yield path
 
 
 def is_entered(directory: Path) -> bool:
@@ -202,8 +207,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _name(name: str) -> str:
-    # A name that is no UTF-8 must not reach JSON as lone surrogates.
-    return os.fsencode(name).decode("utf-8", "replace")

@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from scripts.cli.readers.inputs import InputFile
-from scripts.cli.readers.records import Memory, Options, Record, Unreadable
+from scripts.cli.readers.records import Memory, Options, Record, Unreadable, content_key
 
 MAX_FILE_BYTES = 20 * 1024 * 1024
 _MAX_PIECES = 256
 _CHARS_PER_PIECE = 3
-_PASSAGE_KEY = "passage"
 
 
 def read_text(file: InputFile, options: Options) -> Iterator[Record]:
-    """The passages of a text file; the source is `<file>:chunk_<n>`.
+    """The passages of a text file; the source is `<file>:chunk_<n>`, the key that of their owner.
 
-    Each has a key, so that reading the file again puts passages in the place of the old ones.
+    So reading the file again puts passages in the place of the old ones.
     """
     with file.opened() as stream:
         content = stream.read(MAX_FILE_BYTES + 1)
@@ -35,8 +34,10 @@ def read_text(file: InputFile, options: Options) -> Iterator[Record]:
     if "\0" in text:
         yield Unreadable(origin=file.name, reason="holds NUL characters, so it is no text")
         return
+    # What is piped in is no file that a later one could take the place of.
+    owner = content_key("stdin", text) if file.is_stdin else file.owner(options.source)
     for source, passage in passages(file.source(options.source), text):
-        line = {"text": passage, "source": source, "key": _PASSAGE_KEY, "deduplicate": False}
+        line = {"text": passage, "source": source, "key": owner, "deduplicate": False}
         yield Memory(line=line, origin=f"{file.name} ({source.rpartition(':')[2]})")
 
 
