@@ -24,6 +24,7 @@ class Benchmark(str, Enum):
     backup_cost = "backup_cost"
     rest = "rest"
     ingest = "ingest"
+    recall = "recall"
     known_items = "known_items"
     scale = "scale"
 

@@ -7,9 +7,6 @@ that what else the machine does weighs on both.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -23,7 +20,9 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.corpora import DEFAULT_DATA_DIR, corpus_file
+from benchmarks.corpora import DEFAULT_DATA_DIR
+from benchmarks.judged import JudgedSet, read_judged_set
+from benchmarks.measures import K, ndcg
 from benchmarks.results import write_result
 from engine.embedder import Embedder
 from engine.errors import EngineError
@@ -34,21 +33,6 @@ from engine.records import FloatMatrix
 COLLECTIONS = ("cacm", "cisi", "cranfield")
 
 _BLOCK_TEXTS = 128
-_K = 10
-
-Relevance = dict[str, dict[str, int]]
-"""Query id to document id to grade."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Collection:
-    """Documents, the judged queries, and the judgements."""
-
-    doc_ids: list[str]
-    docs: list[str]
-    query_ids: list[str]
-    queries: list[str]
-    relevance: Relevance
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,52 +43,12 @@ class Stopwatch:
     elapsed_s: float = 0.0
 
 
-def load_collection(directory: Path) -> Collection:
-    """Read a collection in BEIR layout; queries without a judgement are left out."""
-    with gzip.open(corpus_file(directory), "rt", encoding="utf-8") as file:
-        docs = [json.loads(line) for line in file]
-    with (directory / "queries.jsonl").open(encoding="utf-8") as file:
-        queries = [json.loads(line) for line in file]
-    relevance: Relevance = {}
-    with (directory / "qrels" / "test.tsv").open(encoding="utf-8") as file:
-        rows = csv.reader(file, delimiter="\t")
-        next(rows)
-        for query_id, doc_id, grade in rows:
-            relevance.setdefault(query_id, {})[doc_id] = int(grade)
-    judged = [query for query in queries if query["_id"] in relevance]
-    return Collection(
-        doc_ids=[doc["_id"] for doc in docs],
-        docs=[f"{doc['title']} {doc['text']}" for doc in docs],
-        query_ids=[query["_id"] for query in judged],
-        queries=[query["text"] for query in judged],
-        relevance=relevance,
-    )
-
-
-def ndcg(ranked_grades: Sequence[int], all_grades: Sequence[int], k: int) -> float:
-    """Normalised discounted cumulative gain at k, with the grade as gain, as trec_eval does it.
-
-    Args:
-        ranked_grades: grade of each hit, best hit first; 0 for one without a judgement.
-        all_grades: every grade that the query's judgements give.
-        k: hits that count.
-    """
-
-    def dcg(grades: Sequence[int]) -> float:
-        gains = np.array([max(grade, 0) for grade in grades[:k]], np.float64)
-        return float((gains / np.log2(np.arange(len(gains)) + 2)).sum())
-
-    ideal = dcg(sorted(all_grades, reverse=True))
-    return dcg(ranked_grades) / ideal if ideal else 0.0
-
-
-def mean_ndcg(collection: Collection, top: Sequence[Sequence[int]]) -> float:
-    """Mean nDCG over the judged queries; `top` holds rows of documents, best first."""
+def mean_ndcg(judged: JudgedSet, top: Sequence[Sequence[int]]) -> float:
+    """Mean nDCG@10 over the queries; `top` holds rows of documents, best first."""
     values = []
-    for query_id, rows in zip(collection.query_ids, top, strict=True):
-        grades = collection.relevance[query_id]
-        ranked = [grades.get(collection.doc_ids[row], 0) for row in rows]
-        values.append(ndcg(ranked, list(grades.values()), _K))
+    for query, rows in zip(judged.queries, top, strict=True):
+        ranked = [query.grades.get(judged.documents[row].id, 0) for row in rows]
+        values.append(ndcg(ranked, list(query.grades.values()), K))
     return float(np.mean(values))
 
 
@@ -141,8 +85,8 @@ def embed_in_turn(
 
 
 def best_rows(queries: FloatMatrix, docs: FloatMatrix) -> list[list[int]]:
-    """Rows of the `_K` documents nearest to each query, by exact inner product."""
-    order = np.argsort(-(queries @ docs.T), axis=1, kind="stable")[:, :_K]
+    """Rows of the `K` documents nearest to each query, by exact inner product."""
+    order = np.argsort(-(queries @ docs.T), axis=1, kind="stable")[:, :K]
     return [[int(row) for row in rows] for rows in order]
 
 
@@ -154,18 +98,19 @@ def measure(data_dir: Path, model_dir: Path, n_callers: int) -> dict[str, Any]:
     cosines = []
     with ThreadPoolExecutor(n_callers) as pool:
         for name in COLLECTIONS:
-            collection = load_collection(data_dir / name)
-            docs = embed_in_turn(embedders, collection.docs, pool, watches, name)
-            queries = {p: e.embed(collection.queries) for p, e in embedders.items()}
+            judged = read_judged_set(data_dir / name)
+            docs = embed_in_turn(embedders, judged.texts, pool, watches, name)
+            asked = [query.text for query in judged.queries]
+            queries = {p: e.embed(asked) for p, e in embedders.items()}
             top = {p: best_rows(queries[p], docs[p]) for p in PRECISIONS}
-            scores = {p: mean_ndcg(collection, top[p]) for p in PRECISIONS}
+            scores = {p: mean_ndcg(judged, top[p]) for p in PRECISIONS}
             overlaps = [
-                len(set(a) & set(b)) / _K for a, b in zip(top["fp32"], top["int8"], strict=True)
+                len(set(a) & set(b)) / K for a, b in zip(top["fp32"], top["int8"], strict=True)
             ]
             cosines.append((docs["fp32"] * docs["int8"]).sum(axis=1))
             sets[name] = {
-                "n_docs": len(collection.docs),
-                "n_queries": len(collection.queries),
+                "n_docs": len(judged.documents),
+                "n_queries": len(judged.queries),
                 "ndcg_at_10": {p: round(score, 4) for p, score in scores.items()},
                 "ndcg_loss": round(scores["fp32"] - scores["int8"], 4),
                 "top_10_overlap": round(float(np.mean(overlaps)), 4),

@@ -20,7 +20,7 @@ from engine.index_options import IndexOptions
 from engine.memory_index import MemoryIndex
 from engine.model_files import default_model_dir
 from engine.precision import choose_precision
-from engine.records import FloatMatrix, NewMemory
+from engine.records import Embeddings, FloatMatrix, NewMemory, RowArray
 
 CACHE_DIR = Path(tempfile.gettempdir()) / "faiss-memory-benchmarks"
 _BLOCK_TEXTS = 1_000
@@ -37,36 +37,63 @@ def embed_cached(
     embedder: Embedder, texts: Sequence[str], cache_dir: Path = CACHE_DIR
 ) -> FloatMatrix:
     """Embed texts in blocks that later runs find again; shape (len(texts), dim)."""
+    return embed_whole_cached(embedder, texts, cache_dir, max_windows=1).firsts
+
+
+def embed_whole_cached(
+    embedder: Embedder, texts: Sequence[str], cache_dir: Path = CACHE_DIR, *, max_windows: int = 999
+) -> Embeddings:
+    """Embed every window of texts in blocks that later runs find again."""
     cache_dir.mkdir(parents=True, exist_ok=True)
-    blocks = [texts[start : start + _BLOCK_TEXTS] for start in range(0, len(texts), _BLOCK_TEXTS)]
-    console = Console(stderr=True)
+    starts = range(0, len(texts), _BLOCK_TEXTS)
+    vectors, rows = [np.empty((0, embedder.dim), np.float32)], [np.empty(0, np.int64)]
     with ThreadPoolExecutor(_CALLERS) as pool:
-        parts = [
-            _embed_block(embedder, block, cache_dir, pool)
-            for block in track(blocks, "embedding", console=console, disable=len(blocks) < 2)
-        ]
-    return np.concatenate(parts)
+        for start in track(
+            starts, "embedding", console=Console(stderr=True), disable=len(starts) < 2
+        ):
+            block = texts[start : start + _BLOCK_TEXTS]
+            of_block, rows_of_block = _embed_block(embedder, block, cache_dir, pool, max_windows)
+            vectors.append(of_block)
+            rows.append(start + rows_of_block)
+    return _as_embeddings(np.concatenate(vectors), np.concatenate(rows))
+
+
+def _as_embeddings(vectors: FloatMatrix, rows: RowArray) -> Embeddings:
+    """Windows in the order of their texts, `rows` saying whose each is."""
+    _, firsts, counts = np.unique(rows, return_index=True, return_counts=True)
+    return Embeddings(
+        firsts=vectors[firsts],
+        later={
+            int(text): vectors[firsts[text] + 1 : firsts[text] + counts[text]]
+            for text in np.flatnonzero(counts > 1)
+        },
+    )
 
 
 def _embed_block(
-    embedder: Embedder, texts: Sequence[str], cache_dir: Path, pool: ThreadPoolExecutor
-) -> FloatMatrix:
+    embedder: Embedder,
+    texts: Sequence[str],
+    cache_dir: Path,
+    pool: ThreadPoolExecutor,
+    max_windows: int,
+) -> tuple[FloatMatrix, RowArray]:
+    """Vectors of the windows of texts, text by text, and whose each is."""
     identity = embedder.identity
-    key = hashlib.sha256(f"{identity.fingerprint} {identity.precision}".encode())
+    key = hashlib.sha256(f"{identity.fingerprint} {identity.precision} {max_windows}".encode())
     for text in texts:
         key.update(hashlib.sha256(text.encode()).digest())
-    file = cache_dir / f"{key.hexdigest()[:24]}.npy"
+    file = cache_dir / f"{key.hexdigest()[:24]}.npz"
     if file.is_file():
-        cached: FloatMatrix = np.load(file)
-        return cached
-    embeddings = np.empty((len(texts), embedder.dim), np.float32)
-    runs = embedder.plan_runs(texts)
-    for run, rows in zip(runs, pool.map(embedder.embed_run, runs), strict=True):
-        embeddings[run.rows] = rows
-    incoming = file.with_suffix(".tmp.npy")
-    np.save(incoming, embeddings)
+        with np.load(file) as cached:
+            return cached["vectors"], cached["rows"]
+    runs = embedder.plan_runs(texts, [max_windows] * len(texts))
+    vectors = np.concatenate(list(pool.map(embedder.embed_run, runs)))
+    rows = np.concatenate([run.rows for run in runs])
+    order = np.lexsort((np.concatenate([run.windows for run in runs]), rows))
+    incoming = file.with_suffix(".tmp.npz")
+    np.savez(incoming, vectors=vectors[order], rows=rows[order])
     incoming.replace(file)
-    return embeddings
+    return vectors[order], rows[order]
 
 
 def open_index(data_dir: Path, embedder: Embedder, *, with_backups: bool = True) -> MemoryIndex:

@@ -19,13 +19,14 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.corpora import DEFAULT_DATA_DIR, GLOSSES, shuffled_glosses
-from benchmarks.embedding_quality import COLLECTIONS, Collection, load_collection, mean_ndcg
+from benchmarks.embedding_quality import COLLECTIONS, mean_ndcg
+from benchmarks.judged import JudgedSet, read_judged_set
 from benchmarks.latency import percentiles_ms, timed_s
+from benchmarks.measures import K
 from benchmarks.results import write_result
 from engine.analyser import analyse, analyse_query
 from engine.bm25 import BM25Index
 
-_K = 10
 _N_CANDIDATES = 60  # what a search for a few hits asks of each side
 _N_ADDS = 1_000
 _RANK_BM25_EVERY = 25  # queries; it needs most of the time
@@ -39,11 +40,11 @@ def index_of(documents: Sequence[Sequence[str]]) -> BM25Index:
     return index
 
 
-def keyword_ndcg(collection: Collection) -> float:
+def keyword_ndcg(judged: JudgedSet) -> float:
     """nDCG@10 of BM25 alone."""
-    index = index_of([analyse(text) for text in collection.docs])
-    hits = (index.search(analyse_query(text), _K)[0] for text in collection.queries)
-    return mean_ndcg(collection, [[int(row) for row in rows] for rows in hits])
+    index = index_of([analyse(text) for text in judged.texts])
+    hits = (index.search(analyse_query(query.text), K)[0] for query in judged.queries)
+    return mean_ndcg(judged, [[int(row) for row in rows] for rows in hits])
 
 
 def measure_size(
@@ -88,7 +89,7 @@ def measure_size(
 def measure(data_dir: Path, sizes: Sequence[int], n_queries: int) -> dict[str, Any]:
     """Quality on the judged collections, cost on the glosses."""
     quality = {
-        name: round(keyword_ndcg(load_collection(data_dir / name)), 4) for name in COLLECTIONS
+        name: round(keyword_ndcg(read_judged_set(data_dir / name)), 4) for name in COLLECTIONS
     }
     glosses = shuffled_glosses(data_dir)
     texts = [f"{gloss.title} {gloss.text}" for gloss in glosses]

@@ -92,10 +92,10 @@ def find_all(
     }
 
 
-def hits_at(ranks: Sequence[int]) -> dict[str, float]:
-    """Share of ranks, from 0, that are the first, and among the first ten."""
+def hits_at(ranks: Sequence[int], depths: Sequence[int] = (1, _K)) -> dict[str, float]:
+    """Share of ranks, from 0, that are the first, and among the first so many."""
     n = max(len(ranks), 1)
-    return {f"hit@{k}": round(sum(rank < k for rank in ranks) / n, 4) for k in (1, _K)}
+    return {f"hit@{k}": round(sum(rank < k for rank in ranks) / n, 4) for k in depths}
 
 
 def measure(
