@@ -100,6 +100,7 @@ async def _list_tools(
 
 
 async def _call_tool(ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+    from mcp_server.arguments import not_taken_note
     from mcp_server.client import ServiceError
     from mcp_server.tools import TOOLS
 
@@ -107,12 +108,16 @@ async def _call_tool(ctx: Context, params: types.CallToolRequestParams) -> types
     if tool is None:
         known = ", ".join(TOOLS)
         raise MCPError(types.INVALID_PARAMS, f"Unknown tool {params.name!r}. There are: {known}")
+    given = params.arguments or {}
+    note = not_taken_note(tool.name, tool.arguments.not_taken(given))
     try:
-        arguments = tool.arguments.model_validate(params.arguments or {})
+        arguments = tool.arguments.model_validate(given)
     except ValidationError as exc:
-        return _failed(f"Invalid arguments for {tool.name}: {_problems(exc)}")
+        return _failed(f"Invalid arguments for {tool.name}: {_problems(exc)}\n{note}".rstrip())
+    if note and tool.annotations.destructive_hint:
+        return _failed(f"{note} Nothing was changed.")
     try:
-        text, result = await tool.run(_client(ctx), arguments)
+        text, result = await tool.run(_client(ctx), arguments.with_room_for(note))
     except ServiceError as exc:
         return _failed(str(exc))
     except (ValidationError, KeyError) as exc:
@@ -121,9 +126,10 @@ async def _call_tool(ctx: Context, params: types.CallToolRequestParams) -> types
             f"The service answered {tool.name} in a way this MCP server does not understand. "
             "Are both of the same release? Check FAISS_URL."
         )
+    if note:
+        text, result.note = f"{text}\n\n{note}", note
     return types.CallToolResult(
-        content=[types.TextContent(type="text", text=text)],
-        structured_content=result.model_dump(mode="json"),
+        content=[types.TextContent(type="text", text=text)], structured_content=result.lean()
     )
 
 
