@@ -231,15 +231,18 @@ class MemoryIndex:
     def nearest(self, embedding: FloatVector, text: str) -> Neighbour | None:
         """The memory with the highest cosine, and whether one says the same as the text.
 
-        Where the text's vector says nothing, a memory that says the same is the nearest.
-        None only on an empty store.
+        Where the text's vector says nothing, a memory that says the same is the nearest, else the
+        best by words, else any. None only on an empty store.
         """
         self.check()
-        query = SearchQuery(text="", k=1, hybrid=False)
-        hits = self._search_one(embedding, query)
-        if not hits:
-            return None
-        nearest = Neighbour(memory=hits[0].memory, similarity=hits[0].similarity)
+        hits = self._search_one(embedding, SearchQuery(text=text, k=1, hybrid=False))
+        if hits:
+            nearest = Neighbour(memory=hits[0].memory, similarity=hits[0].similarity)
+        else:
+            first = self.list_memories(MemoryFilter(), offset=0, limit=1).memories
+            if not first:
+                return None
+            nearest = Neighbour(memory=first[0], similarity=0.0)
         repeated = self._repeated(embedding, text, nearest)
         is_comparable = says_something(embedding)
         return dataclasses.replace(

@@ -189,3 +189,23 @@ def test_the_old_order_is_that_of_reciprocal_ranks(index: MemoryIndex) -> None:
         assert hit.rrf_score == pytest.approx(expected)
         assert hit.score is None
     assert [h.rrf_score for h in hits] == sorted((h.rrf_score or 0 for h in hits), reverse=True)
+
+
+def test_what_is_nearest_to_a_text_that_the_model_does_not_know_is_told_by_words(
+    index: MemoryIndex,
+) -> None:
+    zeros = np.zeros(DIM, np.float32)
+    assert index.nearest(zeros, "👎") is None
+    add(index, "red green blue")
+    add_unknown(index, "👍 ship it", "👎")
+
+    same = index.nearest(zeros, "👎")
+    other = index.nearest(zeros, "👍")
+    foreign = index.nearest(zeros, "ภาษาไทย")
+
+    assert same is not None
+    assert (same.memory.text, same.says_the_same) == ("👎", True)
+    assert other is not None
+    assert (other.memory.text, other.says_the_same) == ("👍 ship it", False)
+    assert foreign is not None
+    assert (foreign.similarity, foreign.says_the_same) == (0.0, False)
