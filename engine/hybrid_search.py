@@ -20,6 +20,7 @@ from engine.ranking import (
     pooled,
     statistics,
     support,
+    weight_of_meaning,
 )
 from engine.records import (
     BoolMask,
@@ -180,11 +181,10 @@ class _Judge:
         meant = embedding
         if query.pieces is not None and embedding.any() and query.vector_weight > 0:
             meant = pooled(query.pieces, terms_of, known)
+        lexical = lexical_scores(index.keywords, tokens, known, filtered)
+        weight = weight_of_meaning(query.vector_weight, lexical.clearness())
         return cls(
-            index=index,
-            meant=meant,
-            lexical=lexical_scores(index.keywords, tokens, known, filtered),
-            vector_weight=query.vector_weight if meant.any() else 0.0,
+            index=index, meant=meant, lexical=lexical, vector_weight=weight if meant.any() else 0.0
         )
 
     @property

@@ -6,6 +6,8 @@
   is vague where a name stands among common words.
 - lex is a BM25 for short texts, as a share of the best memory's, times the share of the query
   that this best one holds: it does not promise more than the words found.
+- Where one memory's words leave all others far behind, as an exact name does, w shrinks: meaning
+  has little to add, and similar memories much to spoil.
 - A memory of a source that is told in order (a dialogue, a file) is supported by the one before or
   after it. How far a source is told in order is seen on the candidates.
 
@@ -41,6 +43,9 @@ _PRIOR_LENGTH: Final = 80  # terms; short texts differ in length by chance
 _SURE_TERMS: Final = 4  # a query of more is well answered by some of them
 _VECTOR_SUPPORT: Final = 0.1
 _WORD_SUPPORT: Final = 0.3
+_CLEAR_FROM: Final = 0.2  # lead of the best row by words over the second
+_CLEAR_WIDTH: Final = 0.3
+_LEFT_TO_MEANING: Final = 0.3  # of its weight, where the words are clear
 _ORDER_FROM: Final = 0.08  # likeness of memories two places apart, beyond chance
 _ORDER_WIDTH: Final = 0.12
 
@@ -73,6 +78,12 @@ class LexicalScores:
     def shares(self, rows: RowArray) -> ScoreArray:
         """The lexical part of the scores of some rows, 0…1."""
         return self.scores[rows] * self.scale
+
+    def clearness(self) -> float:
+        """How clearly one row answers, 0…1: an exact name leaves all others far behind."""
+        shares = self.shares(self.best_rows(2))
+        lead = float(shares[0] - shares[1:].sum()) if len(shares) else 0.0
+        return min(1.0, max(0.0, (lead - _CLEAR_FROM) / _CLEAR_WIDTH))
 
     def best_rows(self, n: int) -> RowArray:
         """The n best of the rows that hold a word of the query."""
@@ -172,6 +183,11 @@ def order_gate(vectors: FloatMatrix, further: FloatMatrix, mean_vector: FloatVec
     cosines = np.einsum("nd,nd->n", vectors, further)
     likeness = (float(cosines.mean()) - by_chance) / max(1e-6, 1 - by_chance)
     return min(1.0, max(0.0, (likeness - _ORDER_FROM) / _ORDER_WIDTH))
+
+
+def weight_of_meaning(asked: float, clearness: float) -> float:
+    """The weight of the cosine: what was asked for, less where the words leave no doubt."""
+    return asked * (1 - (1 - _LEFT_TO_MEANING) * clearness) if asked < 1 else asked
 
 
 def support(cosines: ScoreArray, shares: ScoreArray, vector_weights: ScoreArray) -> ScoreArray:

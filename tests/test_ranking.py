@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.bm25 import BM25Index
-from engine.ranking import combined, lexical_scores, order_gate, pooled, statistics, support
+from engine.ranking import (
+    combined,
+    lexical_scores,
+    order_gate,
+    pooled,
+    statistics,
+    support,
+    weight_of_meaning,
+)
 from engine.records import BoolMask, QueryPieces
 
 TERMS = "abcdef"
@@ -118,3 +126,18 @@ def test_score_and_support_are_those_of_the_formulas() -> None:
 
     np.testing.assert_allclose(combined(cosines, shares, weights), [0.41, -0.28, 1.0])
     np.testing.assert_allclose(support(cosines, shares, weights), [0.053, 0.0, 0.3])
+
+
+def test_a_name_that_one_document_has_leaves_little_to_meaning() -> None:
+    index = index_of([["ticket", "ops41"], *([["ticket", f"ops{n}"] for n in range(50, 60)])])
+
+    def clearness(*query: str) -> float:
+        known = statistics(index, query, None)
+        return lexical_scores(index, query, known, None).clearness()
+
+    assert clearness("ticket", "ops41") > 0.9
+    assert clearness("ticket") == 0.0
+    assert clearness("unseen") == 0.0
+    assert weight_of_meaning(0.7, 1.0) == pytest.approx(0.21)
+    assert weight_of_meaning(0.7, 0.0) == 0.7
+    assert weight_of_meaning(1.0, 1.0) == 1.0
