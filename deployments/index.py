@@ -127,9 +127,9 @@ class IndexReplica(ParcelReplica):
         """Raise when only a restart can make the answers right; Serve then starts a new one."""
         self._opened.check()
 
-    def stuck_threads(self) -> list[str]:
+    def stuck_threads(self) -> str | None:
         """What to tell an operator of threads that do not come back."""
-        return [problem for lane in (self._readers, self._slow) if (problem := lane.problem())]
+        return self._readers.problem() or self._slow.problem()
 
     async def _read(self, function: Callable[[], T]) -> T:
         if self._n_reads >= _MAX_WAITING_READS:

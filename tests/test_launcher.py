@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,9 +22,11 @@ from tests.service import ROOT, Service
 SERVE_CONFIG_OF_HAPROXY = """\
 global
     log 127.0.0.1:514 local0 info
+    maxconn 4096
     stats socket /run/x/admin.sock mode 666 level admin expose-fd listeners
 defaults
     log global
+    timeout client 3600s
     errorfile 502 /run/x/500.http
     errorfile 503 /run/x/500.http
 frontend prometheus
@@ -51,6 +54,17 @@ def test_the_shim_takes_away_what_strangers_could_reach() -> None:
     assert "errorfile 503 /run/x/503.http" in config
     assert "server one 127.0.0.1:30000 check" in config
     assert harden(config, "/run/x").count("bind") == 1
+
+
+def test_the_shim_gives_no_address_all_connections_and_none_long_for_its_headers() -> None:
+    config = harden(SERVE_CONFIG_OF_HAPROXY, "/run/x", max_connections=400)
+    assert "    maxconn 400\n" in config
+    assert "reject if of_this_machine { sc_conn_cur(0) gt 300 }" in config
+    assert "reject if !of_this_machine { sc_conn_cur(0) gt 100 }" in config
+    assert re.findall("timeout (?:client|http-request) .*", config) == [
+        "timeout client 120s",
+        "timeout http-request 10s",
+    ]
 
 
 def test_the_shim_has_haproxy_notice_machines_that_are_gone() -> None:
