@@ -8,8 +8,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from mcp_server import identity
+from mcp_server.bridge_command import Bridge
 from mcp_server.config_file import ConfigError, Edit
-from mcp_server.install import Assistant, Bridge, Scope, plan_install, plan_uninstall
+from mcp_server.install import Assistant, Scope, plan_install, plan_uninstall
 
 app = typer.Typer(
     add_completion=False,
@@ -53,6 +54,7 @@ def serve(
 @app.command()
 def install(assistant: Assistant, scope: ScopeOption = Scope.USER, dry_run: DryRun = False) -> None:
     """Connect an assistant. FAISS_URL and FAISS_API_KEY are written when they are set."""
+    _refuse_project_scope(assistant, scope)
     if scope is Scope.PROJECT:
         bridge = Bridge.of_any_machine()
     else:
@@ -63,7 +65,10 @@ def install(assistant: Assistant, scope: ScopeOption = Scope.USER, dry_run: DryR
         edit = plan_install(assistant, bridge, scope)
     except ConfigError as exc:
         _fail(str(exc))
-    _carry_out(edit, dry_run=dry_run, done=f"Restart {assistant.value} to use it.")
+    done = f"Restart {assistant.value} to use it."
+    if assistant is Assistant.OPENCLAW and os.environ.get("FAISS_API_KEY"):
+        done += " A skill is no place for a key: set FAISS_API_KEY in OpenClaw's own environment."
+    _carry_out(edit, dry_run=dry_run, done=done)
 
 
 @app.command()
@@ -71,11 +76,17 @@ def uninstall(
     assistant: Assistant, scope: ScopeOption = Scope.USER, dry_run: DryRun = False
 ) -> None:
     """Take an assistant's connection out; memories stay."""
+    _refuse_project_scope(assistant, scope)
     try:
         edit = plan_uninstall(assistant, scope)
     except ConfigError as exc:
         _fail(str(exc))
     _carry_out(edit, dry_run=dry_run, done="Removed.")
+
+
+def _refuse_project_scope(assistant: Assistant, scope: Scope) -> None:
+    if scope is Scope.PROJECT and assistant is not Assistant.CLAUDE_CODE:
+        _fail("--scope project is for claude-code only")
 
 
 def _carry_out(edit: Edit, *, dry_run: bool, done: str) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from mcp_server import install
+from mcp_server.bridge_command import Bridge
 from mcp_server.config_file import ConfigError, Edit
-from mcp_server.install import Assistant, Bridge, Scope, plan_install, plan_uninstall
+from mcp_server.install import Assistant, Scope, plan_install, plan_uninstall
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,7 +62,9 @@ def test_installing_twice_changes_once_and_uninstalling_puts_it_back(
     assert [kept.read_bytes() for kept in backups(path)] == [once]
 
 
-@pytest.mark.parametrize("assistant", [Assistant.CLAUDE_CODE, Assistant.CLAUDE_DESKTOP])
+@pytest.mark.parametrize(
+    "assistant", [Assistant.CLAUDE_CODE, Assistant.CLAUDE_DESKTOP, Assistant.CURSOR]
+)
 def test_what_else_a_json_file_holds_stays_as_it_was(assistant: Assistant) -> None:
     path = install.config_path(assistant, Scope.USER)
     other = {"command": "other", "args": ["--ü"]}
@@ -125,6 +128,101 @@ def test_comments_and_order_of_a_toml_file_stay_to_the_letter() -> None:
 
     plan_uninstall(Assistant.CODEX).apply()
     assert path.read_text("utf-8").rstrip("\n") == before
+
+
+REWRITTEN = """\
+model = "x"   # why
+
+[mcp_servers.{name}]
+command = "/opt/bin/faiss-memory-mcp"
+startup_timeout_sec = 20
+
+[mcp_servers.{name}.env]
+FAISS_API_KEY = "k"
+FAISS_URL = "http://localhost:8900"
+
+[mcp_servers.{name}.tools.memory_search]
+approval_mode = "approve"
+
+[mcp_servers.other]
+command = "foo"
+# <<< faiss-memory
+
+[projects."/x"]
+trust_level = "trusted"
+"""
+"""As Codex 0.171 leaves our block: one mark dropped, the other behind its own tables."""
+
+
+@pytest.mark.parametrize("name", ["faiss-memory", "memory"])
+def test_an_entry_that_codex_wrote_anew_is_known_by_its_command(name: str) -> None:
+    path = install.config_path(Assistant.CODEX, Scope.USER)
+    written(path, REWRITTEN.format(name=name))
+    assert not plan_install(Assistant.CODEX, BRIDGE).changes
+
+    moved = Bridge(command=BRIDGE.command, env=(("FAISS_URL", "http://h:1"),))
+    plan_install(Assistant.CODEX, moved).apply()
+    text = path.read_text("utf-8")
+    assert tomllib.loads(text)["mcp_servers"][name] == {
+        "command": BRIDGE.command,
+        "args": [],
+        "env": {"FAISS_URL": "http://h:1", "FAISS_API_KEY": "k"},
+        "startup_timeout_sec": 20,
+        "tools": {"memory_search": {"approval_mode": "approve"}},
+    }
+    assert text.startswith('model = "x"   # why\n')
+
+    plan_uninstall(Assistant.CODEX).apply()
+    assert path.read_text("utf-8") == (
+        'model = "x"   # why\n\n[mcp_servers.other]\ncommand = "foo"\n\n'
+        '[projects."/x"]\ntrust_level = "trusted"\n'
+    )
+
+
+def test_a_table_that_codex_wrote_between_our_marks_stays() -> None:
+    path = install.config_path(Assistant.CODEX, Scope.USER)
+    plan_install(Assistant.CODEX, BRIDGE).apply()
+    ours, end, _ = path.read_text("utf-8").partition("# <<< faiss-memory")
+    written(path, f'{ours}\n[projects."/x"]\ntrust_level = "trusted"\n{end}\n')
+    plan_uninstall(Assistant.CODEX).apply()
+    left = tomllib.loads(path.read_text("utf-8"))
+    assert left == {"projects": {"/x": {"trust_level": "trusted"}}}
+
+
+def test_an_entry_of_codex_that_cannot_be_cut_out_as_text_is_refused() -> None:
+    path = install.config_path(Assistant.CODEX, Scope.USER)
+    inline = 'mcp_servers = { m = { command = "python", args = ["-m", "mcp_server"] } }\n'
+    written(path, inline)
+    for plan in (
+        lambda: plan_install(Assistant.CODEX, BRIDGE),
+        lambda: plan_uninstall(Assistant.CODEX),
+    ):
+        with pytest.raises(ConfigError, match="cannot be edited safely"):
+            plan()
+
+
+def test_vs_code_keeps_its_servers_under_a_key_and_in_a_place_of_their_own(home: Path) -> None:
+    path = install.config_path(Assistant.VSCODE, Scope.USER)
+    written(path, '{"inputs": [], "servers": {"other": {"url": "http://x"}}}')
+    plan_install(Assistant.VSCODE, BRIDGE).apply()
+    settings = json.loads(path.read_text("utf-8"))
+    assert settings["servers"]["other"] == {"url": "http://x"}
+    assert settings["servers"]["faiss-memory"]["type"] == "stdio"
+    assert settings["inputs"] == []
+    if sys.platform == "linux":
+        assert path == home / ".config" / "Code" / "User" / "mcp.json"
+
+
+def test_the_skill_is_written_with_the_url_it_is_given() -> None:
+    path = install.config_path(Assistant.OPENCLAW, Scope.USER)
+    env = (("FAISS_URL", "http://10.0.0.7:9000/"), ("FAISS_API_KEY", "s3cret"))
+    plan_install(Assistant.OPENCLAW, Bridge(command="x", env=env)).apply()
+    text = path.read_text("utf-8")
+    assert ': "${FAISS_URL:=http://10.0.0.7:9000/}" ' in text
+    assert "s3cret" not in text
+    for odd in ('http://x/"; rm -rf ~; "', "http://x/$(id)", "http://x/}`id`", "file:///x"):
+        with pytest.raises(ConfigError, match="FAISS_URL is"):
+            plan_install(Assistant.OPENCLAW, Bridge(command="x", env=(("FAISS_URL", odd),)))
 
 
 @pytest.mark.parametrize(
@@ -230,6 +328,14 @@ def test_the_command_shows_does_and_undoes(home: Path) -> None:
     gone = command("uninstall", "claude-code")
     assert gone.returncode == 0, gone.stderr
     assert json.loads((home / ".claude.json").read_text("utf-8")) == {"mcpServers": {}}
+
+
+def test_a_scope_that_an_assistant_does_not_have_is_refused(home: Path) -> None:
+    for verb in ("install", "uninstall"):
+        result = command(verb, "cursor", "--scope", "project")
+        assert result.returncode == 1
+        assert "for claude-code only" in result.stderr
+    assert not (home / ".cursor").exists()
 
 
 def test_the_command_reports_a_broken_file_in_one_line(home: Path) -> None:

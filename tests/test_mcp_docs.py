@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from mcp_server.bridge_command import Bridge
 from mcp_server.identity import NAME
-from mcp_server.install import Assistant, Bridge, Scope, plan_install
+from mcp_server.install import Assistant, Scope, plan_install
 from tests.fake_service import FakeService, serving
 
 if sys.version_info >= (3, 11):
@@ -53,7 +54,9 @@ def test_the_project_file_shown_is_the_one_that_is_written(
     assert blocks("claude-code.md", "json") == [edit.after]
 
 
-@pytest.mark.parametrize("page", ["claude-code.md", "claude-desktop.md", "codex.md"])
+@pytest.mark.parametrize(
+    "page", ["claude-code.md", "claude-desktop.md", "codex.md", "cursor-vscode.md"]
+)
 def test_the_install_commands_shown_run(page: str, tmp_path: Path) -> None:
     commands = [
         line.split()[1:]
