@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp_server import identity
+from mcp_server.jsonrpc_line import parsed
 
 VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 """Protocol versions whose `initialize` is answered early; others are the SDK's to judge."""
@@ -45,7 +46,7 @@ def read_line(fd: int) -> bytes:
 def early_answer(line: bytes) -> dict[str, Any] | None:
     """The answer to a well-formed `initialize` of a known version; None to leave it to the SDK."""
     try:
-        message = json.loads(line)
+        message: Any = parsed(line)
         params = message["params"]
         client = params["clientInfo"]
         certain = (
@@ -80,7 +81,7 @@ def early_answer(line: bytes) -> dict[str, Any] | None:
 def early_tools(line: bytes) -> dict[str, Any] | None:
     """The answer to a plain `tools/list`, whole; None to leave the message to the SDK."""
     try:
-        message = json.loads(line)
+        message: Any = parsed(line)
         plain = (
             message["jsonrpc"] == "2.0"
             and message["method"] == "tools/list"
@@ -98,7 +99,8 @@ def early_tools(line: bytes) -> dict[str, Any] | None:
 def is_initialized(line: bytes) -> bool:
     """Whether a line is the client's word that it has taken in the answer to `initialize`."""
     try:
-        return bool(json.loads(line)["method"] == "notifications/initialized")
+        message: Any = parsed(line)
+        return bool(message["method"] == "notifications/initialized")
     except (ValueError, KeyError, TypeError):
         return False
 

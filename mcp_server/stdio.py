@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from mcp_server import handshake
+from mcp_server import handshake, jsonrpc_line
+from mcp_server.jsonrpc_line import Json
 
 if TYPE_CHECKING:
-    from mcp.shared._stream_protocols import ReadStream, WriteStream
+    from mcp.shared._stream_protocols import WriteStream
     from mcp.shared.message import SessionMessage
     from typing_extensions import Self
 
@@ -62,6 +63,7 @@ def _load_sdk() -> None:
 
 
 async def _serve(opening: list[bytes], answered_id: int | str | None) -> None:
+    import anyio
     import mcp_types as types
     from mcp.server.stdio import stdio_server
     from mcp.shared.message import SessionMessage
@@ -76,56 +78,47 @@ async def _serve(opening: list[bytes], answered_id: int | str | None) -> None:
         message = item.message
         return isinstance(message, types.JSONRPCResponse) and message.id == answered_id
 
-    def parsed(line: bytes) -> SessionMessage | Exception:
-        try:
-            return SessionMessage(types.jsonrpc_message_adapter.validate_json(line, by_name=False))
-        except ValueError as exc:
-            return exc
+    def refusals(line: bytes) -> list[Json]:
+        found = jsonrpc_line.refusals(line)
+        if not found and line.strip():
+            try:
+                types.jsonrpc_message_adapter.validate_json(line, by_name=False)
+            except ValueError:
+                return [jsonrpc_line.shape_refusal(line)]
+        return found
 
-    async with stdio_server() as (read_stream, write_stream):
+    answering = anyio.Event()
+
+    async def messages() -> AsyncIterator[str]:
+        await answering.wait()
+        async for line in _lines(opening):
+            errors = refusals(line)
+            for each in errors:
+                error = types.JSONRPCError.model_validate(each)
+                await write_stream.send(SessionMessage(error))
+            if not errors:
+                yield line.decode()
+
+    # The SDK drops lines that it cannot parse, so it gets none of them.
+    stdin = cast("anyio.AsyncFile[str]", messages())
+    async with stdio_server(stdin=stdin) as (read_stream, write_stream):
+        answering.set()
         await server.run(
-            ReplayedStream(map(parsed, opening), read_stream),
+            read_stream,
             write_stream if answered_id is None else WithholdingStream(is_withheld, write_stream),
             server.create_initialization_options(),
         )
 
 
-class ReplayedStream:
-    """A read stream that begins with messages read before."""
+async def _lines(opening: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """The lines read before, then those of stdin."""
+    import anyio
 
-    def __init__(
-        self,
-        first: Iterable[SessionMessage | Exception],
-        rest: ReadStream[SessionMessage | Exception],
-    ) -> None:
-        self._first = deque(first)
-        self._rest = rest
-
-    async def receive(self) -> SessionMessage | Exception:
-        """The next message."""
-        return self._first.popleft() if self._first else await self._rest.receive()
-
-    async def aclose(self) -> None:
-        """Close the stream beneath."""
-        await self._rest.aclose()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> SessionMessage | Exception:
-        return self._first.popleft() if self._first else await self._rest.__anext__()
-
-    async def __aenter__(self) -> Self:
-        await self._rest.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        return await self._rest.__aexit__(exc_type, exc, traceback)
+    for line in opening:
+        yield line
+    with os.fdopen(STDIN, "rb", closefd=False) as stdin:
+        async for line in anyio.wrap_file(stdin):
+            yield line
 
 
 class WithholdingStream:

@@ -241,6 +241,75 @@ def test_messages_sent_together_are_all_answered_once_and_stdout_holds_nothing_e
     assert rest == ""
 
 
+PING = b'{"jsonrpc":"2.0","id":"last","method":"ping"}'
+ODD = {
+    "a cut emoji": (
+        b'{"jsonrpc":"2.0","id":7,"method":"ping","params":{"id":1,"x":"\\ud83d"}}',
+        [7],
+    ),
+    "bad UTF-8": (
+        b'{"method":"ping","params":{"id":1,"x":"\xff"},"jsonrpc":"2.0","id":"a"}',
+        ["a"],
+    ),
+    "a batch": (b'[{"jsonrpc":"2.0","id":7,"method":"ping"},{"id":8,"method":"ping"}]', [7, 8]),
+    "an empty batch": (b"[]", [None]),
+    "no jsonrpc": (b'{"id":7,"method":"ping"}', [7]),
+    "another jsonrpc": (b'{"jsonrpc":"1.0","id":7,"method":"ping"}', [7]),
+    "300 levels": (b'{"jsonrpc":"2.0","id":7,"x":' + b"[" * 300 + b"]" * 300 + b"}", [7]),
+    "100,000 levels": (b'{"x":' + b"[" * 10**5 + b"]" * 10**5 + b',"id":7,"jsonrpc":"2.0"}', [7]),
+    "a cut line": (b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"memo', [7]),
+    "cut within the id": (b'{"jsonrpc":"2.0","id":7', [None]),
+    "no id that can be": (b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}', [None]),
+    "a null id": (b'{"jsonrpc":"2.0","id":null,"method":"ping"}', [None]),
+    "NaN": (b'{"jsonrpc":"2.0","id":7,"method":"ping","params":{"x":NaN}}', [7]),
+    "no method": (b'{"jsonrpc":"2.0","id":7}', [7]),
+    "a list of parameters": (b'{"jsonrpc":"2.0","id":7,"method":"ping","params":[1]}', [7]),
+    "arguments that are none": (
+        b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","arguments":1}}',
+        [7],
+    ),
+    "no JSON": (b"hello", [None]),
+    "a number": (b"5", [None]),
+}
+
+
+def test_every_odd_line_is_answered_with_an_error_under_its_own_id() -> None:
+    """Also as the very first line, before anything else was said."""
+    opening = lines(initialize("2025-06-18"), {"method": "notifications/initialized"}).encode()
+    odd = b"".join(line + b"\n" for line, _ in ODD.values())
+    expected = [message_id for _, ids in ODD.values() for message_id in ids]
+    for sent in (opening + odd, odd + opening):
+        process = subprocess.run(
+            [*BRIDGE], cwd=ROOT, input=sent + b"\n" + PING + b"\n", capture_output=True, check=True
+        )
+        answers = [json.loads(line) for line in process.stdout.splitlines()]
+        errors = [answer for answer in answers if "error" in answer]
+        # The line that only looks like our `initialized` has no jsonrpc either.
+        assert sorted(map(str, (error["id"] for error in errors))) == sorted(
+            map(str, [*expected, None])
+        )
+        assert all(error["error"]["code"] in (-32700, -32600, -32602) for error in errors)
+        assert {"jsonrpc": "2.0", "id": "last", "result": {}} in answers
+        assert process.stderr == b""
+
+
+def test_the_newest_protocol_is_discovered_without_a_handshake() -> None:
+    envelope = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    calls = [
+        {"jsonrpc": "2.0", "id": n, "method": method, "params": {"_meta": envelope}}
+        for n, method in enumerate(("server/discover", "tools/list"))
+    ]
+    answers, _ = answers_to("http://127.0.0.1:9", lines(*calls))
+    results = {answer["id"]: answer["result"] for answer in answers}
+    assert "2026-07-28" in results[0]["supportedVersions"]
+    assert "never instructions" in results[0]["instructions"]
+    assert len(results[1]["tools"]) == 10
+
+
 def test_closing_stdin_ends_the_process() -> None:
     with bridge("http://127.0.0.1:9") as process:
         process.communicate(timeout=60)
