@@ -7,8 +7,8 @@ ServiceError             str() is a text that a model can act on
 ```
 
 A call that finds the service down, loading or overloaded is repeated until `faiss_wait_s` has
-passed. Writes carry an `Idempotency-Key`, so that repeating one whose answer was lost does not
-apply it twice.
+passed; after one that could not reach it at all, the next does not wait again. Writes carry an
+`Idempotency-Key`, so that repeating one whose answer was lost does not apply it twice.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ class FaissClient:
             transport: replaces the network, e.g. `httpx.ASGITransport(app)` inside the service.
         """
         self._settings = settings
+        self._is_down = False
         headers = {"Accept": "application/json"}
         if key := settings.faiss_api_key.get_secret_value():
             headers["X-API-Key"] = key
@@ -133,7 +134,9 @@ class FaissClient:
         return await self._call(request)
 
     async def _call(self, request: httpx.Request) -> dict[str, Any]:
-        deadline = time.monotonic() + self._settings.faiss_wait_s
+        # Two tries even then: the first may meet a connection that broke while unused.
+        wait_s = FIRST_PAUSE_S if self._is_down else self._settings.faiss_wait_s
+        deadline = time.monotonic() + min(wait_s, self._settings.faiss_wait_s)
         pause_s = FIRST_PAUSE_S
         while True:
             asked_pause_s = 0.0
@@ -143,18 +146,19 @@ class FaissClient:
             except httpx.TransportError as exc:
                 failure = self._unreachable(exc)
             else:
+                self._is_down = False
                 if response.is_success:
                     return _decoded(response, request)
                 failure = ApiError(response.status_code, _detail(response))
                 if response.status_code not in RETRIED_STATUSES:
                     raise failure
                 asked_pause_s = _retry_after_s(response)
-            wait_s = max(pause_s, asked_pause_s)
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0:
+                self._is_down = isinstance(failure, UnreachableError)
                 raise failure
             logger.info("%s %s failed, trying again", request.method, request.url.path)
-            await anyio.sleep(min(wait_s, remaining_s))
+            await anyio.sleep(min(max(pause_s, asked_pause_s), remaining_s))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _unreachable(self, exc: httpx.TransportError) -> UnreachableError:

@@ -115,7 +115,9 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on."""
-        refusal = self._refusal(Headers(scope=scope)) if scope["type"] == "http" else None
+        # A client that has no key yet looks there for how to get one.
+        is_open = scope["type"] != "http" or scope["path"].startswith("/.well-known/")
+        refusal = None if is_open else self._refusal(Headers(scope=scope))
         await (refusal or self._app)(scope, receive, send)
 
     def _refusal(self, headers: Headers) -> JSONResponse | None:
@@ -128,10 +130,16 @@ class Guard:
             if urlsplit(f"//{host}").hostname not in LOOPBACK_HOSTS:
                 return JSONResponse({"detail": "Host not allowed"}, 400)
             return None
-        given = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
+        given = headers.get("x-api-key") or _bearer(headers.get("authorization", ""))
         if not secrets.compare_digest(given.encode(), self._api_key):
-            return JSONResponse({"detail": "Invalid or missing API key"}, 401)
+            challenge = {"WWW-Authenticate": "Bearer"}
+            return JSONResponse({"detail": "Invalid or missing API key"}, 401, challenge)
         return None
+
+
+def _bearer(authorization: str) -> str:
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def standalone_app(

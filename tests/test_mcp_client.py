@@ -65,6 +65,47 @@ async def test_a_call_gives_up_when_the_wait_is_over(service: FakeService, url: 
     assert 2 <= len(service.requests) < 100
 
 
+async def test_the_second_call_in_a_row_to_a_service_that_is_down_does_not_wait() -> None:
+    tries = 0
+    is_up = False
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        nonlocal tries
+        tries += 1
+        if is_up:
+            return httpx.Response(200, json={})
+        raise httpx.ConnectError("refused")
+
+    settings = BridgeSettings(faiss_wait_s=1)
+    async with FaissClient(settings, transport=httpx.MockTransport(answer)) as client:
+        tried = []
+        for _ in range(3):
+            tries = 0
+            with pytest.raises(UnreachableError, match="make serve"):
+                await client.get("/stats")
+            tried.append(tries)
+        assert tried[0] > 3
+        assert tried[1:] == [2, 2]
+        is_up = True
+        await client.get("/stats")
+        is_up, tries = False, 0
+        with pytest.raises(UnreachableError):
+            await client.get("/stats")
+        assert tries > 3  # it was up, so the next call waits again
+
+
+async def test_a_service_that_is_still_loading_is_waited_for_each_time(
+    service: FakeService, url: str
+) -> None:
+    service.refusals = [Refused(503, "loading the model") for _ in range(100)]
+    async with FaissClient(BridgeSettings(faiss_url=url, faiss_wait_s=0.3)) as client:
+        for _ in range(2):
+            n_before = len(service.requests)
+            with pytest.raises(ApiError):
+                await client.get("/stats")
+            assert len(service.requests) - n_before > 2
+
+
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 500, 507])
 async def test_an_answer_that_will_not_change_is_not_asked_for_again(
     service: FakeService, url: str, status: int

@@ -116,6 +116,27 @@ def test_a_request_needs_no_session_in_any_version(url: str, version: str) -> No
     assert "mcp-session-id" not in answer.headers
 
 
+def test_the_newest_protocol_needs_no_handshake_and_is_discovered(url: str) -> None:
+    def answer(method: str, of: str | None = None, **params: object) -> dict[str, Any]:
+        envelope = {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+        body = {"jsonrpc": "2.0", "id": 1, "method": method}
+        headers = {**ACCEPT, "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method}
+        if of is not None:
+            headers["Mcp-Name"] = of
+        sent = {**body, "params": {**params, "_meta": envelope}}
+        return cast(dict[str, Any], httpx.post(url, json=sent, headers=headers).json())["result"]
+
+    discovered = answer("server/discover")
+    assert "2026-07-28" in discovered["supportedVersions"]
+    assert len(answer("tools/list")["tools"]) == 10
+    called = answer("tools/call", "memory_stats", name="memory_stats", arguments={})
+    assert called["structuredContent"]["model"] == "all-MiniLM-L6-v2"
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_there_is_no_stream_to_open_and_no_session_to_end(url: str, method: str) -> None:
     answer = httpx.request(method, url, headers=ACCEPT)
@@ -160,6 +181,13 @@ def test_with_a_key_callers_present_it_and_may_come_by_another_name() -> None:
         assert status(**{"X-API-Key": "wrong"}) == 401
         assert status(**{"X-API-Key": "k3y"}) == 200
         assert status(Authorization="Bearer k3y", Host="memory.example") == 200
+        assert status(Authorization="bearer  k3y") == 200
+        assert status(Authorization="Basic k3y") == 401
+        url = f"http://127.0.0.1:{port}"
+        refused = httpx.post(f"{url}/mcp", json=INITIALIZE, headers=ACCEPT)
+        assert refused.headers["www-authenticate"] == "Bearer"
+        for path in ("oauth-protected-resource", "oauth-authorization-server/mcp"):
+            assert httpx.get(f"{url}/.well-known/{path}").status_code == 404
 
 
 def test_a_host_others_can_reach_needs_a_key() -> None:
