@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from typing_extensions import Self
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    model_validator,
+)
+from typing_extensions import Self, override
 
 DEFAULT_MAX_CHARS = 40_000
 MAX_ID = 2**53 - 1
+NOTE_OVERHEAD_CHARS = 10
+MOST_NAMED = 3
+LONGEST_NAME_CHARS = 16
 
 
 def _parsed(value: object) -> object:
@@ -20,6 +33,13 @@ def _parsed(value: object) -> object:
         except ValueError:
             return value
     return value
+
+
+_NOT_A_NAME = re.compile(r"[^\w.$-]")
+
+
+def _is_absent(value: object) -> bool:
+    return value is None or value in ("", "null")
 
 
 MemoryId = Annotated[int, Field(ge=0, le=MAX_ID, description="Id of the memory.")]
@@ -35,14 +55,6 @@ Source = Annotated[
     ),
 ]
 Metadata = Annotated[dict[str, Any], BeforeValidator(_parsed)]
-MaxChars = Annotated[
-    int,
-    Field(
-        ge=1_000,
-        le=1_000_000,
-        description="Bound on the length of the answer; what is cut says how to read on.",
-    ),
-]
 SourcePart = Annotated[
     str | None,
     Field(max_length=500, description="Only sources containing this (case-sensitive)."),
@@ -50,12 +62,59 @@ SourcePart = Annotated[
 
 
 class Arguments(BaseModel):
-    """Base of every tool's arguments. Unknown ones are ignored, as the service does."""
+    """Base of every tool's arguments.
+
+    Hosts and models give what they have no value for as null, "null" or "": an optional argument
+    given so counts as absent. Those that a tool does not know are remembered by name.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
+    _unknown: list[str] = PrivateAttr(default_factory=list)
 
-class Search(Arguments):
+    @model_validator(mode="wrap")
+    @classmethod
+    def _leniently(cls, given: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(given, dict):
+            return handler(given)
+        fields = cls.model_fields
+        present = {
+            name: value
+            for name, value in given.items()
+            if (name in fields and fields[name].is_required()) or not _is_absent(value)
+        }
+        made = handler(present)
+        made._unknown = [str(name) for name in present if name not in fields]
+        return made
+
+    def unknown(self) -> list[str]:
+        """Names of the arguments that the tool does not take."""
+        return self._unknown
+
+    def with_room_for(self, note: str) -> Self:
+        """Such that the answer and a note on it, sent twice, keep their bound."""
+        return self
+
+
+class Bounded(Arguments):
+    """Base of the arguments of tools whose answers may be long."""
+
+    max_chars: Annotated[
+        int,
+        Field(
+            ge=1_000,
+            le=1_000_000,
+            description="Bound on all that is sent back; what is cut says how to read on.",
+        ),
+    ] = DEFAULT_MAX_CHARS
+
+    @override
+    def with_room_for(self, note: str) -> Self:
+        taken = 2 * (len(note) + NOTE_OVERHEAD_CHARS) if note else 0
+        return self.model_copy(update={"max_chars": self.max_chars - taken})
+
+
+class Search(Bounded):
     """Arguments of memory_search."""
 
     query: Annotated[
@@ -67,21 +126,37 @@ class Search(Arguments):
         ),
     ]
     k: Annotated[int, Field(ge=1, le=50, description="Most memories to return.")] = 5
-    hybrid: Annotated[
-        bool, Field(description="Combine meaning and keywords; false: meaning only.")
-    ] = True
+    mode: Annotated[
+        Literal["hybrid", "meaning", "words"] | None,
+        Field(description="hybrid (default), by meaning only, or by exact words only."),
+    ] = None
+    hybrid: Annotated[bool, Field(description="false is mode meaning; mode wins.")] = True
     threshold: Annotated[
         float | None,
         Field(ge=0, le=1, description="Least similarity of a result; 0.3 cuts unrelated ones."),
     ] = None
     source: SourcePart = None
+    source_prefix: Annotated[
+        str | None, Field(max_length=500, description="Only sources that start with this.")
+    ] = None
+    metadata: Annotated[
+        Metadata | None, Field(description="Only memories whose metadata has these values.")
+    ] = None
     since: Annotated[
         str | None, Field(description="Only memories created at or after this ISO-8601 time.")
     ] = None
     until: Annotated[
         str | None, Field(description="Only memories created at or before this ISO-8601 time.")
     ] = None
-    max_chars: MaxChars = DEFAULT_MAX_CHARS
+
+    def body(self) -> dict[str, Any]:
+        """The service's own form of this search."""
+        body = self.model_dump(exclude={"mode", "max_chars"})
+        if self.mode is not None:
+            body["hybrid"] = self.mode != "meaning"
+        if self.mode == "words":
+            body["vector_weight"] = 0
+        return body
 
 
 class Add(Arguments):
@@ -122,15 +197,20 @@ class AddBatch(Arguments):
         bool, Field(description="Skip those very similar to a stored or earlier one.")
     ] = True
 
+    def unknown(self) -> list[str]:
+        """Those of each memory too, once."""
+        return list(
+            dict.fromkeys([*self._unknown, *(n for m in self.memories for n in m._unknown)])
+        )
 
-class Get(Arguments):
+
+class Get(Bounded):
     """Arguments of memory_get."""
 
     id: MemoryId
     start: Annotated[
         int, Field(ge=0, description="Character to start from, to read on in a long text.")
     ] = 0
-    max_chars: MaxChars = DEFAULT_MAX_CHARS
 
 
 class Update(Arguments):
@@ -173,13 +253,27 @@ class DeleteBySource(Arguments):
     ]
 
 
-class ListMemories(Arguments):
+class ListMemories(Bounded):
     """Arguments of memory_list."""
 
     offset: Annotated[int, Field(ge=0, le=MAX_ID, description="Memories to skip.")] = 0
     limit: Annotated[int, Field(ge=1, le=50, description="Most memories to return.")] = 20
     source: SourcePart = None
-    max_chars: MaxChars = DEFAULT_MAX_CHARS
+    cursor: Annotated[
+        str | None,
+        Field(
+            max_length=50,
+            pattern=r"^\d{1,16}-\d{1,16}$",
+            description="`next_cursor` of the page before, in the place of offset.",
+        ),
+    ] = None
+
+    def start(self) -> tuple[int, str | None]:
+        """How many memories come before the page, and the service's own cursor."""
+        if self.cursor is None:
+            return self.offset, None
+        n_before, _, cursor = self.cursor.partition("-")
+        return int(n_before), cursor
 
 
 class Stats(Arguments):
@@ -193,3 +287,12 @@ class IsNovel(Arguments):
     threshold: Annotated[
         float, Field(ge=0, le=1, description="Similarity from which a text is not novel.")
     ] = 0.88
+
+
+def unknown_note(tool: str, names: Sequence[str]) -> str:
+    """What to say about arguments that a tool does not take; nothing when there are none."""
+    if not names:
+        return ""
+    shown = [_NOT_A_NAME.sub("?", name[:LONGEST_NAME_CHARS]) for name in names[:MOST_NAMED]]
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{tool} takes no {', '.join(shown)}{more}: not used."

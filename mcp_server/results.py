@@ -1,60 +1,71 @@
-"""The structured content of the tools' results, as models; their schemas are the output schemas."""
+"""The structured content of the tools' results, as models; their schemas are the output schemas.
+
+Many hosts hand a model nothing but these: they are as lean as the texts.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 
 class Result(BaseModel):
-    """Base of every structured result. What the service says beyond it is left out."""
+    """Base of every structured result."""
 
-    model_config = ConfigDict(extra="ignore")
+    note: str | None = None
+
+    def lean(self) -> dict[str, Any]:
+        """The result as JSON, without what it does not have."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
-class Memory(Result):
+class Memory(BaseModel):
     """One memory; `text` may be an excerpt that ends with how to read on."""
 
     id: int
-    text: str
     source: str
-    timestamp: str
-    metadata: dict[str, Any] = {}
-    updated_at: str | None = None
-    key: str | None = None
+    date: str
+    text: str
+    metadata: dict[str, Any] | None = None
 
 
 class Match(Memory):
-    """A memory found, with the cosine similarity to what was asked."""
+    """A memory found, and how well it matches in percent."""
 
-    similarity: float
-    rrf_score: float | None = None
-    bm25_score: float | None = None
+    match: int
 
 
 class Searched(Result):
-    """Result of memory_search."""
+    """Result of memory_search, best first."""
 
-    query: str
-    count: int
     results: list[Match]
-    left_out: int = 0
+    left_out: int | None = None
+
+
+class Similar(BaseModel):
+    """The beginning of a memory much like one that was added."""
+
+    id: int
+    match: int
+    text: str
 
 
 class Added(Result):
-    """Result of memory_add; `id` is null for a duplicate."""
+    """Result of memory_add: the new `id`, or what it would have repeated."""
 
-    id: int | None
-    message: str
+    added: bool
+    id: int | None = None
     duplicate_of: int | None = None
-    similarity: float | None = None
+    match: int | None = None
+    duplicate_text: str | None = None
+    similar: list[Similar] | None = None
 
 
-class BatchOutcome(Result):
-    """What became of one memory of a batch; `id` is null for a duplicate."""
+class BatchOutcome(BaseModel):
+    """What became of one memory of a batch: its `id`, or the memory it would have repeated."""
 
-    id: int | None
+    id: int | None = None
     duplicate_of: int | None = None
 
 
@@ -62,8 +73,20 @@ class AddedBatch(Result):
     """Result of memory_add_batch, one outcome per input, in order."""
 
     count: int
-    ids: list[int]
     results: list[BatchOutcome]
+
+
+class Got(Result, Memory):
+    """Result of memory_get."""
+
+    key: str | None = None
+
+
+class Updated(Result):
+    """Result of memory_update."""
+
+    id: int
+    source: str
 
 
 class Deleted(Result):
@@ -80,13 +103,12 @@ class DeletedBySource(Result):
 
 
 class Listed(Result):
-    """Result of memory_list."""
+    """Result of memory_list: beginnings of memories, and where the next page starts."""
 
     memories: list[Memory]
     total: int
-    offset: int
-    limit: int
-    left_out: int = 0
+    left_out: int | None = None
+    next_cursor: str | None = None
 
 
 class StoreStats(Result):
@@ -102,8 +124,8 @@ class StoreStats(Result):
 
 
 class Novelty(Result):
-    """Result of memory_is_novel; `most_similar` is null on an empty store."""
+    """Result of memory_is_novel; nothing is similar to a memory in an empty store."""
 
     is_novel: bool
-    threshold: float
+    says_the_same: bool | None = None
     most_similar: Match | None = None

@@ -100,6 +100,7 @@ async def _list_tools(
 
 
 async def _call_tool(ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+    from mcp_server.arguments import unknown_note
     from mcp_server.client import ServiceError
     from mcp_server.tools import TOOLS
 
@@ -111,8 +112,11 @@ async def _call_tool(ctx: Context, params: types.CallToolRequestParams) -> types
         arguments = tool.arguments.model_validate(params.arguments or {})
     except ValidationError as exc:
         return _failed(f"Invalid arguments for {tool.name}: {_problems(exc)}")
+    note = unknown_note(tool.name, arguments.unknown())
+    if note and tool.annotations.destructive_hint:
+        return _failed(f"{note} Nothing was changed.")
     try:
-        text, result = await tool.run(_client(ctx), arguments)
+        text, result = await tool.run(_client(ctx), arguments.with_room_for(note))
     except ServiceError as exc:
         return _failed(str(exc))
     except (ValidationError, KeyError) as exc:
@@ -121,9 +125,10 @@ async def _call_tool(ctx: Context, params: types.CallToolRequestParams) -> types
             f"The service answered {tool.name} in a way this MCP server does not understand. "
             "Are both of the same release? Check FAISS_URL."
         )
+    if note:
+        text, result.note = f"{text}\n\n{note}", note
     return types.CallToolResult(
-        content=[types.TextContent(type="text", text=text)],
-        structured_content=result.model_dump(mode="json"),
+        content=[types.TextContent(type="text", text=text)], structured_content=result.lean()
     )
 
 

@@ -1,66 +1,80 @@
-"""The texts that the tools answer with, exactly as clients know them, and their bounds.
+"""The texts that the tools answer with, exactly as clients know them.
 
-Pure functions of the service's answers. A text that would exceed `max_chars` is shortened, and
-says what was left out and how to get it.
+Pure functions of structured results. What memories say is quoted: see `quoting`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-Record = Mapping[str, Any]
-"""A memory as the service gives it."""
+from mcp_server import results
+from mcp_server.quoting import one_line, one_line_json, quoted, quoted_preview
 
 LIST_PREVIEW_CHARS = 150
-NOVEL_PREVIEW_CHARS = 200
-LEAST_TEXT_CHARS = 200
-"""A bounded entry keeps at least this much of its text; entries that do not fit are dropped."""
-ENTRY_OVERHEAD_CHARS = 120
-"""Room an entry takes besides source and text: rank, score, id, rule, continuation note."""
-METADATA_CHARS = 2000
-"""Longer metadata is only shown by memory_get."""
+QUOTE_CHARS = 200
+"""How much is quoted of a memory that an added or tested text is like."""
+MOST_SKIPPED = 20
+"""Skipped memories of a batch that are named in its text."""
 
 
-def searched(query: str, memories: Sequence[Record], left_out: int = 0) -> str:
+def searched(query: str, found: results.Searched) -> str:
     """Search results, best first."""
-    if not memories:
+    if not found.results:
         return f'No memories found for: "{query}"'
     entries = "\n\n---\n\n".join(
-        f"[{n}] ({percent(memory['similarity'])}) {memory['source']} (id: {memory['id']})\n"
-        f"{memory['text']}"
-        for n, memory in enumerate(memories, start=1)
+        quoted(f"[{n}] ({hit.match}%) {hit.source} (id: {hit.id})\n{hit.text}")
+        for n, hit in enumerate(found.results, start=1)
     )
-    found = len(memories) + left_out
-    text = f'Found {found} memories for "{query}":\n\n{entries}'
+    left_out = found.left_out or 0
+    text = f'Found {len(found.results) + left_out} memories for "{query}":\n\n{entries}'
     if left_out:
         text += f"\n\n… {left_out} more results left out: raise max_chars, or search with less k."
     return text
 
 
-def added(memory_id: int | None, source: str) -> str:
+def added(outcome: results.Added, source: str) -> str:
     """One memory added, or found to be a duplicate."""
-    if memory_id is None:
-        return "Duplicate skipped — a very similar memory already exists."
-    return f"Memory added (id: {memory_id}) from {source}"
+    if outcome.id is None:
+        text = "Duplicate skipped — a very similar memory already exists."
+        if outcome.duplicate_text is None:
+            return text
+        head = f"[{outcome.duplicate_of}]"
+        if outcome.match is not None:
+            head += f" ({outcome.match}%)"
+        return f"{text}\n{quoted_preview(f'{head} {outcome.duplicate_text}')}"
+    text = f"Memory added (id: {outcome.id}) from {one_line(source)}"
+    if outcome.similar:
+        text += "\nSimilar memories:"
+        for each in outcome.similar:
+            text += "\n" + quoted_preview(f"[{each.id}] ({each.match}%) {each.text}")
+    return text
 
 
-def added_batch(results: Sequence[Mapping[str, int | None]]) -> str:
+def added_batch(outcomes: Sequence[results.BatchOutcome]) -> str:
     """Several memories added, duplicates aside."""
-    ids = [result["id"] for result in results if result["id"] is not None]
-    skipped = len(results) - len(ids)
+    ids = [outcome.id for outcome in outcomes if outcome.id is not None]
+    skipped = len(outcomes) - len(ids)
     text = f"Added {len(ids)} memories"
     if ids:
         text += f" (ids: {', '.join(map(str, ids))})"
     if skipped:
         text += f"; {skipped} skipped as duplicates of memories that already exist"
-    return f"{text}."
+    return "\n".join([f"{text}.", *_repeats(outcomes)])
+
+
+def _repeats(outcomes: Sequence[results.BatchOutcome]) -> list[str]:
+    named = [
+        f"Item {n} repeats memory {outcome.duplicate_of}."
+        for n, outcome in enumerate(outcomes, start=1)
+        if outcome.duplicate_of is not None
+    ]
+    more = len(named) - MOST_SKIPPED
+    return named if more <= 0 else [*named[:MOST_SKIPPED], f"… {more} more repeat others."]
 
 
 def deleted(memory_id: int, deleted_text: str) -> str:
     """One memory deleted."""
-    return f'Deleted memory {memory_id}: "{deleted_text}"'
+    return quoted_preview(f'Deleted memory {memory_id}: "{deleted_text}"')
 
 
 def deleted_by_source(pattern: str, count: int) -> str:
@@ -70,111 +84,57 @@ def deleted_by_source(pattern: str, count: int) -> str:
     return f'Deleted {count} memories whose source contains "{pattern}".'
 
 
-def updated(memory: Record) -> str:
+def updated(memory: results.Updated) -> str:
     """One memory changed."""
-    return f"Updated memory {memory['id']} from {memory['source']}"
+    return f"Updated memory {memory.id} from {memory.source}"
 
 
-def listed(memories: Sequence[Record], offset: int, total: int, left_out: int = 0) -> str:
-    """A page of memories, oldest first."""
-    if not memories:
+def listed(page: results.Listed, offset: int, *, by_cursor: bool) -> str:
+    """A page of memories, oldest first; how to read on when it was cut, or reached by a cursor."""
+    if not page.memories:
         return "No memories found."
     entries = "\n".join(
-        f"[{memory['id']}] {memory['source']} — {memory['text'][:LIST_PREVIEW_CHARS]}…"
-        for memory in memories
+        quoted_preview(f"[{memory.id}] {memory.source} — {memory.text}…")
+        for memory in page.memories
     )
-    last = offset + len(memories)
-    text = f"Memories ({offset + 1}-{last} of {total}):\n\n{entries}"
-    if left_out:
-        text += f"\n\n… {left_out} more of this page left out: ask again with offset {last}."
+    last = offset + len(page.memories)
+    text = f"Memories ({offset + 1}-{last} of {page.total}):\n\n{entries}"
+    where = f"cursor {page.next_cursor}" if by_cursor else f"offset {last}"
+    if page.left_out:
+        text += f"\n\n… {page.left_out} more of this page left out: ask again with {where}."
+    elif by_cursor and page.next_cursor:
+        text += f"\n\n… {page.total - last} more: ask again with {where}."
     return text
 
 
-def got(memory: Record) -> str:
+def got(memory: results.Got, timestamp: str) -> str:
     """One memory, whole or from where the reader asked."""
-    text = f"[{memory['id']}] {memory['source']} — {memory['timestamp']}\n{memory['text']}"
-    if memory.get("metadata"):
-        text += f"\nMetadata: {json.dumps(memory['metadata'], ensure_ascii=False)}"
+    head = f"[{memory.id}] {memory.source} — {timestamp}"
+    text = quoted(f"{head}\n{memory.text}")
+    if memory.metadata is not None:
+        text += f"\nMetadata: {one_line_json(memory.metadata)}"
     return text
 
 
-def stats(answer: Mapping[str, Any]) -> str:
+def stats(answer: results.StoreStats) -> str:
     """The state of the store."""
     return (
-        f"Total memories: {answer['total_memories']}\n"
-        f"Model: {answer['model']}\n"
-        f"Dimensions: {answer['dimension']}\n"
-        f"Index size: {answer['index_size_bytes'] / 1024:.0f}KB\n"
-        f"Backups: {answer['backup_count']}\n"
-        f"Last updated: {answer['last_updated'] or 'never'}"
+        f"Total memories: {answer.total_memories}\n"
+        f"Model: {answer.model}\n"
+        f"Dimensions: {answer.dimension}\n"
+        f"Index size: {answer.index_size_bytes / 1024:.0f}KB\n"
+        f"Backups: {answer.backup_count}\n"
+        f"Last updated: {answer.last_updated or 'never'}"
     )
 
 
-def novel(is_novel: bool, most_similar: Record | None) -> str:
+def novel(answer: results.Novelty) -> str:
     """Whether a text says something new."""
-    if is_novel or most_similar is None:
+    nearest = answer.most_similar
+    if answer.is_novel or nearest is None:
         return "Novel — no similar memory exists. Safe to add."
-    return (
-        f"Not novel — similar memory exists ({percent(most_similar['similarity'])} match):\n"
-        f"[{most_similar['id']}] {most_similar['source']}: "
-        f"{most_similar['text'][:NOVEL_PREVIEW_CHARS]}"
-    )
-
-
-def percent(similarity: float) -> str:
-    """A cosine as a percentage without decimals."""
-    return f"{similarity * 100:.0f}%"
-
-
-def bounded(memories: Sequence[Record], max_chars: int) -> tuple[list[dict[str, Any]], int]:
-    """Shorten the longest texts until all memories together fit.
-
-    Short texts stay whole. When not even the beginnings fit, memories at the end are dropped.
-
-    Returns:
-        The memories that fit, each shortened one ending with how to read on, and how many
-        were dropped.
-    """
-    kept = [_light(memory) for memory in memories]
-    room = max_chars - sum(_overhead(memory) for memory in kept)
-    while len(kept) > 1 and room < LEAST_TEXT_CHARS * len(kept):
-        room += _overhead(kept.pop())
-    cap = max(LEAST_TEXT_CHARS, _fair_cap([len(memory["text"]) for memory in kept], room))
-    for memory in kept:
-        memory["text"] = excerpt(memory["text"], memory["id"], start=0, max_chars=cap)
-    return kept, len(memories) - len(kept)
-
-
-def excerpt(text: str, memory_id: int, *, start: int, max_chars: int) -> str:
-    """At most `max_chars` characters of a text, and where it goes on."""
-    end = start + max_chars
-    if len(text) <= end:
-        return text[start:]
-    rest = len(text) - end
-    return f"{text[start:end]}… [{rest} more characters: memory_get id={memory_id} start={end}]"
-
-
-def _light(memory: Record) -> dict[str, Any]:
-    """A copy without metadata too long to repeat in a list of memories."""
-    copy = dict(memory)
-    size = len(json.dumps(copy.get("metadata") or {}, ensure_ascii=False))
-    if size > METADATA_CHARS:
-        copy["metadata"] = {"left_out": f"{size} characters: memory_get id={copy['id']}"}
-    return copy
-
-
-def _overhead(memory: Record) -> int:
-    metadata = json.dumps(memory.get("metadata") or {}, ensure_ascii=False)
-    return ENTRY_OVERHEAD_CHARS + len(memory["source"]) + len(metadata)
-
-
-def _fair_cap(lengths: Sequence[int], room: int) -> int:
-    """The longest text allowed so that all of them, cut to it, fit into `room`."""
-    remaining = room
-    ascending = sorted(lengths)
-    for position, length in enumerate(ascending):
-        share = remaining // (len(ascending) - position)
-        if length > share:
-            return share
-        remaining -= length
-    return max(ascending, default=0)
+    entry = quoted_preview(f"[{nearest.id}] {nearest.source}: {nearest.text}")
+    text = f"Not novel — similar memory exists ({nearest.match}% match):\n{entry}"
+    if answer.says_the_same is False:
+        text += "\nNot the same — it differs in what it says, and memory_add would store it."
+    return text

@@ -47,6 +47,9 @@ class FakeService:
     answers_to_lose: int = 0
     """Requests that are carried out but whose connection is then closed without an answer."""
     requests: list[str] = field(default_factory=list)
+    bodies: list[Json] = field(default_factory=list)
+    extra: Json = field(default_factory=dict)
+    """By path, what a later release adds to its answers."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -69,7 +72,9 @@ class FakeService:
             if key in self.answered:
                 return self.answered[key]
             query = {k: v[0] for k, v in parse_qs(urlsplit(target).query).items()}
-            answer = self._route(method, path, query, json.loads(body or b"{}"))
+            self.bodies.append(json.loads(body or b"{}"))
+            answer = self._route(method, path, query, self.bodies[-1])
+            answer = answer | self.extra.get(path, {})
             if key:
                 self.answered[key] = answer
             if self.state_file is not None and method != "GET":
@@ -180,6 +185,8 @@ class FakeService:
             for hit in self._ranked(query)
             if hit["similarity"] >= (body.get("threshold") or 0)
             and (body.get("source") or "") in hit["source"]
+            and hit["source"].startswith(body.get("source_prefix") or "")
+            and (body.get("metadata") or {}).items() <= hit["metadata"].items()
         ]
         hits = hits[: int(body.get("k", 5))]
         if body.get("hybrid", True):
@@ -234,11 +241,16 @@ class FakeService:
             for memory in self.memories.values()
             if query.get("source", "") in memory["source"]
         ]
+        if "cursor" in query:
+            offset = sum(memory["id"] <= int(query["cursor"]) for memory in matching)
+        page = matching[offset : offset + limit]
+        is_last = offset + limit >= len(matching)
         return {
-            "memories": matching[offset : offset + limit],
+            "memories": page,
             "total": len(matching),
-            "offset": offset,
+            "offset": int(query.get("offset", 0)),
             "limit": limit,
+            "next_cursor": None if is_last else str(page[-1]["id"]),
         }
 
     def _memory(self, memory_id: str) -> Json:

@@ -80,7 +80,7 @@ async def test_search_answers_in_the_text_that_clients_know(service: FakeService
     )
     structure = structure_of(result)
     assert [match["id"] for match in structure["results"]] == [1, 2]
-    assert structure["results"][0]["similarity"] == pytest.approx(0.7071, abs=1e-4)
+    assert structure["results"][0]["match"] == 71
 
 
 async def test_a_search_that_finds_nothing_says_so(url: str) -> None:
@@ -104,12 +104,10 @@ async def test_add_batch_reports_each_memory_and_takes_a_list_sent_as_text(url: 
     memories = [{"text": "a b c", "source": "s"}, {"text": "a b c", "source": "s"}]
     result = await called(url, "memory_add_batch", memories=json.dumps(memories))
     assert text_of(result) == (
-        "Added 1 memories (ids: 1); 1 skipped as duplicates of memories that already exist."
+        "Added 1 memories (ids: 1); 1 skipped as duplicates of memories that already exist.\n"
+        "Item 2 repeats memory 1."
     )
-    assert structure_of(result)["results"] == [
-        {"id": 1, "duplicate_of": None},
-        {"id": None, "duplicate_of": 1},
-    ]
+    assert structure_of(result) == {"count": 1, "results": [{"id": 1}, {"duplicate_of": 1}]}
 
 
 async def test_delete_quotes_what_was_deleted(service: FakeService, url: str) -> None:
@@ -147,7 +145,7 @@ async def test_is_novel_shows_what_is_nearest(service: FakeService, url: str) ->
     known = await called(url, "memory_is_novel", text="the sky is blue", threshold=0.01)
     assert text_of(novel) == "Novel — no similar memory exists. Safe to add."
     nearest = service.memories[1]["text"][:200]
-    percent = round(structure_of(known)["most_similar"]["similarity"] * 100)
+    percent = structure_of(known)["most_similar"]["match"]
     assert text_of(known) == (
         f"Not novel — similar memory exists ({percent}% match):\n[1] notes: {nearest}"
     )
@@ -166,22 +164,27 @@ async def test_get_update_and_delete_by_source(service: FakeService, url: str) -
     assert structure_of(again)["deleted_count"] == 0
 
 
+def sent_chars(result: CallToolResult) -> int:
+    """Characters of a result as it is sent, text and structure."""
+    return len(result.model_dump_json(by_alias=True, exclude_none=True))
+
+
 async def test_a_long_answer_is_bounded_and_the_rest_can_be_read(
     service: FakeService, url: str
 ) -> None:
     stored(service, "word", LONG, LONG)
     result = await called(url, "memory_search", query="word", max_chars=5_000)
-    assert len(text_of(result)) <= 5_000
+    assert 4_000 < sent_chars(result) <= 5_000
     assert "[1] (100%) notes (id: 1)\nword\n" in text_of(result)
-    structure = structure_of(result)
-    assert sum(len(match["text"]) for match in structure["results"]) <= 5_000
 
     # Reading on from where each excerpt says gives the text back whole.
     read, start = "", 0
     async with connected(url) as client:
         while True:
             arguments = {"id": 2, "start": start, "max_chars": 20_000}
-            part = structure_of(await client.call_tool("memory_get", arguments))["text"]
+            answer = await client.call_tool("memory_get", arguments)
+            assert sent_chars(answer) <= 20_000
+            part = structure_of(answer)["text"]
             body, cut, note = part.partition("… [")
             read += body
             if not cut:
@@ -197,8 +200,212 @@ async def test_results_that_cannot_fit_are_counted(service: FakeService, url: st
     assert text_of(result).startswith('Found 50 memories for "word":')
     assert f"… {50 - shown} more results left out" in text_of(result)
     page = await called(url, "memory_list", limit=50, max_chars=2_000)
-    assert structure_of(page)["left_out"] > 0
-    assert len(json.dumps(structure_of(page))) < 6_000
+    assert structure_of(page)["left_out"] == 50 - len(structure_of(page)["memories"])
+    assert sent_chars(page) <= 2_000
+
+
+@pytest.mark.parametrize("max_chars", [1_000, 1_003, 3_000, 40_000])
+@pytest.mark.parametrize("text", ["\x01" * 2_500, '"\n' * 1_500, "ü " * 2_000, "a b"])
+async def test_no_bound_is_passed_whatever_is_stored(
+    service: FakeService, url: str, text: str, max_chars: int
+) -> None:
+    stored(service, text, source='"s' * 250)
+    memory = {**service.memories[1], "metadata": {"m": "\\" * 900}, "key": "k" * 500}
+    service.memories = {n: {**memory, "id": n} for n in range(1, 61)}
+    calls: list[tuple[str, dict[str, object]]] = [
+        ("memory_search", {"query": '"' * 9_000, "k": 50, "unknown" * 9: 1, '"': 2}),
+        ("memory_list", {"limit": 50, "a" * 90: 1, "b" * 90: 1, "c" * 90: 1, "d" * 90: 1, "e": 1}),
+        ("memory_get", {"id": 1, "start": 5}),
+    ]
+    for tool, arguments in calls:
+        result = await called(url, tool, **arguments, max_chars=max_chars)
+        assert not result.is_error
+        assert sent_chars(result) <= max_chars, tool
+
+
+async def test_structures_hold_nothing_that_says_nothing(service: FakeService, url: str) -> None:
+    stored(service, "green tea", "black tea " * 60)
+    service.memories[1]["metadata"] = {"tag": "drink", "of": None}
+    date = f"{service.memories[1]['timestamp'][:19]}Z"
+    found = structure_of(await called(url, "memory_search", query="green tea", k=1))
+    memory = {"id": 1, "source": "notes", "date": date, "text": "green tea"}
+    metadata = {"tag": "drink", "of": None}
+    assert found == {"results": [{**memory, "metadata": metadata, "match": 100}]}
+    listed = structure_of(await called(url, "memory_list"))
+    assert listed["memories"][0] == memory
+    assert listed["memories"][1]["text"] == ("black tea " * 60)[:150]
+    assert "next_cursor" not in listed
+    added = structure_of(await called(url, "memory_add", text="a new one", source="s"))
+    assert added == {"added": True, "id": 3}
+    updated = structure_of(await called(url, "memory_update", id=1, text="white tea"))
+    assert updated == {"id": 1, "source": "notes"}
+
+
+async def test_pages_follow_each_other_by_cursor(service: FakeService, url: str) -> None:
+    stored(service, *(f"memory {n} " + "and more " * 20 for n in range(45)))
+    seen: list[int] = []
+    async with connected(url) as client:
+        arguments: dict[str, object] = {"max_chars": 6_000}
+        while True:
+            page = await client.call_tool("memory_list", arguments)
+            structure = structure_of(page)
+            ids = [memory["id"] for memory in structure["memories"]]
+            seen += ids
+            service.memories.pop(1, None)  # a page by offset would now skip one
+            if "next_cursor" not in structure:
+                break
+            arguments = {"max_chars": 6_000, "cursor": structure["next_cursor"]}
+    assert seen == list(range(1, 46))
+
+
+async def test_a_page_reached_by_cursor_says_where_the_next_one_starts(
+    service: FakeService, url: str
+) -> None:
+    stored(service, *"abcdef")
+    first = await called(url, "memory_list", limit=2)
+    assert text_of(first) == "Memories (1-2 of 6):\n\n[1] notes — a…\n[2] notes — b…"
+    cursor = structure_of(first)["next_cursor"]
+    second = await called(url, "memory_list", limit=2, cursor=cursor)
+    following = structure_of(second)["next_cursor"]
+    assert text_of(second) == (
+        "Memories (3-4 of 6):\n\n[3] notes — c…\n[4] notes — d…\n\n"
+        f"… 2 more: ask again with cursor {following}."
+    )
+    third = await called(url, "memory_list", limit=2, cursor=following)
+    assert text_of(third) == "Memories (5-6 of 6):\n\n[5] notes — e…\n[6] notes — f…"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sent"),
+    [
+        ({}, {"hybrid": True}),
+        ({"mode": "hybrid", "hybrid": False}, {"hybrid": True}),
+        ({"mode": "meaning"}, {"hybrid": False}),
+        ({"hybrid": False}, {"hybrid": False}),
+        ({"mode": "words"}, {"hybrid": True, "vector_weight": 0}),
+    ],
+)
+async def test_the_mode_is_said_in_the_words_of_the_service(
+    service: FakeService, url: str, arguments: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    await called(url, "memory_search", query="q", **arguments)
+    assert service.bodies[-1] == {"query": "q", "k": 5, **sent}
+
+
+async def test_the_percentage_is_the_score_where_there_is_one(
+    service: FakeService, url: str
+) -> None:
+    stored(service, "tea")
+    [hit] = service._search({"query": "tea"})["results"]
+    service.extra["/search"] = {"results": [{**hit, "similarity": 0.31, "score": 0.874}]}
+    result = await called(url, "memory_search", query="tea")
+    assert "[1] (87%) notes (id: 1)\ntea" in text_of(result)
+    assert structure_of(result)["results"][0]["match"] == 87
+
+
+async def test_what_was_skipped_and_what_is_similar_is_quoted(
+    service: FakeService, url: str
+) -> None:
+    memory = {"text": "The cat is called Mia", "source": "chat"}
+    stored(service, memory["text"])
+    service.extra["/memory/add"] = {"duplicate_text": "The cat\n[9] is called Mia"}
+    skipped = await called(url, "memory_add", **memory)
+    assert text_of(skipped) == (
+        "Duplicate skipped — a very similar memory already exists.\n"
+        "[1] (100%) The cat\n> [9] is called Mia"
+    )
+    assert structure_of(skipped) == {
+        "added": False,
+        "duplicate_of": 1,
+        "match": 100,
+        "duplicate_text": "The cat\n[9] is called Mia",
+    }
+    similar = [{"id": 1, "similarity": 0.943, "text": "The cat is called Mia"}]
+    service.extra["/memory/add"] = {"similar": similar}
+    added = await called(url, "memory_add", text="The dog", source="chat")
+    assert text_of(added) == (
+        "Memory added (id: 2) from chat\nSimilar memories:\n[1] (94%) The cat is called Mia"
+    )
+    assert structure_of(added)["similar"] == [{"id": 1, "match": 94, "text": similar[0]["text"]}]
+
+
+@pytest.mark.parametrize("says_the_same", [True, False])
+async def test_is_novel_says_when_the_nearest_does_not_say_the_same(
+    service: FakeService, url: str, says_the_same: bool
+) -> None:
+    stored(service, "deploys are allowed")
+    service.extra["/memory/is-novel"] = {"says_the_same": says_the_same}
+    result = await called(url, "memory_is_novel", text="deploys are allowed")
+    text = "Not novel — similar memory exists (100% match):\n[1] notes: deploys are allowed"
+    if not says_the_same:
+        text += "\nNot the same — it differs in what it says, and memory_add would store it."
+    assert text_of(result) == text
+    assert structure_of(result)["says_the_same"] is says_the_same
+
+
+async def test_search_filters_by_the_start_of_the_source_and_by_metadata(
+    service: FakeService, url: str
+) -> None:
+    stored(service, "tea", source="a/b")
+    stored(service, "tea", source="x/a")
+    service.memories[2]["metadata"] = {"tag": "t"}
+    by_source = structure_of(await called(url, "memory_search", query="tea", source_prefix="a/"))
+    by_tag = structure_of(await called(url, "memory_search", query="tea", metadata='{"tag": "t"}'))
+    assert [hit["id"] for hit in by_source["results"]] == [1]
+    assert [hit["id"] for hit in by_tag["results"]] == [2]
+
+
+@pytest.mark.parametrize("nothing", [None, "null", ""])
+async def test_optional_arguments_that_say_nothing_count_as_absent(
+    service: FakeService, url: str, nothing: str | None
+) -> None:
+    async with connected(url) as client:
+        for tool in (await client.list_tools()).tools:
+            names = tool.input_schema["properties"]
+            given: dict[str, object] = {"id": 1, "query": "tea", "text": "tea", "source": "s"}
+            given |= {"source_pattern": "none", "memories": [{"text": "t", "source": "s"}]}
+            required = {name: given[name] for name in tool.input_schema.get("required", ())}
+            if tool.name == "memory_update":
+                required["text"] = "new"
+            optional = {name: nothing for name in names if name not in required}
+            stored(service, "tea")
+            service.memories.setdefault(1, service.memories[max(service.memories)] | {"id": 1})
+            result = await client.call_tool(tool.name, {**optional, **required, "other": nothing})
+            assert not result.is_error, text_of(result)
+            assert "takes no" not in text_of(result)
+        item = {"text": "t2", "source": "s", "metadata": nothing, "deduplicate": nothing}
+        batch = await client.call_tool("memory_add_batch", {"memories": [item]})
+    assert structure_of(batch)["count"] == 1
+
+
+async def test_arguments_that_a_tool_does_not_take_are_named(
+    service: FakeService, url: str
+) -> None:
+    stored(service, "tea")
+    found = await called(url, "memory_search", query="tea", filter="x", limit=3)
+    note = "memory_search takes no filter, limit: not used."
+    assert text_of(found).endswith(f"tea\n\n{note}")
+    assert structure_of(found)["note"] == note
+    batch = [{"text": "t", "source": "s", "tags": ["a"]}, {"text": "u", "source": "s", "tags": []}]
+    added = await called(url, "memory_add_batch", memories=batch)
+    assert structure_of(added)["note"] == "memory_add_batch takes no tags: not used."
+    many = await called(url, "memory_stats", **{f"a{n}": n for n in range(9)})
+    assert text_of(many).endswith("memory_stats takes no a0, a1, a2 and 6 more: not used.")
+
+
+async def test_what_cannot_be_undone_is_not_done_with_arguments_it_does_not_take(
+    service: FakeService, url: str
+) -> None:
+    stored(service, "tea")
+    for tool, arguments in (
+        ("memory_delete", {"id": 1}),
+        ("memory_delete_by_source", {"source_pattern": "notes"}),
+        ("memory_update", {"id": 1, "text": "coffee"}),
+    ):
+        result = await called(url, tool, **arguments, dry_run=True)
+        assert result.is_error
+        assert text_of(result) == f"{tool} takes no dry_run: not used. Nothing was changed."
+    assert service.memories[1]["text"] == "tea"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+"""What the service answers, as far as the tools read it. What it says beyond that is left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class Record(BaseModel):
+    """A memory."""
+
+    id: int
+    text: str
+    source: str
+    timestamp: str
+    metadata: dict[str, Any] = {}
+    key: str | None = None
+
+
+class Hit(Record):
+    """A memory found."""
+
+    similarity: float
+    score: float | None = None
+    """How good a hybrid hit is, in 0…1. A service that ranks by fused ranks has none."""
+
+    @property
+    def match(self) -> int:
+        """How well it matches, in percent."""
+        return percent(self.similarity if self.score is None else self.score)
+
+
+class Found(BaseModel):
+    """Answer of /search."""
+
+    results: list[Hit]
+
+
+class Similar(BaseModel):
+    """A memory much like one that was added."""
+
+    id: int
+    similarity: float
+    text: str
+
+
+class AddOutcome(BaseModel):
+    """Answer of /memory/add; `id` is null for a duplicate."""
+
+    id: int | None
+    duplicate_of: int | None = None
+    similarity: float | None = None
+    duplicate_text: str | None = None
+    similar: list[Similar] = []
+
+
+class BatchOutcome(BaseModel):
+    """What became of one memory of a batch; `id` is null for a duplicate."""
+
+    id: int | None
+    duplicate_of: int | None = None
+
+
+class BatchOutcomes(BaseModel):
+    """Answer of /memory/add-batch, one outcome per input, in order."""
+
+    results: list[BatchOutcome]
+
+
+class Deletion(BaseModel):
+    """Answer of DELETE /memory/{id}."""
+
+    deleted_id: int
+    deleted_text: str
+
+
+class Deletions(BaseModel):
+    """Answer of /memory/delete-by-source."""
+
+    deleted_count: int
+
+
+class Page(BaseModel):
+    """Answer of /memories."""
+
+    memories: list[Record]
+    total: int
+    next_cursor: str | None = None
+
+
+class Stats(BaseModel):
+    """Answer of /stats."""
+
+    total_memories: int
+    model: str
+    dimension: int
+    index_size_bytes: int
+    backup_count: int
+    created_at: str | None = None
+    last_updated: str | None
+
+
+class Novelty(BaseModel):
+    """Answer of /memory/is-novel; `most_similar` is null on an empty store."""
+
+    is_novel: bool
+    threshold: float
+    most_similar: Hit | None
+    says_the_same: bool | None = None
+
+
+def percent(share: float) -> int:
+    """A similarity or score as a percentage without decimals."""
+    return round(share * 100)
