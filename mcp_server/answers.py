@@ -52,7 +52,7 @@ class AddOutcome(BaseModel):
     duplicate_of: int | None = None
     similarity: float | None = None
     duplicate_text: str | None = None
-    similar: list[Similar] = []
+    similar: list[Similar] | None = None
 
 
 class BatchOutcome(BaseModel):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -12,8 +13,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ModelWrapValidatorHandler,
-    PrivateAttr,
     model_validator,
 )
 from typing_extensions import Self, override
@@ -65,31 +64,23 @@ class Arguments(BaseModel):
     """Base of every tool's arguments.
 
     Hosts and models give what they have no value for as null, "null" or "": an optional argument
-    given so counts as absent. Those that a tool does not know are remembered by name.
+    given so counts as absent. Those that a tool does not take are named in its answer.
     """
 
     model_config = ConfigDict(extra="ignore")
 
-    _unknown: list[str] = PrivateAttr(default_factory=list)
-
-    @model_validator(mode="wrap")
+    @model_validator(mode="before")
     @classmethod
-    def _leniently(cls, given: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _without_absent(cls, given: object) -> object:
         if not isinstance(given, dict):
-            return handler(given)
-        fields = cls.model_fields
-        present = {
-            name: value
-            for name, value in given.items()
-            if (name in fields and fields[name].is_required()) or not _is_absent(value)
-        }
-        made = handler(present)
-        made._unknown = [str(name) for name in present if name not in fields]
-        return made
+            return given
+        required = {name for name, field in cls.model_fields.items() if field.is_required()}
+        return {k: v for k, v in given.items() if k in required or not _is_absent(v)}
 
-    def unknown(self) -> list[str]:
-        """Names of the arguments that the tool does not take."""
-        return self._unknown
+    @classmethod
+    def not_taken(cls, given: Mapping[str, Any]) -> list[str]:
+        """Names of given arguments that the tool does not take."""
+        return [k for k, v in given.items() if k not in cls.model_fields and not _is_absent(v)]
 
     def with_room_for(self, note: str) -> Self:
         """Such that the answer and a note on it, sent twice, keep their bound."""
@@ -197,11 +188,14 @@ class AddBatch(Arguments):
         bool, Field(description="Skip those very similar to a stored or earlier one.")
     ] = True
 
-    def unknown(self) -> list[str]:
+    @override
+    @classmethod
+    def not_taken(cls, given: Mapping[str, Any]) -> list[str]:
         """Those of each memory too, once."""
-        return list(
-            dict.fromkeys([*self._unknown, *(n for m in self.memories for n in m._unknown)])
-        )
+        memories = _parsed(given.get("memories"))
+        items = memories if isinstance(memories, list) else []
+        of_items = [BatchMemory.not_taken(item) for item in items if isinstance(item, dict)]
+        return list(dict.fromkeys([*super().not_taken(given), *chain.from_iterable(of_items)]))
 
 
 class Get(Bounded):
@@ -289,7 +283,7 @@ class IsNovel(Arguments):
     ] = 0.88
 
 
-def unknown_note(tool: str, names: Sequence[str]) -> str:
+def not_taken_note(tool: str, names: Sequence[str]) -> str:
     """What to say about arguments that a tool does not take; nothing when there are none."""
     if not names:
         return ""

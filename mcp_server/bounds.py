@@ -57,10 +57,15 @@ def fitted(render: Callable[[int], Answer], max_chars: int) -> Answer:
     return best
 
 
+def beginning(text: str, max_chars: int) -> str:
+    """The first characters of a text, and an ellipsis when there are more."""
+    return text if len(text) <= max_chars else f"{text[:max_chars]}…"
+
+
 def label(text: str, room: int) -> str:
     """A query or a source, shortened where it would take half of the room."""
     longest = max(LEAST_LABEL_CHARS, room // 2)
-    return text if len(text) <= longest else f"{one_line(text[:longest])}…"
+    return text if len(text) <= longest else one_line(beginning(text, longest))
 
 
 def excerpts(memories: Sequence[Record], room: int) -> list[str]:

@@ -42,7 +42,7 @@ def refusals(line: bytes) -> list[Json]:
     try:
         message = parsed(line)
     except ValueError as exc:
-        return [error(PARSE_ERROR, f"not JSON in UTF-8: {exc}", _id_within(line))]
+        return [error(PARSE_ERROR, str(exc), _id_within(line))]
     if isinstance(message, list):
         reason = "send each message on a line of its own"
         ids = [each["id"] for each in message if _is_request(each)]

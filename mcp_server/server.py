@@ -100,7 +100,7 @@ async def _list_tools(
 
 
 async def _call_tool(ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
-    from mcp_server.arguments import unknown_note
+    from mcp_server.arguments import not_taken_note
     from mcp_server.client import ServiceError
     from mcp_server.tools import TOOLS
 
@@ -108,11 +108,12 @@ async def _call_tool(ctx: Context, params: types.CallToolRequestParams) -> types
     if tool is None:
         known = ", ".join(TOOLS)
         raise MCPError(types.INVALID_PARAMS, f"Unknown tool {params.name!r}. There are: {known}")
+    given = params.arguments or {}
+    note = not_taken_note(tool.name, tool.arguments.not_taken(given))
     try:
-        arguments = tool.arguments.model_validate(params.arguments or {})
+        arguments = tool.arguments.model_validate(given)
     except ValidationError as exc:
-        return _failed(f"Invalid arguments for {tool.name}: {_problems(exc)}")
-    note = unknown_note(tool.name, arguments.unknown())
+        return _failed(f"Invalid arguments for {tool.name}: {_problems(exc)}\n{note}".rstrip())
     if note and tool.annotations.destructive_hint:
         return _failed(f"{note} Nothing was changed.")
     try:

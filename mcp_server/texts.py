@@ -93,10 +93,7 @@ def listed(page: results.Listed, offset: int, *, by_cursor: bool) -> str:
     """A page of memories, oldest first; how to read on when it was cut, or reached by a cursor."""
     if not page.memories:
         return "No memories found."
-    entries = "\n".join(
-        quoted_preview(f"[{memory.id}] {memory.source} — {memory.text}…")
-        for memory in page.memories
-    )
+    entries = "\n".join(map(_list_entry, page.memories))
     last = offset + len(page.memories)
     text = f"Memories ({offset + 1}-{last} of {page.total}):\n\n{entries}"
     where = f"cursor {page.next_cursor}" if by_cursor else f"offset {last}"
@@ -105,6 +102,12 @@ def listed(page: results.Listed, offset: int, *, by_cursor: bool) -> str:
     elif by_cursor and page.next_cursor:
         text += f"\n\n… {page.total - last} more: ask again with {where}."
     return text
+
+
+def _list_entry(memory: results.Memory) -> str:
+    """Ends with an ellipsis also where nothing follows."""
+    ellipsis = "" if len(memory.text) > LIST_PREVIEW_CHARS else "…"
+    return quoted_preview(f"[{memory.id}] {memory.source} — {memory.text}{ellipsis}")
 
 
 def got(memory: results.Got, timestamp: str) -> str:

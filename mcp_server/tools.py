@@ -93,7 +93,7 @@ async def _add(service: FaissClient, args: arguments.Add) -> Answer:
         duplicate_of=outcome.duplicate_of,
         match=None if similarity is None else answers.percent(similarity),
         duplicate_text=None if repeated is None else repeated[: texts.QUOTE_CHARS],
-        similar=[_similar(each) for each in outcome.similar] or None,
+        similar=[_similar(each) for each in outcome.similar or ()] or None,
     )
     return texts.added(result, args.source), result
 
@@ -181,7 +181,8 @@ def _listed(page: answers.Page, args: arguments.ListMemories, n_left_out: int, r
     offset, cursor = args.start()
     n_chars = min(texts.LIST_PREVIEW_CHARS, room // 2)
     memories = [
-        results.Memory(**_shown(memory, memory.text[:n_chars], room)) for memory in page.memories
+        results.Memory(**_shown(memory, bounds.beginning(memory.text, n_chars), room))
+        for memory in page.memories
     ]
     following = page.next_cursor and f"{offset + len(memories)}-{page.next_cursor}"
     result = results.Listed(

@@ -48,7 +48,7 @@ class FakeService:
     """Requests that are carried out but whose connection is then closed without an answer."""
     requests: list[str] = field(default_factory=list)
     bodies: list[Json] = field(default_factory=list)
-    extra: Json = field(default_factory=dict)
+    extra: dict[str, Json] = field(default_factory=dict)
     """By path, what a later release adds to its answers."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -193,12 +193,10 @@ def test_an_entry_of_codex_that_cannot_be_cut_out_as_text_is_refused() -> None:
     path = install.config_path(Assistant.CODEX, Scope.USER)
     inline = 'mcp_servers = { m = { command = "python", args = ["-m", "mcp_server"] } }\n'
     written(path, inline)
-    for plan in (
-        lambda: plan_install(Assistant.CODEX, BRIDGE),
-        lambda: plan_uninstall(Assistant.CODEX),
-    ):
-        with pytest.raises(ConfigError, match="cannot be edited safely"):
-            plan()
+    with pytest.raises(ConfigError, match="cannot be edited safely"):
+        plan_install(Assistant.CODEX, BRIDGE)
+    with pytest.raises(ConfigError, match="cannot be edited safely"):
+        plan_uninstall(Assistant.CODEX)
 
 
 def test_vs_code_keeps_its_servers_under_a_key_and_in_a_place_of_their_own(home: Path) -> None:

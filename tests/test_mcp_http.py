@@ -128,7 +128,8 @@ def test_the_newest_protocol_needs_no_handshake_and_is_discovered(url: str) -> N
         if of is not None:
             headers["Mcp-Name"] = of
         sent = {**body, "params": {**params, "_meta": envelope}}
-        return cast(dict[str, Any], httpx.post(url, json=sent, headers=headers).json())["result"]
+        result = httpx.post(url, json=sent, headers=headers).json()["result"]
+        return cast(dict[str, Any], result)
 
     discovered = answer("server/discover")
     assert "2026-07-28" in discovered["supportedVersions"]

@@ -242,7 +242,7 @@ def test_messages_sent_together_are_all_answered_once_and_stdout_holds_nothing_e
 
 
 PING = b'{"jsonrpc":"2.0","id":"last","method":"ping"}'
-ODD = {
+ODD: dict[str, tuple[bytes, list[int | str | None]]] = {
     "a cut emoji": (
         b'{"jsonrpc":"2.0","id":7,"method":"ping","params":{"id":1,"x":"\\ud83d"}}',
         [7],

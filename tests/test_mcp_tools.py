@@ -233,7 +233,7 @@ async def test_structures_hold_nothing_that_says_nothing(service: FakeService, u
     assert found == {"results": [{**memory, "metadata": metadata, "match": 100}]}
     listed = structure_of(await called(url, "memory_list"))
     assert listed["memories"][0] == memory
-    assert listed["memories"][1]["text"] == ("black tea " * 60)[:150]
+    assert listed["memories"][1]["text"] == ("black tea " * 60)[:150] + "…"
     assert "next_cursor" not in listed
     added = structure_of(await called(url, "memory_add", text="a new one", source="s"))
     assert added == {"added": True, "id": 3}
@@ -389,6 +389,11 @@ async def test_arguments_that_a_tool_does_not_take_are_named(
     batch = [{"text": "t", "source": "s", "tags": ["a"]}, {"text": "u", "source": "s", "tags": []}]
     added = await called(url, "memory_add_batch", memories=batch)
     assert structure_of(added)["note"] == "memory_add_batch takes no tags: not used."
+    misnamed = await called(url, "memory_add", text="t", origin="s")
+    assert text_of(misnamed) == (
+        "Invalid arguments for memory_add: source: Field required\n"
+        "memory_add takes no origin: not used."
+    )
     many = await called(url, "memory_stats", **{f"a{n}": n for n in range(9)})
     assert text_of(many).endswith("memory_stats takes no a0, a1, a2 and 6 more: not used.")
 
