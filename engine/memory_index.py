@@ -232,17 +232,12 @@ class MemoryIndex:
         """The memory with the highest cosine, and whether one says the same as the text.
 
         Where the text's vector says nothing, a memory that says the same is the nearest, else the
-        best by words, else any. None only on an empty store.
+        one that its words find. None only on an empty store.
         """
         self.check()
-        hits = self._search_one(embedding, SearchQuery(text=text, k=1, hybrid=False))
-        if hits:
-            nearest = Neighbour(memory=hits[0].memory, similarity=hits[0].similarity)
-        else:
-            first = self.list_memories(MemoryFilter(), offset=0, limit=1).memories
-            if not first:
-                return None
-            nearest = Neighbour(memory=first[0], similarity=0.0)
+        nearest = self._nearest_memory(embedding, text)
+        if nearest is None:
+            return None
         repeated = self._repeated(embedding, text, nearest)
         is_comparable = says_something(embedding)
         return dataclasses.replace(
@@ -250,6 +245,15 @@ class MemoryIndex:
             says_the_same=repeated is not None,
             is_comparable=is_comparable,
         )
+
+    def _nearest_memory(self, embedding: FloatVector, text: str) -> Neighbour | None:
+        by_meaning = SearchQuery(text="", k=1, hybrid=False)
+        by_words = SearchQuery(text=text, k=1, neighbours=False)
+        for query in (by_meaning, by_words):
+            for hit in self._search_one(embedding, query):
+                return Neighbour(memory=hit.memory, similarity=hit.similarity)
+        page = self.list_memories(MemoryFilter(), offset=0, limit=1)
+        return Neighbour(memory=page.memories[0], similarity=0.0) if page.memories else None
 
     def _repeated(self, embedding: FloatVector, text: str, nearest: Neighbour) -> Neighbour | None:
         with self._state.store_lock.shared(), self._state.lock.shared():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from engine.errors import OverloadedError
 from engine.index_options import IndexOptions
 from engine.memory_index import MemoryIndex
 from engine.records import Embeddings, MemoryId
+from engine.store import DATABASE_NAME
 from engine.tokeniser import TextFacts
 from engine.upkeep import VectorTools
 from tests.fakes import DIM, embedding_of
@@ -135,6 +138,25 @@ def test_a_short_text_that_the_model_does_not_know_loses_its_vector_once(tmp_pat
         pytest.fail("its vector is still used")
     index.close()
     assert model.embedded == ["?unknown script"]
+
+
+def test_a_store_of_a_release_without_gists_gets_them(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    add(index, "?unknown script")
+    index.close()
+    with closing(sqlite3.connect(tmp_path / "data" / DATABASE_NAME)) as database, database:
+        database.execute("DELETE FROM text_digests")
+
+    index = open_with(Model(), tmp_path)
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
+        nearest = index.nearest(np.zeros(DIM, np.float32), "?unknown  script!")
+        if nearest is not None and nearest.says_the_same:
+            break
+        threading.Event().wait(0.01)
+    else:
+        pytest.fail("it is not known by what it says")
+    index.close()
 
 
 def test_a_pool_that_is_busy_is_asked_again(
