@@ -149,7 +149,7 @@ class IndexReplica(ParcelReplica):
 
     async def problem(self) -> str | None:
         """What keeps memories from being stored and backed up, if something does."""
-        return await asyncio.to_thread(self._index.problem)
+        return self.stuck_threads() or await asyncio.to_thread(self._index.problem)
 
     async def stats(self) -> IndexStats:
         """The state of the index."""

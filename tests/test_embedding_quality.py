@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.embedding_quality import COLLECTIONS, load_collection, measure, ndcg
+from benchmarks.embedding_quality import COLLECTIONS, measure
+from benchmarks.judged import read_judged_set
+from benchmarks.measures import ndcg
 from engine.model_files import default_model_dir
 
 
@@ -47,7 +49,7 @@ def test_the_benchmark_scores_both_precisions_on_every_collection(tmp_path: Path
 def test_queries_without_a_judgement_are_left_out(tmp_path: Path) -> None:
     write_collection(tmp_path / "set")
 
-    collection = load_collection(tmp_path / "set")
+    judged = read_judged_set(tmp_path / "set")
 
-    assert collection.query_ids == ["q1"]
-    assert collection.docs[1] == "Title Bread needs flour."
+    assert [query.text for query in judged.queries] == ["how to bake bread"]
+    assert judged.documents[1].text == "Title Bread needs flour."
