@@ -89,7 +89,7 @@ def comparable(value: Any, key: str = "") -> Any:
         return {name: comparable(inner, name) for name, inner in value.items()}
     if isinstance(value, list):
         return [comparable(inner) for inner in value]
-    if isinstance(value, float) and key == "similarity":
+    if isinstance(value, float) and key in ("similarity", "score"):
         return pytest.approx(value, abs=_SIMILARITY_TOLERANCE)
     if isinstance(value, str):
         value = re.sub(r"^/.*/(?=backups/)", "", value)
