@@ -30,10 +30,8 @@ COPY deployments ./deployments
 COPY mcp_server ./mcp_server
 COPY scripts ./scripts
 RUN --mount=type=cache,target=/root/.cache/pip \
-    mkdir benchmarks && touch benchmarks/__init__.py \
- && pip install --quiet --no-compile --require-hashes -r requirements-build.lock \
- && pip install --quiet --no-deps --no-build-isolation --target /opt/app . \
- && rm -r /opt/app/benchmarks
+    pip install --quiet --no-compile --require-hashes -r requirements-build.lock \
+ && pip install --quiet --no-deps --no-build-isolation --target /opt/app .
 COPY serve_config.yaml deploy/image/healthcheck.py LICENSE /opt/app/
 
 # The packages without what serving never imports.

@@ -26,7 +26,7 @@ from benchmarks.running_service import free_ports, launched
 from engine.index_options import IndexOptions
 from engine.memory_index import MemoryIndex
 from engine.records import FloatMatrix, ModelIdentity, NewMemory
-from engine.store import DATABASE_NAME
+from engine.store.database import DATABASE_NAME
 
 SEED = 20261122
 DIM = 384

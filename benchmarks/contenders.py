@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from benchmarks.filled_store import open_index
 from benchmarks.running_service import RunningService
-from engine.embedder import Embedder
 from engine.memory_index import MemoryIndex
+from engine.model.embedder import Embedder
 from engine.records import MemoryId, NewMemory, SearchQuery
 
 _SOURCE = "benchmark"

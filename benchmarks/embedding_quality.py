@@ -24,10 +24,10 @@ from benchmarks.corpora import DEFAULT_DATA_DIR
 from benchmarks.judged import JudgedSet, read_judged_set
 from benchmarks.measures import K, ndcg
 from benchmarks.results import write_result
-from engine.embedder import Embedder
 from engine.errors import EngineError
-from engine.model_files import PRECISIONS, Precision, default_model_dir
-from engine.precision import MAX_NDCG_LOSS
+from engine.model.embedder import Embedder
+from engine.model.files import PRECISIONS, Precision, default_model_dir
+from engine.model.precision import MAX_NDCG_LOSS
 from engine.records import FloatMatrix
 
 COLLECTIONS = ("cacm", "cisi", "cranfield")

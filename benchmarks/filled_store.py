@@ -15,11 +15,11 @@ from rich.progress import track
 
 from benchmarks.corpora import Passage
 from deployments.settings import load_settings
-from engine.embedder import Embedder
 from engine.index_options import IndexOptions
 from engine.memory_index import MemoryIndex
-from engine.model_files import default_model_dir
-from engine.precision import choose_precision
+from engine.model.embedder import Embedder
+from engine.model.files import default_model_dir
+from engine.model.precision import choose_precision
 from engine.records import Embeddings, FloatMatrix, NewMemory, RowArray
 
 CACHE_DIR = Path(tempfile.gettempdir()) / "faiss-memory-benchmarks"

@@ -15,7 +15,7 @@ from benchmarks.filled_store import embed_whole_cached, open_index
 from benchmarks.judged import JudgedQuery, JudgedSet
 from benchmarks.measures import K
 from benchmarks.running_service import BenchmarkError, RunningService, free_ports, launched
-from engine.embedder import Embedder
+from engine.model.embedder import Embedder
 from engine.records import SearchQuery
 
 _BATCH = 1_000

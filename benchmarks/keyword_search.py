@@ -24,8 +24,8 @@ from benchmarks.judged import JudgedSet, read_judged_set
 from benchmarks.latency import percentiles_ms, timed_s
 from benchmarks.measures import K
 from benchmarks.results import write_result
-from engine.analyser import analyse, analyse_query
-from engine.bm25 import BM25Index
+from engine.search.bm25 import BM25Index
+from engine.words.analyser import analyse, analyse_query
 
 _N_CANDIDATES = 60  # what a search for a few hits asks of each side
 _N_ADDS = 1_000

@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 
 from benchmarks.judged import JudgedQuery, JudgedSet
-from engine.analyser import analyse
-from engine.embedder import Embedder
-from engine.tokeniser import MAX_PIECES
+from engine.model.embedder import Embedder
+from engine.model.tokeniser import MAX_PIECES
+from engine.words.analyser import analyse
 
 _PHRASE_WORDS = 6
 _LEAST_LETTERS = 4

@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
-from engine.precision import read_cpuinfo
+from engine.model.precision import read_cpuinfo
 
 _TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
 _PACKAGES = ("ray", "faiss-cpu", "onnxruntime", "numpy")

@@ -31,7 +31,7 @@ from benchmarks.machine import machine_facts
 from benchmarks.measures import MEASURES, K, measured
 from benchmarks.results import RESULTS_DIR, write_result
 from benchmarks.significance import randomisation_p
-from engine.embedder import Embedder
+from engine.model.embedder import Embedder
 
 RANKINGS: dict[str, dict[str, Any]] = {
     "vector": {"hybrid": False},

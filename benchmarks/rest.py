@@ -37,7 +37,7 @@ from benchmarks.trials import (
     write_alone,
     write_many,
 )
-from engine.embedder import Embedder
+from engine.model.embedder import Embedder
 from engine.records import FloatMatrix
 
 SIZES = (1_000, 10_000, 100_000)

@@ -29,10 +29,10 @@ from benchmarks.corpora import (
 )
 from benchmarks.filled_store import embed_cached, open_index, service_embedder
 from benchmarks.results import write_result
-from engine.embedder import Embedder
 from engine.memory_index import MemoryIndex
+from engine.model.embedder import Embedder
 from engine.records import NewMemory
-from engine.sameness import says_the_same
+from engine.words.sameness import says_the_same
 
 Change = Callable[[str, random.Random], str | None]
 """A text that differs in one thing; None where this one has no such thing."""

@@ -30,7 +30,7 @@ from benchmarks.latency import percentiles_ms, timed_s
 from benchmarks.machine import machine_facts
 from benchmarks.results import RESULTS_DIR, write_result
 from benchmarks.running_service import BenchmarkError, RunningService, free_ports, launched
-from engine.embedder import Embedder
+from engine.model.embedder import Embedder
 from engine.records import FloatMatrix
 
 _SEED = 20261123

@@ -21,10 +21,10 @@ import numpy as np
 from benchmarks.corpora import read_passages
 from benchmarks.latency import in_turns, percentiles_ms, ratio
 from benchmarks.results import write_result
-from engine.embedder import Embedder
-from engine.model_files import default_model_dir
+from engine.model.embedder import Embedder
+from engine.model.files import default_model_dir
 from engine.records import BoolMask, FloatMatrix, RowArray
-from engine.vector_index import VectorIndex
+from engine.search.vector_index import VectorIndex
 
 DIM = 384
 K_VALUES = (1, 10, 100, 300)

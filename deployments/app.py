@@ -12,18 +12,18 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
-from deployments.embedder import EmbedderReplica
-from deployments.index import IndexReplica
-from deployments.ingress_replica import IngressReplica
+from deployments.embedder.replica import EmbedderReplica
+from deployments.index.replica import IndexReplica
+from deployments.ingress.replica import IngressReplica
 from deployments.ingress_settings import IngressSettings
 from deployments.settings import Settings, SettingsError, load_settings
 from engine.index_options import IndexOptions
-from engine.legacy import find_legacy
-from engine.legacy_import import LEGACY_PRECISION
-from engine.model_files import CONFIG_FILE, Precision, default_model_dir, read_manifest
-from engine.precision import choose_precision
+from engine.legacy.directory import find_legacy
+from engine.legacy.takeover import LEGACY_PRECISION
+from engine.model.files import CONFIG_FILE, Precision, default_model_dir, read_manifest
+from engine.model.precision import choose_precision
 from engine.records import ModelIdentity
-from engine.store import DATABASE_NAME, recorded_precision
+from engine.store.database import DATABASE_NAME, recorded_precision
 
 
 def build_app(args: Mapping[str, Any]) -> Application:

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from engine.memory_rows import iso_time
 from engine.offsite.cloud_sync import SyncStatus
 from engine.offsite.download import Download
 from engine.offsite.snapshots import RemoteSnapshot
 from engine.records import AddOutcome, BackupSummary, DedupeReport, Memory, SearchHit
-from engine.snapshot import ExportedMemory
+from engine.store.read_snapshot import ExportedMemory
+from engine.store.rows import iso_time
 
 Json = dict[str, Any]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.backups import Backups
+from engine.backups.catalogue import Backups
+from engine.backups.of_live_store import Bursts
 from engine.records import ModelIdentity
 
 BACKUPS_NAME = "backups"
@@ -48,6 +49,12 @@ class IndexOptions:
     """Deltas of a backup are merged while they take less together."""
     max_pieces: int = 256
     """Pieces that the model embeds: the most a chunk of a file may have."""
+
+    def bursts(self) -> Bursts | None:
+        """When automatic backups are made; None: never."""
+        if not self.max_backups:
+            return None
+        return Bursts(pause_s=self.backup_pause_s, longest_s=self.backup_longest_burst_s)
 
     def open_backups(self) -> Backups:
         """The backup directories; see `Backups`."""

@@ -1,7 +1,7 @@
 """The single writer and all that it owns: a data directory under its lock.
 
 Reads run in the caller's thread and see every acknowledged write. Writes return futures: see
-`engine.writer` for their path. Safe for any number of threads.
+`engine.writing.writer` for their path. Safe for any number of threads.
 """
 
 from __future__ import annotations
@@ -14,22 +14,13 @@ from concurrent.futures import Future
 
 from pydantic import TypeAdapter
 
-from engine import writes
-from engine.backups import Backups
-from engine.builds import plan_build
-from engine.data_lock import DataLock
-from engine.deduplication import DuplicateRule, find_duplicates, remove_duplicates
-from engine.durable_files import check_writable, sweep_leftovers
+from engine.backups.catalogue import Backups
+from engine.backups.of_live_store import LiveBackups
+from engine.disk.data_lock import DataLock
+from engine.disk.durable_files import check_writable, sweep_leftovers
 from engine.errors import LeaseLostError, MemoryNotFoundError, StorageError, UnavailableError
-from engine.exports import ExportFacts, Exports
-from engine.hybrid_search import search
-from engine.imports import ImportAttempt, ImportOutcome, ingest
-from engine.index_cache import CACHE_NAME, load_index
 from engine.index_options import IndexOptions
-from engine.legacy_import import import_legacy
-from engine.live_backups import LiveBackups
-from engine.memory_rows import iso_time
-from engine.opening import open_store
+from engine.legacy.takeover import import_legacy
 from engine.records import (
     AddOutcome,
     BackupCheck,
@@ -52,12 +43,21 @@ from engine.records import (
     SearchQuery,
     UpsertOutcome,
 )
-from engine.repeats import first_repeated, says_something
-from engine.snapshot import ExportedMemory, Snapshot
-from engine.upkeep import Upkeep, VectorTools
-from engine.workspace import Workspace
-from engine.write_session import WriteSession
-from engine.writer import LiveState, Writer
+from engine.recovery.open_store import open_store
+from engine.search.hybrid_search import search
+from engine.search.postings_cache import CACHE_NAME, load_index
+from engine.store.exports import ExportFacts, Exports
+from engine.store.read_snapshot import ExportedMemory, Snapshot
+from engine.store.rows import iso_time
+from engine.workspace.builds import plan_build
+from engine.workspace.workspace import Workspace
+from engine.writing import writes
+from engine.writing.deduplication import DuplicateRule, find_duplicates, remove_duplicates
+from engine.writing.lines import ImportAttempt, ImportOutcome, ingest
+from engine.writing.repeats import first_repeated, says_something
+from engine.writing.upkeep import Upkeep, VectorTools
+from engine.writing.write_session import WriteSession
+from engine.writing.writer import LiveState, Writer
 
 _TRIES = 3
 
@@ -121,7 +121,14 @@ class MemoryIndex:
             cache_after=options.cache_after,
             longest_write_s=options.longest_write_s,
         )
-        self._backups = LiveBackups(self._state, self._writer, backups, options)
+        self._backups = LiveBackups(
+            self._state,
+            self._writer,
+            backups,
+            data_dir=options.data_dir,
+            exact_below=options.exact_below,
+            bursts=options.bursts(),
+        )
         self._upkeep = None
         if vector_tools is not None:
             self._upkeep = Upkeep(self._state, self._writer, vector_tools)
@@ -352,7 +359,7 @@ class MemoryIndex:
         attempt: ImportAttempt | None = None,
         deadline_s: float | None = None,
     ) -> Future[list[ImportOutcome]]:
-        """Apply lines of a streamed import in order; see `engine.imports`.
+        """Apply lines of a streamed import in order; see `engine.writing.lines`.
 
         Args:
             memories: one with a key is put in the place of the one with its source and key.

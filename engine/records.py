@@ -137,7 +137,7 @@ class SearchQuery:
     vector_weight: float = 0.7
     where: MemoryFilter = field(default_factory=MemoryFilter)
     fusion: Fusion = "score"
-    """How a hybrid search orders: by `engine.ranking`, or by reciprocal ranks."""
+    """How a hybrid search orders: by `engine.search.ranking`, or by reciprocal ranks."""
     min_score: float | None = None
     """Least score of a hit; None keeps every hit."""
     neighbours: bool = True

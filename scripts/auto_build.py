@@ -17,8 +17,8 @@ import structlog
 from watchfiles import Change, DefaultFilter, watch
 from watchfiles.main import FileChange
 
-from engine.builds import file_of
-from engine.workspace import READABLE_SUFFIXES
+from engine.workspace.builds import file_of
+from engine.workspace.workspace import READABLE_SUFFIXES
 
 _PASSING = frozenset({429, 503, 507})
 _RETRY_PAUSE_S = 2.0

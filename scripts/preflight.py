@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from deployments.settings import Settings
-from engine.durable_files import make_directory
-from engine.model_files import SET_UP_COMMAND, default_model_dir, graph_file, read_manifest
-from engine.precision import choose_precision
+from engine.disk.durable_files import make_directory
+from engine.model.files import SET_UP_COMMAND, default_model_dir, graph_file, read_manifest
+from engine.model.precision import choose_precision
 from scripts.runtime_dir import LauncherError
 
 LEAST_FREE_BYTES = 4 << 20

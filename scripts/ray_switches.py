@@ -44,7 +44,7 @@ def ray_variables(runtime: RuntimeDir) -> dict[str, str]:
         "RAY_ROTATION_BACKUP_COUNT": "1",
         "RAY_COLOR_PREFIX": "0",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        # Between replicas. Ours keep far below it: see `deployments.parcels`.
+        # Between replicas. Ours keep far below it: see `deployments.calls.parcels`.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MAX_MESSAGE_BYTES),
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
         "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",

@@ -13,16 +13,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from deployments.settings import SettingsError, load_settings
-from engine.backups import Backups
-from engine.data_lock import DataLock
-from engine.embedder import Embedder
+from engine.backups.catalogue import Backups
+from engine.disk.data_lock import DataLock
 from engine.errors import EngineError, StorageError
 from engine.index_options import BACKUPS_NAME
-from engine.model_files import default_model_dir
-from engine.precision import choose_precision
-from engine.reembed import reembed
-from engine.store import DATABASE_NAME
-from engine.upgrade import upgrade
+from engine.model.embedder import Embedder
+from engine.model.files import default_model_dir
+from engine.model.precision import choose_precision
+from engine.recovery.reembed import reembed
+from engine.store.database import DATABASE_NAME
+from engine.store.upgrade import upgrade
 from scripts.progress import progress_bar
 
 

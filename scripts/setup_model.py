@@ -19,9 +19,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-from engine.durable_files import fsync_file
+from engine.disk.durable_files import fsync_file
 from engine.errors import EngineError, ModelNotFoundError
-from engine.model_files import (
+from engine.model.files import (
     ALL_MINILM_L6_V2,
     GRAPH_VERSION,
     PRECISIONS,
@@ -179,7 +179,7 @@ def _byte_progress(spec: ModelSpec, console: Console) -> Iterator[Callable[[int]
 def _build(
     model_dir: Path, spec: ModelSpec, precisions: Sequence[Precision], console: Console
 ) -> None:
-    from engine.model_build import build_graph
+    from engine.model.build import build_graph
 
     _remove_old_graphs(model_dir)
     for precision in precisions:

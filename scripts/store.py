@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from deployments.settings import SettingsError, load_settings
-from engine.backups import Backups
-from engine.data_lock import DataLock
+from engine.backups.catalogue import Backups
+from engine.backups.verification import problems_of
+from engine.disk.data_lock import DataLock
 from engine.errors import EngineError, StorageError
-from engine.examination import examine
 from engine.index_options import BACKUPS_NAME
-from engine.offline import accept_loss, rebuild_indexes, restore_offline
-from engine.verification import problems_of
+from engine.recovery.doctor import examine
+from engine.recovery.offline import accept_loss, rebuild_indexes, restore_offline
 from scripts.progress import progress_bar
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from deployments import rendering
-from deployments.planned_builds import PlannedBuild, PlannedBuilds
-from engine.deduplication import DuplicateRule
+from deployments.calls.planned_builds import PlannedBuild, PlannedBuilds
 from engine.errors import (
     BackupNotFoundError,
     InvalidInputError,
@@ -20,8 +19,6 @@ from engine.errors import (
     NotFoundError,
     PathNotAllowedError,
 )
-from engine.exports import ExportFacts
-from engine.imports import ImportAttempt, ImportOutcome, ImportStatus
 from engine.offsite.cloud_sync import SyncStatus
 from engine.offsite.download import Download
 from engine.offsite.snapshots import RemoteSnapshot
@@ -56,8 +53,11 @@ from engine.records import (
     SkippedFile,
     UpsertOutcome,
 )
-from engine.sameness import same_words, says_the_same
-from engine.snapshot import ExportedMemory
+from engine.store.exports import ExportFacts
+from engine.store.read_snapshot import ExportedMemory
+from engine.words.sameness import same_words, says_the_same
+from engine.writing.deduplication import DuplicateRule
+from engine.writing.lines import ImportAttempt, ImportOutcome, ImportStatus
 
 DIM = 16
 _START = datetime(2026, 1, 1, tzinfo=timezone.utc)

@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.backup_manifest import MANIFEST_NAME, read_manifest, write_manifest
-from engine.durable_files import sha256_of
-from engine.row_checksum import row_checksum
-from engine.schema import APPLICATION_ID
+from engine.backups.manifest import MANIFEST_NAME, read_manifest, write_manifest
+from engine.disk.durable_files import sha256_of
+from engine.store.row_checksum import row_checksum
+from engine.store.schema import APPLICATION_ID
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT"
 

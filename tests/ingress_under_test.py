@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from deployments.ingress import create_app
+from deployments.ingress.application import create_app
 from deployments.ingress_settings import IngressSettings
 from tests.fakes import DIM, FakeEmbedder, FakeIndex
 

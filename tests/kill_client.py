@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from engine.rw_lock import ReadWriteLock
+from engine.writing.rw_lock import ReadWriteLock
 from tests.kill_model import Change, Model, Slot, States, Version, Violation, text_of, word_of
 
 REFUSALS = {429, 503, 507}

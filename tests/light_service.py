@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from deployments.index import IndexReplica
-from deployments.ingress import create_app
+from deployments.index.replica import IndexReplica
+from deployments.ingress.application import create_app
 from deployments.ingress_settings import IngressSettings
 from deployments.settings import load_settings
 from engine.index_options import IndexOptions
-from engine.model_files import default_model_dir
+from engine.model.files import default_model_dir
 from tests.fakes import DIM, FakeEmbedder
 from tests.index_under_test import IDENTITY
 

@@ -19,7 +19,7 @@ from urllib.request import urlopen
 import boto3
 from moto.server import ThreadedMotoServer
 
-from deployments.s3_store import S3Options, S3Store
+from deployments.index.s3_store import S3Options, S3Store
 
 ACCESS_KEY = "test-access-key"
 SECRET_KEY = "test-secret-key"

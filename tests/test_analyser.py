@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import analyser
-from engine.analyser import MAX_TERM_LENGTH, analyse, analyse_query
-from engine.bm25 import BM25Index
+from engine.search.bm25 import BM25Index
+from engine.words import analyser
+from engine.words.analyser import MAX_TERM_LENGTH, analyse, analyse_query
 
 # Each whole, the same letters as separate words, and queries for parts or spellings of it.
 WHOLES = {

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.auto_backup import AutoBackup
+from engine.backups.after_writes import AutoBackup
 from engine.errors import BackupError, StorageError
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryId
-from engine.store import DATABASE_NAME
+from engine.store.database import DATABASE_NAME
 from tests.index_under_test import add, fresh_request_id, open_index, search, texts_of
 
 
@@ -268,7 +268,7 @@ def test_a_backup_made_after_the_clock_was_set_back_is_the_newest(
     for _ in range(2):
         index.backup("manual")
     now_s = time.time()
-    monkeypatch.setattr("engine.backups.time.time", lambda: now_s - 86_400)
+    monkeypatch.setattr("engine.backups.catalogue.time.time", lambda: now_s - 86_400)
     after = index.backup("manual")
     assert index.backups()[0].name == after.name
     index.close()

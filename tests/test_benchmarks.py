@@ -17,7 +17,7 @@ from benchmarks.filled_store import disk_bytes, embed_cached, fill, open_index, 
 from benchmarks.known_items import hits_at
 from benchmarks.latency import at_once, in_turns
 from benchmarks.scale import Copies
-from engine.embedder import Embedder
+from engine.model.embedder import Embedder
 from engine.records import MemoryFilter
 from tests.service import ROOT
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from rank_bm25 import BM25Okapi
 
-from engine.bm25 import BM25Index
+from engine.search.bm25 import BM25Index
 
 # Few and unequally common terms, so that negative and zero idfs, ties and shared terms abound.
 words = st.sampled_from([*["the"] * 3, *["of"] * 2, "cat", "dog", "sat", "mat", "\n", "été", "猫"])

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.chunking import MIN_MAX_PIECES, chunk_file
-from engine.model_files import default_model_dir
+from engine.model.files import default_model_dir
+from engine.model.tokeniser import MAX_PIECES, Tokeniser
 from engine.records import Chunk
-from engine.tokeniser import MAX_PIECES, Tokeniser
+from engine.workspace.chunking import MIN_MAX_PIECES, chunk_file
 
 LOREM = "The archive keeps letters of {n} sailors. Each of them wrote home in the year {n}! "
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from engine.chunking import chunk_file
-from engine.model_files import default_model_dir
-from engine.tokeniser import Tokeniser
+from engine.model.files import default_model_dir
+from engine.model.tokeniser import Tokeniser
+from engine.workspace.chunking import chunk_file
 from scripts.cli.errors import CliError, UsageError
 from scripts.cli.readers import SUFFIXES, Format, read
 from scripts.cli.readers.identity import owner, path_name

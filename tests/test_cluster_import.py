@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from benchmarks.corpora import DEFAULT_DATA_DIR, load_corpus
-from engine.embedder import Embedder
-from engine.model_files import default_model_dir
+from engine.model.embedder import Embedder
+from engine.model.files import default_model_dir
 from tests.cluster import Cluster, Machine, poll, why_not
 from tests.cluster_import import Import, exported
 from tests.cluster_load import PATIENCE_S, UnderLoad, doors, say

@@ -9,8 +9,8 @@ import pytest
 
 from engine.commands import script_command
 from engine.errors import RottenRowError, StoreCorruptError
-from engine.model_files import SET_UP_COMMAND
-from engine.opening import COMMAND
+from engine.model.files import SET_UP_COMMAND
+from engine.recovery.open_store import COMMAND
 
 
 @pytest.mark.parametrize(

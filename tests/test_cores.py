@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.cores import usable_cores
+from deployments.embedder.cores import usable_cores
 
 N_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 

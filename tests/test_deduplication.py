@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import deduplication, duplicates, memory_index
-from engine.deduplication import DuplicateRule
-from engine.duplicates import KeptRows, similar_pairs
+from engine import memory_index
 from engine.errors import NotReadyError
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryFilter, MemoryPatch
+from engine.writing import deduplication
+from engine.writing import similar_pairs as duplicates
+from engine.writing.deduplication import DuplicateRule
+from engine.writing.similar_pairs import KeptRows, similar_pairs
 from tests.fakes import embedding_of
 from tests.index_under_test import add, fresh_request_id, open_index
 

@@ -16,9 +16,9 @@ import yaml  # type: ignore[import-untyped]
 from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.import_body import _CHUNK_LINES
-from deployments.parcels import PIECE_BYTES
+from deployments.calls.parcels import PIECE_BYTES
 from deployments.settings import Settings
+from deployments.transfer.import_body import _CHUNK_LINES
 from scripts.ray_switches import MAX_MESSAGE_BYTES, working_haproxy
 from tests.kubernetes_schema import VERSIONS, problems, schema_of, schema_of_crd
 from tests.rayservice_schema import RAY_SERVICE

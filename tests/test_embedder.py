@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.embedder import MAX_RUN_TOKENS, Embedder
 from engine.errors import InvalidInputError, ModelNotFoundError
-from engine.model_files import MANIFEST_FILE, TOKENISER_FILE, Precision, default_model_dir
-from engine.precision import choose_precision, default_precision, read_cpuinfo
-from engine.tokeniser import MAX_PIECES, Tokeniser
+from engine.model.embedder import MAX_RUN_TOKENS, Embedder
+from engine.model.files import MANIFEST_FILE, TOKENISER_FILE, Precision, default_model_dir
+from engine.model.precision import choose_precision, default_precision, read_cpuinfo
+from engine.model.tokeniser import MAX_PIECES, Tokeniser
 
 MODEL_DIR = default_model_dir(os.environ, Path.home())
 CASES = json.loads((Path(__file__).parent / "canonical_embeddings.json").read_bytes())["cases"]

@@ -13,18 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments import embedder
-from deployments.embedder import EmbedderReplica, QueryCache
-from deployments.embedding_lanes import EmbeddingLanes
+from deployments.embedder import replica as embedder
+from deployments.embedder.lanes import EmbeddingLanes
+from deployments.embedder.replica import EmbedderReplica, QueryCache
 from deployments.settings import Settings
-from engine.embedder import EmbeddingRun, HiddenRows
 from engine.errors import (
     EmbeddingError,
     InvalidInputError,
     ModelMismatchError,
     OverloadedError,
 )
-from engine.model_files import default_model_dir, read_manifest
+from engine.model.embedder import EmbeddingRun, HiddenRows
+from engine.model.files import default_model_dir, read_manifest
 from engine.records import FloatMatrix
 from tests.fakes import query_of
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.embedding_quality import COLLECTIONS, measure
 from benchmarks.judged import read_judged_set
 from benchmarks.measures import ndcg
-from engine.model_files import default_model_dir
+from engine.model.files import default_model_dir
 
 
 def test_ndcg_is_the_one_worked_out_by_hand() -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from deployments.handles import ServeEmbedderClient
+from deployments.calls.handles import ServeEmbedderClient
 from engine.errors import OverloadedError
 from engine.records import FloatMatrix
 

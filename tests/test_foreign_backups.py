@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from engine.backup_manifest import LATEST_S, read_manifest, write_manifest
+from engine.backups.manifest import LATEST_S, read_manifest, write_manifest
 from engine.errors import BackupError, BackupNotFoundError
-from engine.high_water import MARK_NAME
-from engine.index_cache import CACHE_NAME
 from engine.memory_index import MemoryIndex
 from engine.offsite.sync_state import STATE_NAME, SyncStateFile
 from engine.records import MemoryFilter
-from engine.row_checksum import row_checksum
+from engine.search.postings_cache import CACHE_NAME
+from engine.store.acknowledged_mark import MARK_NAME
+from engine.store.row_checksum import row_checksum
 from scripts.store import app
 from tests.foreign_backups import (
     HOSTILE,

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import pytest
 
-from engine.durable_files import read_whole
-from engine.foreign_json import parse_json, record_of
+from engine.disk.durable_files import read_whole
+from engine.store.foreign_json import parse_json, record_of
 
 
 @dataclass(frozen=True, kw_only=True)

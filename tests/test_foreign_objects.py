@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.backup_manifest import manifest_fields
+from engine.backups.manifest import manifest_fields
 from engine.errors import (
     RemoteConflictError,
     RemoteDamagedError,

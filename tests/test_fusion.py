@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.fusion import fuse, pick
 from engine.records import RowArray
+from engine.search.fusion import fuse, pick
 
 rankings = st.lists(st.integers(0, 40), unique=True, max_size=20)
 

@@ -15,11 +15,11 @@ import pytest
 import zstandard
 from starlette.types import Message
 
-from deployments import export_stream
-from deployments.import_body import Chunk, ImportBody
-from deployments.import_lines import BadLine, LineParser
-from deployments.import_report import ImportReport
-from deployments.line_reader import MAX_LINE_BYTES, BodyError, LineReader
+from deployments.transfer import export_stream
+from deployments.transfer.import_body import Chunk, ImportBody
+from deployments.transfer.import_lines import BadLine, LineParser
+from deployments.transfer.import_report import ImportReport
+from deployments.transfer.line_reader import MAX_LINE_BYTES, BodyError, LineReader
 from engine.errors import NotReadyError
 from engine.records import Embeddings, FloatVector, MemoryId
 from tests.fakes import DIM, embedding_of
@@ -308,7 +308,7 @@ def test_texts_that_are_stored_or_repeated_are_embedded_once(ingress: Ingress) -
 
 
 def test_one_import_fills_every_place_at_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.import_body._CHUNK_LINES", 1)
+    monkeypatch.setattr("deployments.transfer.import_body._CHUNK_LINES", 1)
     ingress = make_ingress(import_chunks=16)
     asked: list[str] = []
     all_places_taken = asyncio.Event()
@@ -330,7 +330,7 @@ def test_progress_is_reported_while_the_index_is_waited_for(
     ingress: Ingress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for user in ("import_report", "import_stream"):
-        monkeypatch.setattr(f"deployments.{user}.PROGRESS_S", 0.01)
+        monkeypatch.setattr(f"deployments.transfer.{user}.PROGRESS_S", 0.01)
     ingest, report = ingress.index.ingest, ImportReport.progress
     is_writing, has_reported = asyncio.Event(), asyncio.Event()
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from engine.errors import NotReadyError, OverloadedError
-from engine.exports import Exports
-from engine.imports import ImportAttempt, ImportOutcome
 from engine.memory_index import MemoryIndex
 from engine.records import FloatMatrix, FloatVector, MemoryFilter, MemoryId, NewMemory
-from engine.snapshot import Snapshot
-from engine.store import DATABASE_NAME, Store
+from engine.store.database import DATABASE_NAME, Store
+from engine.store.exports import Exports
+from engine.store.read_snapshot import Snapshot
+from engine.writing.lines import ImportAttempt, ImportOutcome
 from tests.fakes import DIM
 from tests.index_under_test import IDENTITY, open_index
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from deployments import request_bodies
+from deployments.http import request_bodies
+from deployments.http.request_bodies import BodyLimit
 from deployments.ingress_settings import IngressSettings
-from deployments.request_bodies import BodyLimit
 from tests.ingress_under_test import make_ingress
 
 OPEN = ["/health", "/health/live", "/docs", "/redoc", "/openapi.json", "/.well-known/x"]

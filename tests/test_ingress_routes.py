@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from deployments import planned_builds, services
+from deployments.calls import planned_builds
+from deployments.http import services
 from engine.errors import RemoteError
 from engine.records import FloatMatrix, SearchHit, SearchQuery
-from engine.remembered_outcomes import CALLERS_KEY
+from engine.store.remembered_outcomes import CALLERS_KEY
 from tests.fakes import embedding_of
 from tests.ingress_under_test import Ingress, make_ingress
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from engine.errors import LegacyImportError, StorageError
-from engine.legacy import LegacyData, find_legacy, fingerprint, read_legacy, set_aside
+from engine.legacy.directory import LegacyData, find_legacy, fingerprint, read_legacy, set_aside
 from engine.records import FloatMatrix
 
 DIM = 8

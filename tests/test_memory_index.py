@@ -27,11 +27,11 @@ from engine.errors import (
     StoreMovedError,
     UnavailableError,
 )
-from engine.index_cache import CACHE_NAME
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryFilter, MemoryId, MemoryPatch, NewMemory
-from engine.search_index import SearchIndex
-from engine.store import DATABASE_NAME, Store
+from engine.search.postings_cache import CACHE_NAME
+from engine.search.search_index import SearchIndex
+from engine.store.database import DATABASE_NAME, Store
 from tests.fakes import embedding_of
 from tests.index_under_test import (
     IDENTITY,
@@ -674,7 +674,7 @@ def test_terms_of_another_analyser_are_made_anew(
     index = open_index(tmp_path)
     (memory_id,) = add(index, "running gateways")
     index.close()
-    monkeypatch.setattr("engine.index_cache.ANALYSER", "another")
+    monkeypatch.setattr("engine.search.postings_cache.ANALYSER", "another")
     index = open_index(tmp_path)
     assert "another analyser" in caplog.text
     index.delete([memory_id], request_id=fresh_request_id()).result()

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.errors import EngineError
-from engine.store import DATABASE_NAME
+from engine.store.database import DATABASE_NAME
 from scripts.store import app
 from tests.index_under_test import add, open_index, search, texts_of
 

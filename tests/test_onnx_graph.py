@@ -7,10 +7,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from engine.calibration import calibration_texts
 from engine.errors import EmbeddingError
-from engine.onnx_graph import IR_VERSION, OPSET, BertConfig, build_fp32
-from engine.quantise import build_int8, quantise_weight, smoothing_exponents
+from engine.model.calibration import calibration_texts
+from engine.model.onnx_graph import IR_VERSION, OPSET, BertConfig, build_fp32
+from engine.model.quantise import build_int8, quantise_weight, smoothing_exponents
 from tests.tiny_bert import CONFIG, WORDS, Floats, random_weights, reference_embedding
 
 CONFIGURATION = BertConfig.from_json(CONFIG)

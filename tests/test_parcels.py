@@ -11,8 +11,8 @@ import grpc
 import pytest
 from ray.serve.handle import DeploymentHandle
 
-from deployments.parcels import ParcelHandle, ParcelReplica
-from deployments.replica_calls import ReplicaCalls
+from deployments.calls.parcels import ParcelHandle, ParcelReplica
+from deployments.calls.replica_calls import ReplicaCalls
 from engine.errors import MemoryNotFoundError, OverloadedError, TooLargeError, UnknownOutcomeError
 
 PIECE_BYTES = 1_000

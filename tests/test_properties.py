@@ -17,11 +17,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from engine.deduplication import DuplicateRule
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryFilter, MemoryId, MemoryPatch, NewMemory
-from engine.soundness import problems_in
-from engine.store import DATABASE_NAME
+from engine.store.database import DATABASE_NAME
+from engine.store.soundness import problems_in
+from engine.writing.deduplication import DuplicateRule
 from tests.fakes import embedding_of
 from tests.index_under_test import (
     add,

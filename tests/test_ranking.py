@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.bm25 import BM25Index
-from engine.ranking import (
+from engine.records import BoolMask, QueryPieces
+from engine.search.bm25 import BM25Index
+from engine.search.ranking import (
     combined,
     lexical_scores,
     order_gate,
@@ -17,7 +18,6 @@ from engine.ranking import (
     support,
     weight_of_meaning,
 )
-from engine.records import BoolMask, QueryPieces
 
 TERMS = "abcdef"
 documents = st.lists(st.lists(st.sampled_from(TERMS), max_size=12), min_size=1, max_size=12)

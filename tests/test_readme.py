@@ -238,7 +238,7 @@ def test_files_and_links_lead_somewhere() -> None:
 
 
 def test_every_command_that_an_error_message_names_is_explained() -> None:
-    sources = "".join(path.read_text("utf-8") for path in ROOT.glob("engine/*.py"))
+    sources = "".join(path.read_text("utf-8") for path in ROOT.glob("engine/**/*.py"))
     named = set(re.findall(r"script_command\([\"'](\w+)", sources))
     assert named == {"store", "reembed", "setup_model"}
     for script in named:

@@ -19,7 +19,7 @@ from benchmarks.judged import read_judged_set
 from benchmarks.late_words import late_queries
 from benchmarks.measures import measured
 from benchmarks.significance import randomisation_p
-from engine.tokeniser import MAX_PIECES
+from engine.model.tokeniser import MAX_PIECES
 from tests.service import ROOT
 
 DOCUMENTS = [

@@ -11,9 +11,9 @@ import pytest
 
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryId, NewMemory
-from engine.remembered_outcomes import CALLERS_KEY, CALLERS_KIB, OWN_KIB, RememberedOutcomes
-from engine.row_checksum import with_checksum
-from engine.schema import create_tables
+from engine.store.remembered_outcomes import CALLERS_KEY, CALLERS_KIB, OWN_KIB, RememberedOutcomes
+from engine.store.row_checksum import with_checksum
+from engine.store.schema import create_tables
 from tests.index_under_test import embeddings_of, open_index
 from tests.test_formats import copy_of
 

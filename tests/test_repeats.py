@@ -12,7 +12,7 @@ import pytest
 
 from engine.memory_index import MemoryIndex
 from engine.records import AddOutcome, FloatVector, NewMemory
-from engine.store import DATABASE_NAME
+from engine.store.database import DATABASE_NAME
 from tests.fakes import DIM
 from tests.index_under_test import add, embeddings_of, fresh_request_id, open_index
 

@@ -20,7 +20,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from engine import soundness
 from engine.errors import (
     BackupError,
     BackupNotFoundError,
@@ -30,7 +29,8 @@ from engine.errors import (
 )
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryFilter, MemoryId, MemoryPatch
-from engine.store import DATABASE_NAME
+from engine.store import soundness
+from engine.store.database import DATABASE_NAME
 from scripts.store import app
 from tests.fakes import embedding_of
 from tests.index_under_test import add, fresh_request_id, open_index, search

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.sameness import (
+from engine.words.sameness import (
     gist_digest,
     same_but_for_function_words,
     same_words,

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from engine.embedder import Embedder
 from engine.errors import ModelNotFoundError
-from engine.model_files import (
+from engine.model.embedder import Embedder
+from engine.model.files import (
     GRAPH_VERSION,
     MANIFEST_FILE,
     PRECISIONS,

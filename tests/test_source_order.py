@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.records import IdArray, MemoryId
-from engine.source_order import SourceOrder, group_of
+from engine.search.source_order import SourceOrder, group_of
 
 memories = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2)), unique_by=lambda m: m[0])
 

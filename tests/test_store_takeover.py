@@ -10,12 +10,12 @@ from pathlib import Path
 import faiss
 import pytest
 
-from engine.data_lock import DataLock
+from engine.disk.data_lock import DataLock
 from engine.errors import LegacyImportError, ModelMismatchError
 from engine.memory_index import MemoryIndex
 from engine.records import FloatMatrix, MemoryId, MemoryPatch
-from engine.reembed import UNFINISHED_NAME, reembed
-from engine.store import DATABASE_NAME, recorded_precision
+from engine.recovery.reembed import UNFINISHED_NAME, reembed
+from engine.store.database import DATABASE_NAME, recorded_precision
 from tests.fakes import DIM
 from tests.index_under_test import (
     IDENTITY,

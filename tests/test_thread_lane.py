@@ -6,7 +6,7 @@ import asyncio
 import threading
 from functools import partial
 
-from deployments.thread_lane import ThreadLane
+from deployments.index.thread_lane import ThreadLane
 
 
 def test_a_lane_whose_threads_all_stay_away_says_so_until_one_is_back() -> None:

@@ -16,10 +16,10 @@ import pytest
 from engine.errors import OverloadedError
 from engine.index_options import IndexOptions
 from engine.memory_index import MemoryIndex
+from engine.model.tokeniser import TextFacts
 from engine.records import Embeddings, MemoryId
-from engine.store import DATABASE_NAME
-from engine.tokeniser import TextFacts
-from engine.upkeep import VectorTools
+from engine.store.database import DATABASE_NAME
+from engine.writing.upkeep import VectorTools
 from tests.fakes import DIM, embedding_of
 from tests.index_under_test import IDENTITY, add, count_words, open_index, search
 
@@ -162,7 +162,7 @@ def test_a_store_of_a_release_without_gists_gets_them(tmp_path: Path) -> None:
 def test_a_pool_that_is_busy_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.upkeep._RETRY_S", 0.01)
+    monkeypatch.setattr("engine.writing.upkeep._RETRY_S", 0.01)
     model = Model()
     model.failures = 2
     index = open_with(model, tmp_path)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import confined_file
 from engine.errors import InvalidInputError, PathNotAllowedError
-from engine.workspace import Workspace, _matches, _runs
+from engine.workspace import confined_file
+from engine.workspace.workspace import Workspace, _matches, _runs
 
 SECRET = "the secret outside"
 
@@ -108,7 +108,7 @@ def test_a_glob_of_many_stars_is_matched_in_few_steps(monkeypatch: pytest.Monkey
         n_steps += 1
         return fnmatchcase(name, pattern)
 
-    monkeypatch.setattr("engine.workspace.fnmatchcase", counted)
+    monkeypatch.setattr("engine.workspace.workspace.fnmatchcase", counted)
     assert not _matches(["a"] * 1000, _runs("**/a/" * 500 + "b"))
     assert n_steps <= 3000
 

@@ -16,8 +16,8 @@ import pytest
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from deployments.handles import ServeIndexClient
-from deployments.replica_calls import ReplicaCalls
+from deployments.calls.handles import ServeIndexClient
+from deployments.calls.replica_calls import ReplicaCalls
 from engine.errors import (
     DeadlinePassedError,
     LeaseLostError,

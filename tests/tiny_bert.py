@@ -13,8 +13,8 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import BertProcessing
 
-from engine.durable_files import sha256_of
-from engine.model_files import CONFIG_FILE, TOKENISER_FILE, WEIGHTS_FILE, ModelSpec
+from engine.disk.durable_files import sha256_of
+from engine.model.files import CONFIG_FILE, TOKENISER_FILE, WEIGHTS_FILE, ModelSpec
 
 N_LAYERS, N_HEADS, WIDTH, INNER, N_POSITIONS, EPS = 2, 4, 32, 64, 300, 1e-12
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz", "memory", "lamp", "##s"]

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from engine.backups import Backups
-from engine.memory_rows import iso_time
+from engine.backups.catalogue import Backups
 from engine.offsite.download import Download, download, find
 from engine.offsite.retention import RemoteRetention
 from engine.offsite.snapshots import RemoteSnapshot, RemoteSnapshots
 from engine.offsite.sync_state import SyncStateFile
 from engine.offsite.upload import BackupUpload, UploadReport
 from engine.offsite.uploader import Uploader
+from engine.store.rows import iso_time
 
 T = TypeVar("T")
 

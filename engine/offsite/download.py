@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.backup_files import BackupFile
-from engine.backups import Backups
+from engine.backups.catalogue import Backups
+from engine.backups.files import BackupFile
 from engine.errors import (
     BackupError,
     BackupNotFoundError,

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from engine.durable_files import translating_os_errors
+from engine.disk.durable_files import translating_os_errors
 from engine.errors import RemoteDamagedError, RemoteSealedError
 from engine.offsite.seal import SEALED_MANIFEST
 

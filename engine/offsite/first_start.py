@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from engine.backups import Backups
-from engine.data_lock import DataLock
-from engine.durable_files import sweep_leftovers
+from engine.backups.catalogue import Backups
+from engine.disk.data_lock import DataLock
+from engine.disk.durable_files import sweep_leftovers
 from engine.errors import BackupError, ModelMismatchError, RemoteDamagedError
-from engine.high_water import HighWaterMark
-from engine.legacy import find_legacy
-from engine.memory_rows import identity_fields
-from engine.offline import restore_offline
+from engine.legacy.directory import find_legacy
 from engine.offsite.download import download
 from engine.offsite.snapshots import RemoteManifest, RemoteSnapshots
 from engine.offsite.sync_state import SyncStateFile
 from engine.records import ModelIdentity
-from engine.store import DATABASE_NAME
+from engine.recovery.offline import restore_offline
+from engine.store.acknowledged_mark import HighWaterMark
+from engine.store.database import DATABASE_NAME
+from engine.store.rows import identity_fields
 
 _log = logging.getLogger(__name__)
 

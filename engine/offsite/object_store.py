@@ -1,4 +1,4 @@
-"""What the offsite copy needs of an object store. S3 is one; see `deployments.s3_store`."""
+"""What the offsite copy needs of an object store. S3 is one; see `deployments.index.s3_store`."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.backup_files import BackupFile
-from engine.backup_manifest import (
+from engine.backups.files import BackupFile
+from engine.backups.manifest import (
     MAX_MANIFEST_BYTES,
     Manifest,
     NewerFormatError,
@@ -38,10 +38,10 @@ from engine.errors import (
     RemoteError,
     RemoteSealedError,
 )
-from engine.foreign_json import object_of, parse_json, record_of
 from engine.offsite.object_store import ObjectListing, ObjectStore, StoredObject
 from engine.offsite.seal import PLAIN_MANIFEST, SEALED_MANIFEST, Seal
-from engine.once import warn_once
+from engine.store.foreign_json import object_of, parse_json, record_of
+from engine.writing.once import warn_once
 
 _FORMAT = 1
 _BACKUPS = "backups/"

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.backup_manifest import LATEST_S
-from engine.durable_files import replacing
-from engine.foreign_json import read_json, record_of
+from engine.backups.manifest import LATEST_S
+from engine.disk.durable_files import replacing
+from engine.store.foreign_json import read_json, record_of
 
 STATE_NAME = "cloud_sync.json"
 _MAX_BYTES = 1 << 16

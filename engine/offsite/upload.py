@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from engine.backup_files import BackupFile
-from engine.backup_manifest import Manifest
-from engine.backups import Backups
-from engine.durable_files import sha256_of
+from engine.backups.catalogue import Backups
+from engine.backups.files import BackupFile
+from engine.backups.manifest import Manifest
+from engine.disk.durable_files import sha256_of
 from engine.errors import BackupError, RemoteConflictError, RemoteError, RemoteSealedError
 from engine.offsite.retention import RemoteRetention, unreferenced
 from engine.offsite.snapshots import (
@@ -26,7 +26,7 @@ from engine.offsite.snapshots import (
     RemoteSnapshots,
 )
 from engine.offsite.sync_state import SyncStateFile
-from engine.once import warn_once
+from engine.writing.once import warn_once
 
 _RACES = 4
 

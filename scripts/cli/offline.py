@@ -34,7 +34,7 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
     Exits with 1 when something is.
     """
-    from engine.examination import examine
+    from engine.recovery.doctor import examine
     from scripts import store
 
     if not as_json:
@@ -47,13 +47,13 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 def restore_offline(name: str, *, as_json: bool) -> None:
     """Put a backup in the store's place while no service runs."""
-    import engine.offline
+    import engine.recovery.offline
     from scripts import store
 
     if not as_json:
         return store.restore(name)
     with store.locked(None) as (directory, backups):
-        aside = engine.offline.restore_offline(directory, backups, name)
+        aside = engine.recovery.offline.restore_offline(directory, backups, name)
     return print_json(
         {"success": True, "restored_from": name, "replaced": str(aside) if aside else None}
     )

@@ -43,7 +43,7 @@ def read_text(file: InputFile, options: Options) -> Iterator[Record]:
 
 def passages(name: str, text: str) -> list[tuple[str, str]]:
     """Source and text of each passage of a file called `name`."""
-    from engine.chunking import chunk_file
+    from engine.workspace.chunking import chunk_file
 
     chunks = chunk_file(name, text, count_pieces=_counter(), max_pieces=_MAX_PIECES)
     return [(chunk.source, chunk.text) for chunk in chunks]
@@ -53,8 +53,8 @@ def passages(name: str, text: str) -> list[tuple[str, str]]:
 def _counter() -> Callable[[str], int]:
     """Counts what the model sees; without the model's files, an estimate on the safe side."""
     from engine.errors import ModelNotFoundError
-    from engine.model_files import default_model_dir
-    from engine.tokeniser import Tokeniser
+    from engine.model.files import default_model_dir
+    from engine.model.tokeniser import Tokeniser
 
     try:
         return Tokeniser(default_model_dir(os.environ, Path.home())).count_pieces

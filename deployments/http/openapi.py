@@ -1,0 +1,79 @@
+"""The OpenAPI document: what FastAPI derives, authentication, the error answers routes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from deployments.http.answers import InternalProblem, Invalid, Problem
+from deployments.http.guards import needs_key
+from deployments.ingress_settings import IngressSettings
+
+TITLE = "FAISS Memory API"
+
+Responses = dict[int | str, dict[str, Any]]
+
+_PROBLEMS = {
+    400: "Not possible as asked, or the Host is not allowed",
+    401: "Invalid or missing API key",
+    403: "The Origin or another site's page is not allowed",
+    404: "Not found",
+    408: "The body did not come in time",
+    409: "The backup is broken",
+    413: "The body is too large",
+    415: "The Content-Encoding cannot be read",
+    429: "Overloaded; try again",
+    502: "The cloud refuses or does not answer, or an answer is too large for parts of the service",
+    503: "Not ready, or the storage cannot be used; nothing was changed",
+    504: "No answer in time; a write may have been applied",
+    507: "The disk is full; nothing was changed",
+}
+
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+
+
+def problems(*statuses: int) -> Responses:
+    """The error answers of a route: the given ones and those every route may give."""
+    documented: Responses = {
+        status: {"model": Problem, "description": _PROBLEMS[status]}
+        for status in sorted({400, 401, 403, 408, 413, 429, 502, 503, 504, *statuses})
+    }
+    for status in {429, 503, 504, 507} & documented.keys():
+        documented[status]["headers"] = _RETRY_AFTER
+    documented[422] = {"model": Invalid, "description": "The request is malformed"}
+    documented[500] = {"model": InternalProblem, "description": "Internal error"}
+    return documented
+
+
+def install_openapi(app: FastAPI, settings: IngressSettings) -> None:
+    """Make `app.openapi` produce the document, once."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+                tags=app.openapi_tags,
+                servers=app.servers,
+            )
+            _declare_api_key(schema, required=bool(settings.api_key))
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _declare_api_key(schema: dict[str, Any], *, required: bool) -> None:
+    schema.setdefault("components", {})["securitySchemes"] = {
+        "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+    }
+    security: list[dict[str, list[str]]] = [{"ApiKey": []}]
+    if not required:
+        security.append({})
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            operation["security"] = security if needs_key(path) else []

@@ -1,0 +1,69 @@
+"""The HTTP application: guards, routes, error answers, documentation."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from deployments.calls.protocols import EmbedderClient, IndexClient
+from deployments.http.errors import install_error_handlers
+from deployments.http.guards import AccessGuard
+from deployments.http.head_requests import HeadAsGet
+from deployments.http.metrics import IngressMetrics
+from deployments.http.openapi import TITLE, install_openapi
+from deployments.http.request_bodies import BodyLimit, LingeringClose
+from deployments.http.request_log import RequestLog
+from deployments.http.services import ImportGate, Services
+from deployments.ingress.docs_page import install_docs_pages
+from deployments.ingress_settings import IngressSettings
+from deployments.routes import (
+    backups,
+    builds,
+    memories,
+    operations,
+    search,
+    sync,
+    transfer,
+)
+
+
+def create_app(settings: IngressSettings, embedder: EmbedderClient, index: IndexClient) -> FastAPI:
+    """Build the application around the clients of the embedding pool and the index."""
+    app = FastAPI(
+        title=TITLE,
+        version=settings.version,
+        description="Persistent semantic memory for AI assistants.",
+        servers=[{"url": settings.public_url}],
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    metrics = IngressMetrics(
+        version=settings.version, model_name=settings.model_name, replica=settings.replica
+    )
+    app.state.services = Services(
+        settings=settings,
+        embedder=embedder,
+        index=index,
+        metrics=metrics,
+        imports=ImportGate(settings.max_import_streams, settings.import_chunks),
+    )
+    for routes in (
+        search,
+        memories,
+        operations,
+        builds,
+        backups,
+        sync,
+        transfer,
+    ):
+        app.include_router(routes.router)
+    install_docs_pages(app)
+    install_openapi(app, settings)
+    install_error_handlers(app)
+    # The last one added is the outermost.
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(AccessGuard, settings=settings)
+    app.add_middleware(RequestLog, metrics=metrics)
+    app.add_middleware(LingeringClose)
+    return app

@@ -1,0 +1,60 @@
+"""One replica of the HTTP ingress: `deployments.ingress.application` behind Serve."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from ray.serve.handle import DeploymentHandle
+from starlette.routing import Route
+
+from deployments.calls.handles import ServeEmbedderClient, ServeIndexClient
+from deployments.ingress.application import create_app
+from deployments.ingress_settings import IngressSettings
+from deployments.logs import configure_logging
+from deployments.settings import Settings
+from mcp_server.http import create_mcp_app, refuse_sse
+
+
+class IngressReplica:
+    """What the `Ingress` deployment runs. Serve hands HTTP requests straight to the application."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ingress_settings: IngressSettings,
+        embedder: DeploymentHandle,
+        index: DeploymentHandle,
+    ) -> None:
+        configure_logging(settings, component="ingress")
+        self._app = create_app(
+            ingress_settings,
+            ServeEmbedderClient(
+                embedder,
+                timeout_s=settings.request_timeout_s,
+                long_timeout_s=settings.build_timeout_s,
+            ),
+            ServeIndexClient(
+                index,
+                timeout_s=settings.request_timeout_s,
+                long_timeout_s=settings.build_timeout_s,
+            ),
+        )
+
+        _add_mcp(self._app, ingress_settings)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Serve once after `__init__`, in the replica."""
+        return self._app
+
+
+def _add_mcp(app: FastAPI, settings: IngressSettings) -> None:
+    """Serve MCP at `/mcp` behind the same guards; its tools call the application's own routes."""
+    host = "localhost" if settings.api_key else settings.allowed_hosts[0]
+    mcp_app = create_mcp_app(
+        app,
+        api_key=settings.api_key,
+        base_url=f"http://{'localhost' if host == '*' else host}",
+        max_body_bytes=settings.max_body_bytes,
+    )
+    app.router.routes.append(Route("/mcp", endpoint=mcp_app))
+    app.router.routes.append(Route("/sse", refuse_sse, methods=["GET", "POST"]))
+    app.router.lifespan_context = lambda _: mcp_app.running()

@@ -1,0 +1,95 @@
+"""Listing, making, verifying and restoring backups."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments import rendering
+from deployments.http.answers import (
+    BackupAnswer,
+    BackupsAnswer,
+    RestoreAnswer,
+    VerifyAnswer,
+)
+from deployments.http.errors import detail_response
+from deployments.http.json_route import json_response, json_router
+from deployments.http.openapi import problems
+from deployments.http.request_trace import WriteId, trace_of
+from deployments.http.requests import BackupNameRequest
+from deployments.http.services import services_of
+from engine.errors import BackupError
+
+router = json_router(tag="backups")
+
+
+@router.get(
+    "/backups", operation_id="listBackups", response_model=BackupsAnswer, responses=problems()
+)
+async def list_backups(request: Request) -> Response:
+    """List the backups that can be restored, newest first."""
+    with trace_of(request).stage("index"):
+        summaries = await services_of(request).index.backups()
+    shown = [rendering.backup(summary) for summary in summaries]
+    return json_response({"backups": shown, "count": len(shown)})
+
+
+@router.post(
+    "/backup", operation_id="createBackup", response_model=BackupAnswer, responses=problems(507)
+)
+async def create_backup(
+    request: Request,
+    prefix: Annotated[str, Query(max_length=50, description="Start of the name.")] = "manual",
+) -> Response:
+    """Make a backup now."""
+    with trace_of(request).stage("index"):
+        summary = await services_of(request).index.backup(prefix or "manual")
+    return json_response(
+        {
+            "success": True,
+            "backup_path": summary.path,
+            "message": "Backup created successfully",
+        }
+    )
+
+
+@router.post(
+    "/backup/verify",
+    operation_id="verifyBackup",
+    response_model=VerifyAnswer,
+    responses=problems(404),
+)
+async def verify_backup(body: BackupNameRequest, request: Request) -> Response:
+    """Check that a backup can be restored."""
+    with trace_of(request).stage("index"):
+        check = await services_of(request).index.verify_backup(body.backup_name)
+    return json_response(
+        {"backup_name": check.name, "ok": not check.problems, "problems": check.problems}
+    )
+
+
+@router.post(
+    "/restore",
+    operation_id="restoreBackup",
+    response_model=RestoreAnswer,
+    responses=problems(404, 409, 507),
+)
+async def restore_backup(body: BackupNameRequest, request: Request, write_id: WriteId) -> Response:
+    """Go back to a backup; the state before is kept as one named pre_restore_<time>."""
+    try:
+        with trace_of(request).stage("index"):
+            total = await services_of(request).index.restore(body.backup_name, request_id=write_id)
+    except BackupError as exc:
+        # The service is fine, the named backup is not: the caller can choose another.
+        return detail_response(409, str(exc))
+    return json_response(
+        {
+            "success": True,
+            "restored_from": body.backup_name,
+            "total_memories": total,
+            "message": "Restored successfully",
+        }
+    )

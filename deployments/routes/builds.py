@@ -1,0 +1,52 @@
+"""Building memories from workspace files."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments.http.answers import BuildAnswer
+from deployments.http.json_route import json_response, json_router
+from deployments.http.openapi import problems
+from deployments.http.request_trace import WriteId, trace_of
+from deployments.http.requests import BuildRequest
+from deployments.http.services import services_of
+
+router = json_router(tag="builds")
+
+
+@router.post(
+    "/index/build",
+    operation_id="buildIndex",
+    response_model=BuildAnswer,
+    responses=problems(507),
+)
+async def build_index(
+    request: Request,
+    write_id: WriteId,
+    body: BuildRequest = BuildRequest(),  # noqa: B008 - immutable in use
+) -> Response:
+    """Read workspace files again: their old chunks go, unchanged ones keep their id."""
+    services, trace = services_of(request), trace_of(request)
+    with trace.stage("index"):
+        build = await services.index.plan_build(body.sources, replace_all=body.replace_all)
+    n_embedded = 0
+    while n_embedded < build.n_texts:
+        texts = await services.index.texts_of_build(build.build_id, n_embedded)
+        embedded = await services.embed(texts, trace, is_long=True)
+        await services.index.put_embeddings(build.build_id, n_embedded, embedded.firsts)
+        n_embedded += len(texts)
+    with trace.stage("index"):
+        report = await services.index.apply_build(build.build_id, request_id=write_id)
+    return json_response(
+        {
+            "success": True,
+            "files_processed": report.files_processed,
+            "memories_added": report.memories_added,
+            "backup_location": report.backup_location,
+            "message": "Index rebuilt successfully",
+            "memories_removed": report.memories_removed,
+            "unchanged": report.unchanged,
+            "skipped": [{"path": file.path, "reason": file.reason} for file in report.skipped],
+        }
+    )

@@ -1,0 +1,133 @@
+"""Finding memories: search, batch search, novelty."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from deployments import rendering
+from deployments.http.answers import BatchSearchAnswer, IsNovelAnswer, SearchAnswer
+from deployments.http.json_route import json_response, json_router
+from deployments.http.openapi import problems
+from deployments.http.request_trace import RequestTrace, trace_of
+from deployments.http.requests import BatchSearchRequest, IsNovelRequest, SearchRequest
+from deployments.http.services import Services, services_of
+from engine.records import EmbeddedQuery, QueryPieces, SearchQuery
+
+router = json_router(tag="search")
+
+
+def _search_query(body: SearchRequest, pieces: QueryPieces) -> SearchQuery:
+    return SearchQuery(
+        text=body.query,
+        k=body.k,
+        hybrid=body.hybrid,
+        threshold=body.threshold,
+        vector_weight=body.vector_weight,
+        where=body.where(),
+        fusion=body.fusion,
+        min_score=body.min_score,
+        neighbours=body.neighbours,
+        pieces=pieces if body.hybrid and body.fusion == "score" else None,
+    )
+
+
+@router.post(
+    "/search", operation_id="searchMemory", response_model=SearchAnswer, responses=problems()
+)
+async def search(body: SearchRequest, request: Request) -> Response:
+    """Find the memories closest to a query, by meaning and by keywords."""
+    services, trace = services_of(request), trace_of(request)
+    asked = await services.embed_query(body.query, trace)
+    with trace.stage("index"):
+        [hits] = await services.index.search(
+            asked.vector[None], [_search_query(body, asked.pieces)]
+        )
+    trace.k, trace.n_hits = body.k, len(hits)
+    return json_response(rendering.search_answer(body.query, hits))
+
+
+@router.post(
+    "/search/batch",
+    operation_id="searchMemoryBatch",
+    response_model=BatchSearchAnswer,
+    responses=problems(),
+)
+async def search_batch(body: BatchSearchRequest, request: Request) -> Response:
+    """Answer up to 100 searches at once, in order."""
+    services, trace = services_of(request), trace_of(request)
+    asked = await services.embed_queries([one.query for one in body.queries], trace)
+    pages = _answers(services, body.queries, asked, trace)
+    first = await anext(pages)  # what fails at once is answered as such
+    return StreamingResponse(_one_object(first, pages), media_type="application/json")
+
+
+async def _answers(
+    services: Services,
+    bodies: Sequence[SearchRequest],
+    embedded: Sequence[EmbeddedQuery],
+    trace: RequestTrace,
+) -> AsyncIterator[bytes]:
+    """The answers to searches as JSON objects with commas between them, some at a time."""
+    vectors = np.stack([query.vector for query in embedded])
+    queries = [
+        _search_query(one, query.pieces) for one, query in zip(bodies, embedded, strict=True)
+    ]
+    n_answered = trace.n_hits = 0
+    while n_answered < len(queries):
+        with trace.stage("index"):
+            found = await services.index.search(vectors[n_answered:], queries[n_answered:])
+        answers = [
+            to_json(rendering.search_answer(one.query, hits))
+            for one, hits in zip(bodies[n_answered:], found, strict=False)
+        ]
+        trace.n_hits += sum(map(len, found))
+        n_answered += len(answers)
+        yield b",".join(answers)
+
+
+async def _one_object(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield b'{"results":[' + first
+    async for page in others:
+        yield b"," + page
+    yield b"]}\n"
+
+
+@router.post(
+    "/memory/is-novel",
+    operation_id="isNovel",
+    response_model=IsNovelAnswer,
+    responses=problems(),
+)
+async def is_novel(body: IsNovelRequest, request: Request) -> Response:
+    """Tell whether a text says something that no memory says yet."""
+    services, trace = services_of(request), trace_of(request)
+    asked = await services.embed_query(body.text, trace)
+    with trace.stage("index"):
+        neighbour = await services.index.nearest(asked.vector, body.text)
+    if neighbour is None:
+        return json_response(
+            {
+                "is_novel": True,
+                "threshold": body.threshold,
+                "most_similar": None,
+                "says_the_same": False,
+            }
+        )
+    # The rounded value decides, as callers see it: a text is never novel beside itself for
+    # a cosine of 0.99999994.
+    similarity = rendering.score(neighbour.similarity)
+    nearest = {**rendering.memory(neighbour.memory), "similarity": similarity}
+    is_known = similarity >= body.threshold if neighbour.is_comparable else neighbour.says_the_same
+    return json_response(
+        {
+            "is_novel": not is_known,
+            "threshold": body.threshold,
+            "most_similar": nearest,
+            "says_the_same": neighbour.says_the_same,
+        }
+    )

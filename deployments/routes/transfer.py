@@ -1,0 +1,129 @@
+"""Memories in and out in bulk: streams of NDJSON, a memory a line, of any length."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Header, Query
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from deployments.http.errors import detail_response
+from deployments.http.json_route import json_router
+from deployments.http.openapi import problems
+from deployments.http.requests import ExportQuery, ImportQuery
+from deployments.http.services import Services, services_of
+from deployments.transfer.export_stream import export_lines, gzipped
+from deployments.transfer.import_body import ClientGoneError
+from deployments.transfer.import_stream import ImportOptions, ImportStream
+from deployments.transfer.line_reader import is_supported
+from engine.records import ModelIdentity
+
+NDJSON = "application/x-ndjson"
+
+_LINES: dict[str, Any] = {NDJSON: {"schema": {"type": "string"}}}
+
+router = json_router(tag="import and export")
+
+
+@router.post(
+    "/import",
+    operation_id="importMemories",
+    response_class=Response,
+    responses={
+        **problems(415),
+        200: {
+            "description": "A line for each line read, progress, and a summary as the last line.",
+            "content": _LINES,
+        },
+    },
+    openapi_extra={
+        "requestBody": {
+            "description": (
+                "A JSON object a line: text and source, and if you like metadata, key, timestamp, "
+                "updated_at, embedding, deduplicate. An export is one."
+            ),
+            "content": _LINES,
+        }
+    },
+)
+async def import_memories(
+    query: Annotated[ImportQuery, Query()],
+    request: Request,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            pattern=r"^[!-~]{1,200}$",
+            description="Names the import: sent again with it, no line is applied twice.",
+        ),
+    ] = None,
+) -> Response:
+    """Store memories from a stream, answering each line as soon as it is on disk."""
+    services = services_of(request)
+    encoding = request.headers.get("content-encoding", "")
+    if not is_supported(encoding):
+        return detail_response(415, "Content-Encoding must be gzip, zstd or none")
+    options = ImportOptions(
+        stop_on_error=query.on_error == "stop",
+        deduplicate=query.deduplicate,
+        key=idempotency_key,
+        content_encoding=encoding,
+        reports_all=query.report == "all",
+    )
+    return _ImportResponse(services, options, (await services.index.stats()).model)
+
+
+class _ImportResponse(Response):
+    """An answer that is written while the request is still being read."""
+
+    def __init__(self, services: Services, options: ImportOptions, identity: ModelIdentity) -> None:
+        super().__init__(media_type=NDJSON, headers={"Cache-Control": "no-store"})
+        del self.headers["content-length"]
+        self._services = services
+        self._options = options
+        self._identity = identity
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the import over this connection. Raises `OverloadedError` before it answers."""
+        # Received before anything is sent: a client that asked to (`Expect`) now begins to send.
+        first = await receive()
+
+        async def send_bytes(content: bytes) -> None:
+            await send({"type": "http.response.body", "body": content, "more_body": True})
+
+        stream = ImportStream(self._services, self._options, self._identity, send_bytes)
+        with self._services.imports.running():
+            await send(
+                {"type": "http.response.start", "status": 200, "headers": self.raw_headers},
+            )
+            try:
+                await stream.run(first, receive)
+            except ClientGoneError:
+                return
+        await send({"type": "http.response.body", "body": b""})
+
+
+@router.get(
+    "/export",
+    operation_id="exportMemories",
+    response_class=Response,
+    responses={
+        **problems(),
+        200: {
+            "description": "A header line, a memory a line, and a footer line with their count.",
+            "content": _LINES,
+        },
+    },
+)
+async def export_memories(query: Annotated[ExportQuery, Query()], request: Request) -> Response:
+    """Read every memory that passes a filter, as of now, by id; `/import` takes it."""
+    index = services_of(request).index
+    identity = (await index.stats()).model
+    facts = await index.begin_export(query.where(), with_embeddings=query.embeddings)
+    lines = export_lines(index, facts, identity)
+    headers = {"Cache-Control": "no-store", "Vary": "Accept-Encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers["Content-Encoding"] = "gzip"
+        lines = gzipped(lines)
+    return StreamingResponse(lines, headers=headers, media_type=NDJSON)

@@ -1,0 +1,73 @@
+"""An export as it is read from the index: header, memories, footer, one JSON object a line."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import datetime, timezone
+
+from pydantic_core import to_json
+
+from deployments.calls.protocols import IndexClient
+from engine.errors import EngineError, NotReadyError
+from engine.records import ModelIdentity
+from engine.store.exports import ExportFacts
+
+FORMAT = 1
+_PAGE_BYTES = 1 << 20
+
+
+async def export_lines(
+    index: IndexClient, facts: ExportFacts, identity: ModelIdentity
+) -> AsyncIterator[bytes]:
+    """Lines of an open export, some at a time; it is closed at the end, whatever that is.
+
+    An export without its footer is incomplete; its last line then says why, if it can.
+    """
+    header = {
+        "type": "header",
+        "format": FORMAT,
+        "model": identity.name,
+        "dimension": identity.dim,
+        "precision": identity.precision,
+        "fingerprint": identity.fingerprint,
+        "lsn": facts.lsn,
+        "total": facts.total,
+        "created": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+    }
+    n_memories = 0
+    is_open = True
+    try:
+        yield to_json(header) + b"\n"
+        while page := await index.read_export(facts.export_id, _PAGE_BYTES):
+            n_memories += page.count(b"\n")
+            yield page
+        if n_memories == facts.total:
+            yield to_json({"type": "footer", "count": n_memories}) + b"\n"
+        else:
+            # A page whose answer was lost is not read again: asked once more comes the next one.
+            yield _problem(f"{n_memories} of {facts.total} memories came; export again")
+    except EngineError as exc:
+        is_open = not isinstance(exc, NotReadyError)
+        yield _problem(str(exc))
+    finally:
+        if is_open:
+            with suppress(EngineError):
+                await asyncio.shield(index.end_export(facts.export_id))
+
+
+def _problem(reason: str) -> bytes:
+    message = f"{reason}; this export is incomplete"
+    return to_json({"type": "error", "message": message}) + b"\n"
+
+
+async def gzipped(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same, packed as one gzip member."""
+    packer = zlib.compressobj(level=1, wbits=31)
+    async for piece in pieces:
+        # Elsewhere than on the event loop: a piece takes milliseconds.
+        if packed := await asyncio.to_thread(packer.compress, piece):
+            yield packed
+    yield packer.flush()

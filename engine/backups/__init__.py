@@ -1,0 +1,1 @@
+"""Copies of the store that can be verified and restored."""

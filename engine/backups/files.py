@@ -1,0 +1,242 @@
+"""The files of a backup: one base and the deltas after it, each an SQLite database.
+
+A base holds everything as of its LSN; a delta the rows changed, and the tombstones of those
+deleted, after one LSN and up to another. Base plus deltas, in order, are the store.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from engine.disk.durable_files import fsync_file, sha256_of, translating_os_errors
+from engine.errors import StoreCorruptError
+from engine.store.distrust import attached, check_structure, distrusted
+from engine.store.foreign_json import object_of, parse_json, record_of
+from engine.store.rows import (
+    PRUNED_LSN,
+    canonical_json,
+    digests_of,
+    last_id_of,
+    read_meta,
+    set_meta,
+)
+from engine.store.schema import connect, create_tables, translating_sqlite_errors
+from engine.store.soundness import check_copy, check_rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupFile:
+    """A base (`from_lsn` is None) or a delta, with what proves it whole."""
+
+    name: str
+    from_lsn: int | None
+    to_lsn: int
+    n_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFacts:
+    """What a snapshot of a store holds."""
+
+    epoch: str
+    lsn: int
+    total_memories: int
+    last_id: int
+    """The highest id ever given out."""
+    model: dict[str, str | int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Which state of which history a restored store began as; what came later has newer LSNs."""
+
+    epoch: str
+    lsn: int
+    as_lsn: int
+    """The LSN that this state has in the store's own history."""
+
+
+def write_base(database: Path, directory: Path) -> tuple[BackupFile, StoreFacts]:
+    """Copy the live database whole; writers go on (https://sqlite.org/backup.html)."""
+    partial = directory / "base.partial"
+    with (
+        translating_sqlite_errors(partial),
+        closing(connect(database, mode="rw")) as source,
+        closing(sqlite3.connect(partial)) as target,
+    ):
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")  # one file: it takes no WAL with it
+        facts = facts_of(target)
+    check_copy(partial)  # what rotted must not push sound backups out
+    return _finished(partial, f"base_{facts.lsn}.db", None, facts.lsn), facts
+
+
+def write_delta(database: Path, directory: Path, *, from_lsn: int) -> tuple[BackupFile, StoreFacts]:
+    """Write what changed after `from_lsn`. Costs what changed; writers go on."""
+    partial = directory / "delta.partial"
+    with translating_sqlite_errors(partial):
+        with closing(sqlite3.connect(partial, isolation_level=None)) as target:
+            create_tables(target)
+        with closing(connect(database, mode="rw")) as connection:
+            connection.execute("ATTACH ? AS delta", (str(partial),))
+            connection.execute("BEGIN")  # one snapshot of the live database for all tables
+            _copy_changes(connection, from_lsn)
+            facts = facts_of(connection)
+            connection.execute("COMMIT")
+        check_rows(partial)
+    return _finished(partial, f"delta_{from_lsn}_{facts.lsn}.db", from_lsn, facts.lsn), facts
+
+
+def assemble(directory: Path, files: Sequence[BackupFile], target: Path) -> StoreFacts:
+    """Put a base and its deltas together as one database at `target`. Not yet durable.
+
+    Raises:
+        StoreFormatError, StoreCorruptError: a file is not one that we can have written.
+    """
+    with translating_os_errors(target):
+        shutil.copyfile(directory / files[0].name, target)
+    with distrusted(target) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        check_structure(connection, target)
+        for delta in files[1:]:
+            with attached(connection, directory / delta.name):
+                connection.execute("BEGIN")
+                _apply_changes(connection)
+                _derive_digests(connection)
+                connection.execute("COMMIT")
+        if files[1:]:
+            _derive_metadata_values(connection)
+        return facts_of(connection)
+
+
+def pruned_lsn_in(database: Path) -> int:
+    """Up to which LSN the live database may have forgotten deletions."""
+    with (
+        translating_sqlite_errors(database),
+        closing(connect(database, mode="rw")) as connection,
+    ):
+        return int(read_meta(connection).get(PRUNED_LSN, "0"))
+
+
+def facts_in(database: Path) -> StoreFacts:
+    """What the live database holds."""
+    with (
+        translating_sqlite_errors(database),
+        closing(connect(database, mode="rw")) as connection,
+    ):
+        return facts_of(connection)
+
+
+def origin_in(database: Path) -> Origin | None:
+    """What the live database was restored from; None when it never was."""
+    with (
+        translating_sqlite_errors(database),
+        closing(connect(database, mode="rw")) as connection,
+    ):
+        row = connection.execute("SELECT value FROM meta WHERE name = 'origin'").fetchone()
+    return Origin(**json.loads(row[0])) if row else None
+
+
+def write_origin(connection: sqlite3.Connection, origin: Origin) -> None:
+    """Record what a database is being restored from."""
+    set_meta(connection, "origin", json.dumps(asdict(origin)))
+
+
+def facts_of(connection: sqlite3.Connection) -> StoreFacts:
+    """What the main database of a connection holds. Raises `StoreCorruptError`."""
+    meta = dict(connection.execute("SELECT name, value FROM main.meta"))  # also in format 1
+    (total,) = connection.execute("SELECT count(*) FROM main.memories").fetchone()
+    try:
+        facts = {
+            "epoch": meta["epoch"],
+            "lsn": int(meta["lsn"]),
+            "total_memories": total,
+            "last_id": last_id_of(connection),
+            "model": parse_json(meta["model"]),
+        }
+        return record_of(StoreFacts, facts)
+    except (KeyError, ValueError) as exc:
+        raise StoreCorruptError("the database", f"its facts cannot be used: {exc}") from exc
+
+
+def _finished(partial: Path, name: str, from_lsn: int | None, to_lsn: int) -> BackupFile:
+    path = partial.with_name(name)
+    with translating_os_errors(path):
+        fsync_file(partial)
+        partial.rename(path)
+        return BackupFile(
+            name=name,
+            from_lsn=from_lsn,
+            to_lsn=to_lsn,
+            n_bytes=path.stat().st_size,
+            sha256=sha256_of(path),
+        )
+
+
+def _copy_changes(connection: sqlite3.Connection, from_lsn: int) -> None:
+    for table, condition in (
+        ("memories", "lsn > ?"),
+        ("tombstones", "lsn > ?"),
+        ("embeddings", "id IN (SELECT id FROM main.memories WHERE lsn > ?)"),
+    ):
+        connection.execute(
+            f"INSERT INTO delta.{table} SELECT * FROM main.{table} WHERE {condition}", (from_lsn,)
+        )
+    connection.execute("INSERT INTO delta.meta SELECT * FROM main.meta")
+    connection.execute("DELETE FROM delta.sqlite_sequence")
+    connection.execute("INSERT INTO delta.sqlite_sequence SELECT * FROM main.sqlite_sequence")
+
+
+def _apply_changes(connection: sqlite3.Connection) -> None:
+    # All that changed goes first: two memories may have exchanged their keys.
+    changed = "SELECT id FROM delta.tombstones UNION ALL SELECT id FROM delta.memories"
+    connection.execute(f"DELETE FROM main.embeddings WHERE id IN ({changed})")
+    connection.execute(f"DELETE FROM main.memories WHERE id IN ({changed})")
+    for table in ("memories", "embeddings"):
+        connection.execute(f"INSERT INTO main.{table} SELECT * FROM delta.{table}")
+    for table in ("tombstones", "meta"):
+        connection.execute(f"INSERT OR REPLACE INTO main.{table} SELECT * FROM delta.{table}")
+    connection.execute("DELETE FROM main.sqlite_sequence")
+    connection.execute("INSERT INTO main.sqlite_sequence SELECT * FROM delta.sqlite_sequence")
+
+
+def _derive_digests(connection: sqlite3.Connection) -> None:
+    """Let the texts of a delta be found, if the base is not of a format that had no digests."""
+    if not connection.execute(
+        "SELECT 1 FROM main.sqlite_master WHERE name = 'text_digests'"
+    ).fetchone():
+        return
+    connection.executemany(
+        "INSERT OR IGNORE INTO main.text_digests VALUES (?, ?)",
+        (
+            (digest, memory_id)
+            for memory_id, text, source in connection.execute(
+                "SELECT id, text, source FROM delta.memories"
+            )
+            for digest in digests_of(text, source)
+        ),
+    )
+
+
+def _derive_metadata_values(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN")
+    connection.execute("DELETE FROM metadata_values")
+    try:
+        connection.executemany(
+            "INSERT INTO metadata_values VALUES (?, ?, ?)",
+            (
+                (name, canonical_json(value), memory_id)
+                for memory_id, metadata in connection.execute("SELECT id, metadata FROM memories")
+                for name, value in object_of(json.loads(metadata)).items()
+            ),
+        )
+    except (ValueError, RecursionError) as exc:
+        raise StoreCorruptError("the database", f"metadata that is no JSON object: {exc}") from exc
+    connection.execute("COMMIT")

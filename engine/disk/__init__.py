@@ -1,0 +1,1 @@
+"""Files that are on disk when a call returns."""

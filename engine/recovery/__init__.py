@@ -1,0 +1,1 @@
+"""Opening, examining and repairing a data directory."""

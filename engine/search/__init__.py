@@ -1,0 +1,1 @@
+"""The derived indexes, and what a search makes of them."""

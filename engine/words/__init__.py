@@ -1,0 +1,1 @@
+"""What a text says, word by word: pure functions."""

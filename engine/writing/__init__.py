@@ -1,0 +1,1 @@
+"""The one thread that changes anything, and what it decides."""

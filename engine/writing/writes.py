@@ -1,0 +1,145 @@
+"""What each kind of write does, inside a group's transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from engine.errors import InvalidInputError, NotReadyError
+from engine.records import (
+    AddOutcome,
+    BuildPlan,
+    BuildReport,
+    DeletedMemory,
+    DeleteOutcome,
+    FloatMatrix,
+    FloatVector,
+    Memory,
+    MemoryFilter,
+    MemoryId,
+    MemoryPatch,
+    NewMemory,
+    UpsertOutcome,
+)
+from engine.workspace.builds import match_chunks, stored_chunks
+from engine.writing.nearest_in_write import NearestInWrite
+from engine.writing.repeats import QUOTED_CHARS
+from engine.writing.write_session import WriteSession, all_vectors
+
+_DELETED_TEXT_CHARS = 100
+_SHOWN_SIMILAR = 3
+
+
+def add(
+    session: WriteSession,
+    memories: Sequence[NewMemory],
+    embeddings: FloatMatrix,
+    *,
+    dedup_threshold: float,
+) -> list[AddOutcome]:
+    """Add memories in order; one that says the same as a stored or an earlier one is skipped."""
+    outcomes: list[AddOutcome] = []
+    asked = [i for i, memory in enumerate(memories) if memory.deduplicate]
+    nearest = NearestInWrite(
+        session, embeddings, asked, at_least=dedup_threshold, n_similar=_SHOWN_SIMILAR
+    )
+    for at, (memory, vector) in enumerate(zip(memories, embeddings, strict=True)):
+        if memory.deduplicate and (repeated := nearest.repeated(at, memory.text)):
+            outcomes.append(
+                AddOutcome(
+                    id=None,
+                    duplicate_of=repeated.memory.id,
+                    similarity=repeated.similarity,
+                    duplicate_text=repeated.memory.text[:QUOTED_CHARS],
+                )
+            )
+            continue
+        similar = nearest.similar(at) if memory.deduplicate else []
+        new_id = session.insert(memory, vector)
+        nearest.note(new_id, vector)
+        outcomes.append(AddOutcome(id=new_id, similar=similar))
+    return outcomes
+
+
+def upsert(session: WriteSession, memory: NewMemory, embedding: FloatVector) -> UpsertOutcome:
+    """Replace the memory with this (source, key), or add it."""
+    known = session.transaction.id_of_key(memory.source, memory.key or "")
+    if known is None:
+        return UpsertOutcome(id=session.insert(memory, embedding), created=True)
+    old = session.get(known)
+    new = dataclasses.replace(old, text=memory.text, metadata=memory.metadata)
+    vectors = all_vectors(memory, embedding)
+    session.replace(old, new, vectors if new.text != old.text else None)
+    return UpsertOutcome(id=known, created=False)
+
+
+def update(
+    session: WriteSession, memory_id: MemoryId, patch: MemoryPatch, vectors: FloatMatrix | None
+) -> Memory:
+    """Change the given fields of a memory."""
+    old = session.get(memory_id)
+    changes = {
+        name: value for name, value in dataclasses.asdict(patch).items() if value is not None
+    }
+    new = dataclasses.replace(old, **changes)
+    if new.key is not None and session.transaction.id_of_key(new.source, new.key) not in (
+        None,
+        memory_id,
+    ):
+        raise InvalidInputError(
+            f"source '{new.source}' has another memory with this one's key; delete that first"
+        )
+    return session.replace(old, new, vectors if new.text != old.text else None)
+
+
+def delete(session: WriteSession, ids: Sequence[MemoryId]) -> DeleteOutcome:
+    """Delete those that exist; an id given twice counts once."""
+    wanted = list(dict.fromkeys(ids))
+    found = session.transaction.get_many(wanted)
+    session.delete(list(found.values()))
+    return DeleteOutcome(
+        deleted=[
+            DeletedMemory(id=i, text=found[i].text[:_DELETED_TEXT_CHARS])
+            for i in wanted
+            if i in found
+        ],
+        missing=[i for i in wanted if i not in found],
+    )
+
+
+def delete_by_source(session: WriteSession, pattern: str) -> int:
+    """Delete every memory whose source contains `pattern`; returns how many."""
+    doomed = session.matching(MemoryFilter(source=pattern))
+    session.delete(doomed)
+    return len(doomed)
+
+
+def apply_build(
+    session: WriteSession, plan: BuildPlan, embeddings: FloatMatrix, *, backup_location: str
+) -> BuildReport:
+    """Replace the chunks of the plan's files, whose state before is in a backup.
+
+    Raises:
+        NotReadyError: a chunk that was stored when the plan was made is gone.
+    """
+    stored = stored_chunks(plan.files, session.matching, replace_all=plan.replace_all)
+    match = match_chunks(plan.chunks, stored)
+    embedding_of = dict(zip(plan.to_embed, embeddings, strict=True))
+    if not embedding_of.keys() >= set(match.new):
+        raise NotReadyError("these files' memories changed during the build; build again")
+    session.delete(match.gone)
+    for position, memory in match.kept:
+        source = plan.chunks[position].source
+        if memory.source != source:
+            session.replace(memory, dataclasses.replace(memory, source=source), None)
+    for position in match.new:
+        chunk = plan.chunks[position]
+        session.insert(NewMemory(text=chunk.text, source=chunk.source), embedding_of[position])
+    return BuildReport(
+        files_processed=len(plan.files),
+        memories_added=len(match.new),
+        memories_removed=len(match.gone),
+        unchanged=len(match.kept),
+        skipped=plan.skipped,
+        backup_location=backup_location,
+    )
