@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from engine.records import BoolMask, QueryPieces
 from engine.search.bm25 import BM25Index
 from engine.search.ranking import (
+    clearness,
     combined,
     lexical_scores,
     order_gate,
@@ -131,13 +132,14 @@ def test_score_and_support_are_those_of_the_formulas() -> None:
 def test_a_name_that_one_document_has_leaves_little_to_meaning() -> None:
     index = index_of([["ticket", "ops41"], *([["ticket", f"ops{n}"] for n in range(50, 60)])])
 
-    def clearness(*query: str) -> float:
+    def clear(*query: str) -> float:
         known = statistics(index, query, None)
-        return lexical_scores(index, query, known, None).clearness()
+        return clearness(index, query, known, lexical_scores(index, query, known, None))
 
-    assert clearness("ticket", "ops41") > 0.9
-    assert clearness("ticket") == 0.0
-    assert clearness("unseen") == 0.0
-    assert weight_of_meaning(0.7, 1.0) == pytest.approx(0.21)
+    assert clear("ticket", "ops41") == 1.0
+    assert clear("ticket") == 0.0
+    assert clear("unseen") == 0.0
+    assert clear("ticket", "ops41", "ops50") == 0.0, "two names, of two documents"
+    assert weight_of_meaning(0.7, 1.0) == pytest.approx(0.035)
     assert weight_of_meaning(0.7, 0.0) == 0.7
     assert weight_of_meaning(1.0, 1.0) == 1.0

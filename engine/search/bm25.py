@@ -94,6 +94,13 @@ class BM25Index:
         term_id = self._term_ids.get(term)
         return 0 if term_id is None else self._df[term_id]
 
+    def holds(self, term: str, rows: RowArray) -> BoolMask:
+        """Which of some rows hold a term."""
+        term_id = self._term_ids.get(term)
+        if term_id is None:
+            return np.zeros(len(rows), dtype=np.bool_)
+        return self._postings.tfs_at(term_id, rows.astype(ROW_DTYPE)) > 0
+
     def postings(self, term: str) -> Iterator[tuple[RowArray, npt.NDArray[Any]]]:
         """Rows and tfs of a term, in parts; removed documents included."""
         term_id = self._term_ids.get(term)

@@ -22,6 +22,7 @@ from engine.search.ranking import (
     CANDIDATES_A_HIT,
     LEAST_CANDIDATES,
     LexicalScores,
+    clearness,
     combined,
     lexical_scores,
     order_gate,
@@ -182,7 +183,8 @@ class _Judge:
         if query.pieces is not None and embedding.any() and query.vector_weight > 0:
             meant = pooled(query.pieces, terms_of, known)
         lexical = lexical_scores(index.keywords, tokens, known, filtered)
-        weight = weight_of_meaning(query.vector_weight, lexical.clearness())
+        clear = clearness(index.keywords, tokens, known, lexical)
+        weight = weight_of_meaning(query.vector_weight, clear)
         return cls(
             index=index, meant=meant, lexical=lexical, vector_weight=weight if meant.any() else 0.0
         )

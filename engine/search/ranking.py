@@ -43,9 +43,10 @@ _PRIOR_LENGTH: Final = 80  # terms; short texts differ in length by chance
 _SURE_TERMS: Final = 4  # a query of more is well answered by some of them
 _VECTOR_SUPPORT: Final = 0.1
 _WORD_SUPPORT: Final = 0.3
-_CLEAR_FROM: Final = 0.2  # lead of the best row by words over the second
+_LEADERS: Final = 10
+_CLEAR_FROM: Final = 0.3  # lead of the best memory over the second, by the rarity of its words
 _CLEAR_WIDTH: Final = 0.3
-_LEFT_TO_MEANING: Final = 0.3  # of its weight, where the words are clear
+_LEFT_TO_MEANING: Final = 0.05  # of its weight, where the words are clear: it still finds others
 _ORDER_FROM: Final = 0.08  # likeness of memories two places apart, beyond chance
 _ORDER_WIDTH: Final = 0.12
 
@@ -78,12 +79,6 @@ class LexicalScores:
     def shares(self, rows: RowArray) -> ScoreArray:
         """The lexical part of the scores of some rows, 0…1."""
         return self.scores[rows] * self.scale
-
-    def clearness(self) -> float:
-        """How clearly one row answers, 0…1: an exact name leaves all others far behind."""
-        shares = self.shares(self.best_rows(2))
-        lead = float(shares[0] - shares[1:].sum()) if len(shares) else 0.0
-        return min(1.0, max(0.0, (lead - _CLEAR_FROM) / _CLEAR_WIDTH))
 
     def best_rows(self, n: int) -> RowArray:
         """The n best of the rows that hold a word of the query."""
@@ -142,6 +137,26 @@ def lexical_scores(
     return LexicalScores(scores=scores, scale=min(1.0, best / mass) / best)
 
 
+def clearness(
+    keywords: BM25Index, tokens: Sequence[str], known: Statistics, lexical: LexicalScores
+) -> float:
+    """How clearly one memory answers by its words, 0…1: an exact name leaves all others far behind.
+
+    By the squared idf of the query's words that it has: one rare word outweighs several common
+    ones, which others may have together.
+    """
+    rows = lexical.best_rows(_LEADERS)
+    if not len(rows):
+        return 0.0
+    masses, total = np.zeros(max(len(rows), 2)), 0.0
+    for term in dict.fromkeys(tokens):
+        mass = known.idf(term) ** 2
+        total += mass
+        masses[: len(rows)] += mass * keywords.holds(term, rows)
+    second, first = np.sort(masses)[-2:] / total
+    return min(1.0, max(0.0, (float(first - second) - _CLEAR_FROM) / _CLEAR_WIDTH))
+
+
 def pooled(
     pieces: QueryPieces, terms_of: Mapping[str, Sequence[str]], known: Statistics
 ) -> FloatVector:
@@ -185,9 +200,9 @@ def order_gate(vectors: FloatMatrix, further: FloatMatrix, mean_vector: FloatVec
     return min(1.0, max(0.0, (likeness - _ORDER_FROM) / _ORDER_WIDTH))
 
 
-def weight_of_meaning(asked: float, clearness: float) -> float:
+def weight_of_meaning(asked: float, clear: float) -> float:
     """The weight of the cosine: what was asked for, less where the words leave no doubt."""
-    return asked * (1 - (1 - _LEFT_TO_MEANING) * clearness) if asked < 1 else asked
+    return asked * (1 - (1 - _LEFT_TO_MEANING) * clear) if asked < 1 else asked
 
 
 def support(cosines: ScoreArray, shares: ScoreArray, vector_weights: ScoreArray) -> ScoreArray:
