@@ -1,4 +1,4 @@
-# FAISS Memory in a container; see "Docker" in README.md. `docker compose up -d` builds and runs it.
+# FAISS Memory in a container; see docs/docker.md. `docker compose up -d` builds and runs it.
 # For amd64 and arm64: every locked package has a wheel for both.
 
 # The locked packages, each checked by its hash.

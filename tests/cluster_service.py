@@ -66,7 +66,7 @@ def wait_until_ready(machine: Machine) -> float:
 
 
 def deploy(head: Machine, config: Path) -> None:
-    """Apply a changed configuration, as the README says, and wait until it runs."""
+    """Apply a changed configuration, as docs/cluster.md says, and wait until it runs."""
     deploying = head.run_here("env", f"SERVE_CONFIG={config}", "sh", str(NODE_SCRIPT), "deploy")
     output, _ = deploying.communicate(timeout=START_PATIENCE_S)
     assert deploying.returncode == 0, output.decode()

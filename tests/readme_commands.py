@@ -1,4 +1,4 @@
-"""The README as a script: its commands, the output it shows for them, and how to compare that."""
+"""README and `docs/` as one script: commands, the output shown for them, and how to compare it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+_PAGE_ROW = re.compile(r"^\| .+ \| \[.+\]\((docs/[\w-]+\.md)\) \|$", re.M)
+PAGES = [*(ROOT / name for name in _PAGE_ROW.findall(README.read_text("utf-8"))), README]
+"""As the README lists them; then itself, which begins with what the first of them shows."""
+TEXT = "\n\n".join(page.read_text("utf-8") for page in PAGES)
 
 BACKUP_NAME = re.compile(r"\b([a-z_]+)_\d{8}_\d{6}(_\d+)?\b")
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
@@ -23,8 +28,10 @@ _SIMILARITY_TOLERANCE = 0.03
 class Block:
     """A fenced block of commands."""
 
+    page: str
+    """The path of its file, from the root."""
     line: int
-    """In the README, from 1."""
+    """In that file, from 1."""
     heading: str
     """The nearest heading above."""
     commands: list[str]
@@ -33,9 +40,17 @@ class Block:
     """The JSON documents that the next fence shows as the output; None when none does."""
 
 
-def bash_blocks(text: str) -> list[Block]:
-    """Every fenced bash block, in order."""
-    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+def bash_blocks() -> list[Block]:
+    """Every fenced bash block of all pages, in order; one that stands on two pages comes once."""
+    blocks: dict[str, Block] = {}
+    for page in PAGES:
+        for block in _bash_blocks_of(page):
+            blocks.setdefault(repr((block.commands, block.shown)), block)
+    return list(blocks.values())
+
+
+def _bash_blocks_of(page: Path) -> list[Block]:
+    tokens = MarkdownIt("commonmark").enable("table").parse(page.read_text("utf-8"))
     blocks, heading = [], ""
     for at, token in enumerate(tokens):
         if token.type == "heading_open":
@@ -46,6 +61,7 @@ def bash_blocks(text: str) -> list[Block]:
             assert token.map is not None
             blocks.append(
                 Block(
+                    page=str(page.relative_to(ROOT)),
                     line=token.map[0] + 1,
                     heading=heading,
                     commands=token.content.splitlines(),

@@ -21,7 +21,7 @@ from scripts.cli.errors import RefusedError
 from scripts.cli.readers import Format
 from scripts.cli.service import Service
 from tests.fake_service import FakeService, Refused, serving
-from tests.readme_commands import README, first_cells
+from tests.readme_commands import TEXT, first_cells
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "scripts.cli.app"]
@@ -318,7 +318,7 @@ def test_the_shell_completes_commands() -> None:
 
 
 def test_every_command_and_format_is_documented() -> None:
-    documented = first_cells(README.read_text("utf-8"), "Command line")
+    documented = first_cells(TEXT, "Command line")
     formats = [format.value for format in Format if format is not Format.AUTO]
     assert documented == [*COMMANDS, *formats]
 

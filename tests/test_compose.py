@@ -23,7 +23,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-EXAMPLE = "README.md"
+EXAMPLE = "docs/docker.md"
 """What to paste into the compose file of another project: its only block of YAML with services."""
 FILES = ("docker-compose.yml", "docker-compose.snippet.yml", EXAMPLE)
 CARRIER = "check-jsonschema"
@@ -140,7 +140,7 @@ def test_everything_the_image_is_made_of_is_in_the_build_context() -> None:
     lines = (ROOT / "Dockerfile").read_text("utf-8").splitlines()
     copies = [line.split()[1:-1] for line in lines if line.startswith("COPY") and "--" not in line]
     built = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    packages = {name.replace(".", "/") for name in built["packages"]} - {"benchmarks"}
+    packages = {name.removesuffix("*") for name in built["packages"]["find"]["include"]}
     patterns = [
         line.removeprefix("!")
         for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines()

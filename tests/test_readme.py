@@ -1,4 +1,4 @@
-"""The README and the CHANGELOG: every command runs as shown, and nothing is left out."""
+"""README, `docs/` and CHANGELOG: every command runs as shown, and nothing is left out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from mcp_server.tools import TOOLS
 from tests.ingress_under_test import make_ingress
 from tests.readme_commands import (
     BACKUP_NAME,
+    PAGES,
     README,
+    ROOT,
+    TEXT,
     Block,
     bash_blocks,
     comparable,
@@ -29,9 +32,7 @@ from tests.readme_commands import (
 from tests.s3_servers import moto_server, new_bucket
 from tests.service import Service, running_service
 
-ROOT = README.parent
-TEXT = README.read_text("utf-8")
-BLOCKS = bash_blocks(TEXT)
+BLOCKS = bash_blocks()
 
 NOT_RUN = {
     "make serve": "the fixture runs the launcher; test_launcher sees that it is what make runs",
@@ -72,6 +73,15 @@ NOT_RUN = {
         ],
         "wants Docker; test_image and test_compose run and check what it would",
     ),
+    **dict.fromkeys(
+        (
+            line
+            for block in BLOCKS
+            for line in block.commands
+            if block.page == "docs/cluster.md" and not line.startswith("(umask")
+        ),
+        "wants other machines; test_deploy, test_cluster and test_pods run and check what it would",
+    ),
     ".venv/bin/python -m scripts.reembed": "wants the service stopped; run by a test of its own",
 }
 """Commands that the tests do not run as they stand, and why."""
@@ -94,7 +104,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 class Reader:
-    """Types commands as the README says, with the backup names of this run."""
+    """Types commands as the pages say, with the backup names of this run."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -113,7 +123,7 @@ class Reader:
             text=True,
             check=False,
         )
-        where = f"README.md:{block.line}\n{commands}\n{done.stdout}\n{done.stderr}"
+        where = f"{block.page}:{block.line}\n{commands}\n{done.stdout}\n{done.stderr}"
         assert done.returncode == status, where
         if block.shown is not None:
             printed = documents(done.stdout)
@@ -162,7 +172,7 @@ def test_every_command_runs_and_prints_what_is_shown(service: Service) -> None:
     assert "green tea" in httpx.get(f"{service.base_url}/memory/2", trust_env=False).text
 
 
-def test_no_command_is_excused_that_the_readme_does_not_have() -> None:
+def test_no_command_is_excused_that_no_page_has() -> None:
     commands = {line for block in BLOCKS for line in block.commands}
     assert set(NOT_RUN) <= commands
 
@@ -221,20 +231,49 @@ def test_defaults_are_those_documented() -> None:
 
 
 def test_every_promise_names_a_test_that_exists() -> None:
-    promises = re.findall(r"^\| .+ \| `(tests/test_\w+\.py)::(test_\w+)` \|$", TEXT, re.M)
+    promises = re.findall(r"^\| .+ \| `(tests/[\w/]+\.py)::(test_\w+)` \|$", TEXT, re.M)
     assert len(promises) > 10
     for path, name in promises:
         source = (ROOT / path).read_text("utf-8")
         assert re.search(rf"^(async )?def {name}\(", source, re.M), (path, name)
 
 
-def test_files_and_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", TEXT)
-    files = re.findall(r"`((?:engine|deployments|scripts|mcp_server)/[\w/]+\.py|\w+\.yaml)`", TEXT)
-    assert links
-    assert files
-    for path in [*links, *files]:
-        assert (ROOT / path).exists(), path
+def test_every_page_is_listed_in_the_readme() -> None:
+    assert sorted(PAGES) == sorted([README, *ROOT.glob("docs/*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^):]+)\)", page.read_text("utf-8")):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target), link
+
+
+def _anchors(page: Path) -> list[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.M)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_files_that_are_named_exist() -> None:
+    """By their path from the root, or by the end of it."""
+    rooms = ("engine", "deployments", "scripts", "mcp_server", "deploy", "tests", "benchmarks")
+    files = [*ROOT.glob("*.*"), *(file for room in rooms for file in (ROOT / room).rglob("*.*"))]
+    paths = "\n".join(f"/{file.relative_to(ROOT)}" for file in files)
+    named = re.findall(r"`([\w/-]+\.(?:py|sh|yaml|yml))\b", TEXT)
+    assert len(named) > 80
+    for path in named:
+        assert re.search(rf"/{re.escape(path)}$", paths, re.M), path
+
+
+def test_every_room_is_documented() -> None:
+    rooms = {
+        str(door.parent.relative_to(ROOT))
+        for package in ("engine", "deployments")
+        for door in (ROOT / package).glob("*/__init__.py")
+    }
+    assert set(first_cells(TEXT, "Rooms")) == rooms
 
 
 def test_every_command_that_an_error_message_names_is_explained() -> None:
