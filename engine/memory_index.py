@@ -519,4 +519,6 @@ class MemoryIndex:
         The state before is kept as `pre_restore_…`. Reads go on against it until the swap.
         Sent again with its `request_id`, it happens once, until another restore undoes it.
         """
-        return self._backups.restore(name, request_id=request_id)
+        restored = self._backups.restore(name, request_id=request_id)
+        restored.add_done_callback(lambda _: self._notice_write())
+        return restored

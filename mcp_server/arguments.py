@@ -256,8 +256,8 @@ class ListMemories(Bounded):
     cursor: Annotated[
         str | None,
         Field(
-            max_length=50,
-            pattern=r"^\d{1,16}-\d{1,16}$",
+            max_length=60,
+            pattern=r"^[0-9]{1,16}--?[0-9]{1,18}\.[0-9]{1,18}$",
             description="`next_cursor` of the page before, in the place of offset.",
         ),
     ] = None

@@ -32,6 +32,9 @@ _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _JSON_BREAKS = re.compile(r"[\x7f-\x9f\u2028\u2029]")
 
 
+_BLANK_LETTERS = "\u115f\u1160\u2800"  # fillers of Hangul, a braille cell without a dot
+
+
 class _Skeleton(dict[int, str]):
     """What of each character a reader sees: no space, nothing invisible, one kind of dash."""
 
@@ -45,7 +48,8 @@ def _visible(character: str) -> str:
     category = unicodedata.category(character)
     if category == "Pd" or character == "−":
         return "-"
-    return "" if category[0] in "CZ" or category in ("Mn", "Me") else character
+    is_blank = category[0] in "CZ" or category in ("Mn", "Me") or character in _BLANK_LETTERS
+    return "" if is_blank else character
 
 
 _skeleton = _Skeleton()

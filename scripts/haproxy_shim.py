@@ -74,7 +74,8 @@ _PRIVACY_RULES = (
 # So is the body of a request that needs none, which would pile up there.
 _STREAM_RULES = (
     "    acl needs_no_body method GET HEAD OPTIONS\n"
-    "    http-request set-header X-Request-Disconnect-Disabled ?1 if { path /import }\n"
+    "    http-request set-header X-Request-Disconnect-Disabled ?1"
+    " if { path,url_dec -m str /import }\n"
     "    http-request set-header X-Request-Disconnect-Disabled ?1 if needs_no_body"
     " { req.hdr_val(Content-Length) gt 0 }\n"
     "    http-request set-header X-Request-Disconnect-Disabled ?1 if needs_no_body"

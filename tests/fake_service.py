@@ -242,7 +242,9 @@ class FakeService:
             if query.get("source", "") in memory["source"]
         ]
         if "cursor" in query:
-            offset = sum(memory["id"] <= int(query["cursor"]) for memory in matching)
+            offset = sum(
+                memory["id"] <= int(query["cursor"].partition(".")[2]) for memory in matching
+            )
         page = matching[offset : offset + limit]
         is_last = offset + limit >= len(matching)
         return {
@@ -250,7 +252,7 @@ class FakeService:
             "total": len(matching),
             "offset": int(query.get("offset", 0)),
             "limit": limit,
-            "next_cursor": None if is_last else str(page[-1]["id"]),
+            "next_cursor": None if is_last else f"1796105852089591.{page[-1]['id']}",
         }
 
     def _memory(self, memory_id: str) -> Json:

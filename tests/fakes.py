@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -389,15 +390,15 @@ class FakeIndex:
         cursor: str | None = None,
     ) -> MemoryPage:
         self._check()
-        if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
+        if cursor is not None and not re.fullmatch(r"[0-9]+\.[0-9]+", cursor):
             raise InvalidInputError("cursor is not one of ours")
         found = sorted(self._passing(where), key=lambda m: m.id, reverse=newest_first)
-        start = int(cursor) if cursor is not None else offset
+        start = int(cursor.partition(".")[2]) if cursor is not None else offset
         end = start + limit
         return MemoryPage(
             memories=found[start:end],
             total=len(found),
-            next_cursor=str(end) if end < len(found) else None,
+            next_cursor=f"0.{end}" if end < len(found) else None,
         )
 
     async def deduplicate(
@@ -467,6 +468,9 @@ class FakeIndex:
     async def put_embeddings(self, build_id: str, start: int, embeddings: FloatMatrix) -> None:
         self._check()
         self._builds.put(build_id, start, embeddings)
+
+    async def drop_build(self, build_id: str) -> None:
+        self._builds.drop(build_id)
 
     async def apply_build(self, build_id: str, *, request_id: str) -> BuildReport:
         self._check()

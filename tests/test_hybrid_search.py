@@ -209,3 +209,15 @@ def test_what_is_nearest_to_a_text_that_the_model_does_not_know_is_told_by_words
     assert (other.memory.text, other.says_the_same) == ("👍 ship it", False)
     assert foreign is not None
     assert (foreign.similarity, foreign.says_the_same) == (0.0, False)
+
+
+def test_a_text_of_many_good_windows_leaves_room_for_others(index: MemoryIndex) -> None:
+    near, far = embedding_of("penguins eat sardines"), embedding_of("penguins eat")
+    add(index, *(f"filler number {n}" for n in range(30)))
+    for name, later in (("many", np.tile(near, (130, 1))), ("one", far[None])):
+        memory = NewMemory(text=name, source="s", key=name, later_vectors=later)
+        index.upsert(memory, embedding_of(name), request_id=name).result()
+
+    hits = search(index, "penguins eat sardines", k=2, hybrid=False)
+
+    assert texts_of(hits) == ["many", "one"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from deployments.calls import planned_builds
 from deployments.http import services
-from engine.errors import RemoteError
+from engine.errors import EmbeddingError, RemoteError
 from engine.records import FloatMatrix, SearchHit, SearchQuery
 from engine.store.remembered_outcomes import CALLERS_KEY
 from tests.fakes import embedding_of
@@ -283,7 +284,7 @@ def test_memories_are_listed_in_pages(ingress: Ingress) -> None:
 
     page = ingress.http.get("/memories", params={"offset": 1, "limit": 1}).json()
     assert [memory["id"] for memory in page.pop("memories")] == [1]
-    assert page == {"total": 3, "offset": 1, "limit": 1, "next_cursor": "2"}
+    assert page == {"total": 3, "offset": 1, "limit": 1, "next_cursor": "0.2"}
     after = ingress.http.get("/memories", params={"cursor": page["next_cursor"]}).json()
     assert [memory["id"] for memory in after["memories"]] == [2]
     newest = ingress.http.get("/memories", params={"order": "desc", "source": ".md"}).json()
@@ -512,3 +513,20 @@ def test_a_write_repeated_with_its_idempotency_key_happens_once(ingress: Ingress
     assert other.json()["id"] == 1, "the key came with another body"
     bad = ingress.http.post("/memory/add", json=body, headers={"Idempotency-Key": "x" * 201})
     assert bad.status_code == 422
+
+
+def test_a_build_whose_texts_cannot_be_embedded_leaves_its_place_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ingress = make_ingress()
+    ingress.index.files = {"a.md": ["one", "two"]}
+
+    async def broken(*_: object) -> Any:
+        raise EmbeddingError("the model failed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ingress.embedder, "embed", broken)
+        statuses = {ingress.http.post("/index/build").status_code for _ in range(9)}
+
+    assert statuses == {500}
+    assert ingress.http.post("/index/build").json()["memories_added"] == 2

@@ -230,3 +230,32 @@ def test_what_says_the_same_has_the_same_digest(a: str, b: str) -> None:
 def test_the_longest_text_takes_linear_time(unit: str) -> None:
     text = (unit * 50_000)[:49_999]  # quadratic time would be minutes
     assert same_words(text, text + " ")
+
+
+@given(
+    st.text(
+        alphabet=st.one_of(
+            st.characters(exclude_categories=["Cs"]), st.sampled_from("。、 ,;!\"'-—()?.")
+        ),
+        max_size=40,
+    )
+)
+def test_no_text_is_too_odd_to_have_a_digest(text: str) -> None:
+    assert len(gist_digest(text)) == 8
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("git push --force origin", "git push force origin"),
+        ("docker run --rm app", "docker run rm app"),
+        ("rm -- file", "rm file"),
+        ("What John said was true?", "What John said was true."),
+        ("How we deploy is documented?", "How we deploy is documented."),
+        ("My token is ABcdef", "My token is abcdef"),
+        ("Backup code: ABCdefgh", "Backup code: abcdefgh"),
+        ("The Wi-Fi key is QWerty", "The Wi-Fi key is qwerty"),
+    ],
+)
+def test_an_option_a_question_and_a_secret_count(a: str, b: str) -> None:
+    assert not says_the_same(a, b, are_similar=True)

@@ -299,6 +299,10 @@ class ServeIndexClient:
             lambda: self._handle.put_embeddings.remote(build_id, start, embeddings)
         )
 
+    async def drop_build(self, build_id: str) -> None:
+        """Forget a planned build that will not be applied. Idempotent."""
+        await self._calls.answer(lambda: self._handle.drop_build.remote(build_id))
+
     async def apply_build(self, build_id: str, *, request_id: str) -> BuildReport:
         """Apply a planned build whose texts are all embedded. Raises `LeaseLostError`."""
         return await self._calls.write(

@@ -65,6 +65,10 @@ class PlannedBuilds:
         with self._planned.using(build_id) as planned:
             planned.pages[start] = embeddings
 
+    def drop(self, build_id: str) -> None:
+        """Forget a plan that will not be applied. Idempotent."""
+        self._planned.end(build_id)
+
     def take(self, build_id: str) -> tuple[BuildPlan, FloatMatrix]:
         """A plan and a row for each text to embed, kept no longer. Raises `LeaseLostError`."""
         planned = self._planned.take(build_id)

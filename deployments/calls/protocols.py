@@ -167,6 +167,9 @@ class IndexClient(Protocol):
     async def put_embeddings(self, build_id: str, start: int, embeddings: FloatMatrix) -> None:
         """Hand on the embeddings of the page that began at `start`."""
 
+    async def drop_build(self, build_id: str) -> None:
+        """Forget a planned build that will not be applied. Idempotent."""
+
     async def apply_build(self, build_id: str, *, request_id: str) -> BuildReport:
         """Apply a planned build whose texts are all embedded. Raises `LeaseLostError`."""
 

@@ -30,4 +30,7 @@ class HeadAsGet:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 has_begun.set()
 
-        await self.app({**scope, "method": "GET"}, gone_once_begun, send_head)
+        inner = {**scope, "method": "GET"}
+        await self.app(inner, gone_once_begun, send_head)
+        if "route" in inner:  # for the log and the metrics
+            scope["route"] = inner["route"]

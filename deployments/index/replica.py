@@ -328,6 +328,10 @@ class IndexReplica(ParcelReplica):
         """Take the embeddings of such a page."""
         self._builds.put(build_id, start, embeddings)
 
+    async def drop_build(self, build_id: str) -> None:
+        """Forget a planned build that will not be applied."""
+        self._builds.drop(build_id)
+
     async def apply_build(self, build_id: str, *, request_id: str) -> BuildReport:
         """Apply a planned build, or tell what it changed when it was applied before."""
 

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.calls.patience import patiently
+from deployments.calls.planned_builds import PlannedBuild
 from deployments.http.answers import BuildAnswer
 from deployments.http.json_route import json_response, json_router
 from deployments.http.openapi import problems
-from deployments.http.request_trace import WriteId, trace_of
+from deployments.http.request_trace import RequestTrace, WriteId, trace_of
 from deployments.http.requests import BuildRequest
-from deployments.http.services import services_of
+from deployments.http.services import Services, services_of
 
 router = json_router(tag="builds")
+
+
+async def _embed(services: Services, build: PlannedBuild, trace: RequestTrace) -> None:
+    """Have all new texts of a build embedded, a page at a time."""
+    n_embedded = 0
+    while n_embedded < build.n_texts:
+        texts = await services.index.texts_of_build(build.build_id, n_embedded)
+        embedded = await patiently(functools.partial(services.embed, texts, trace, is_long=True))
+        await services.index.put_embeddings(build.build_id, n_embedded, embedded.firsts)
+        n_embedded += len(texts)
 
 
 @router.post(
@@ -30,12 +45,11 @@ async def build_index(
     services, trace = services_of(request), trace_of(request)
     with trace.stage("index"):
         build = await services.index.plan_build(body.sources, replace_all=body.replace_all)
-    n_embedded = 0
-    while n_embedded < build.n_texts:
-        texts = await services.index.texts_of_build(build.build_id, n_embedded)
-        embedded = await services.embed(texts, trace, is_long=True)
-        await services.index.put_embeddings(build.build_id, n_embedded, embedded.firsts)
-        n_embedded += len(texts)
+    try:
+        await _embed(services, build, trace)
+    except BaseException:  # the caller gone, too: a plan kept for nobody is a place less for others
+        await asyncio.shield(services.index.drop_build(build.build_id))
+        raise
     with trace.stage("index"):
         report = await services.index.apply_build(build.build_id, request_id=write_id)
     return json_response(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 import structlog
 from starlette.types import Message, Receive
 
+from deployments.calls.patience import patiently
 from deployments.http.services import Services
 from deployments.transfer.import_body import Chunk, ClientGoneError, End, ImportBody, done_within
 from deployments.transfer.import_lines import BadLine, GoodLine, LineParser
@@ -34,9 +34,7 @@ T = TypeVar("T")
 
 _WRITE_LINES = 256
 """Lines of one write: a search waits for at most one."""
-_PATIENCE_S = 300.0
 """How long a full or restarting part is waited for."""
-_LONGEST_RETRY_S = 1.0
 
 _log = structlog.stdlib.get_logger("import")
 
@@ -143,17 +141,10 @@ class ImportStream:
         return found
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call again while the called one is full or restarting; each call happens once there."""
-        deadline_s = time.monotonic() + _PATIENCE_S
-        pause_s = 0.05
-        while True:
-            try:
-                return await call()
-            except (OverloadedError, NotReadyError, UnknownOutcomeError) as exc:
-                if time.monotonic() > deadline_s:
-                    raise _Stopped(f"{exc}; {self._how_to_go_on()}") from exc
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_RETRY_S)
+        try:
+            return await patiently(call)
+        except (OverloadedError, NotReadyError, UnknownOutcomeError) as exc:
+            raise _Stopped(f"{exc}; {self._how_to_go_on()}") from exc
 
     # Writing
 

@@ -20,6 +20,8 @@ from engine.store.distrust import attached, check_structure, distrusted
 from engine.store.foreign_json import object_of, parse_json, record_of
 from engine.store.rows import (
     PRUNED_LSN,
+    UPKEEP,
+    UPKEEP_FIRST_PASS,
     canonical_json,
     digests_of,
     last_id_of,
@@ -105,6 +107,9 @@ def assemble(directory: Path, files: Sequence[BackupFile], target: Path) -> Stor
     with distrusted(target) as connection:
         connection.execute("PRAGMA synchronous = OFF")
         check_structure(connection, target)
+        is_looked_after = connection.execute(
+            "SELECT 1 FROM main.meta WHERE name = ?", (UPKEEP_FIRST_PASS,)
+        ).fetchone()
         for delta in files[1:]:
             with attached(connection, directory / delta.name):
                 connection.execute("BEGIN")
@@ -113,6 +118,11 @@ def assemble(directory: Path, files: Sequence[BackupFile], target: Path) -> Stor
                 connection.execute("COMMIT")
         if files[1:]:
             _derive_metadata_values(connection)
+            _forget_digests_of_the_gone(connection)
+            if not is_looked_after:  # what deltas do not carry is still to be made for the base
+                connection.execute(
+                    "DELETE FROM main.meta WHERE name IN (?, ?)", (UPKEEP, UPKEEP_FIRST_PASS)
+                )
         return facts_of(connection)
 
 
@@ -207,11 +217,22 @@ def _apply_changes(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO main.sqlite_sequence SELECT * FROM delta.sqlite_sequence")
 
 
+def _has_digests(connection: sqlite3.Connection) -> bool:
+    """Whether the base is not of a format that had no digests."""
+    query = "SELECT 1 FROM main.sqlite_master WHERE name = 'text_digests'"
+    return connection.execute(query).fetchone() is not None
+
+
+def _forget_digests_of_the_gone(connection: sqlite3.Connection) -> None:
+    if _has_digests(connection):
+        connection.execute(
+            "DELETE FROM main.text_digests WHERE id NOT IN (SELECT id FROM main.memories)"
+        )
+
+
 def _derive_digests(connection: sqlite3.Connection) -> None:
     """Let the texts of a delta be found, if the base is not of a format that had no digests."""
-    if not connection.execute(
-        "SELECT 1 FROM main.sqlite_master WHERE name = 'text_digests'"
-    ).fetchone():
+    if not _has_digests(connection):
         return
     connection.executemany(
         "INSERT OR IGNORE INTO main.text_digests VALUES (?, ?)",

@@ -15,6 +15,7 @@ from engine.records import BoolMask, FloatMatrix, FloatVector, RowArray
 from engine.search.vector_index import VectorIndex
 
 _FIRST_CAPACITY_ROWS: Final = 1024
+_WIDER: Final = 4
 _BEST_WEIGHT: Final = 0.7
 _LUCK: Final = 0.03  # the best of n windows is higher by chance
 
@@ -56,12 +57,19 @@ class LaterWindows:
         return np.arange(*np.searchsorted(self.rows, [row, row + 1]))
 
     def nearest_rows(self, query: FloatVector, n: int, mask: BoolMask | None) -> RowArray:
-        """The memories of the n windows most similar to a query, each once."""
+        """The n memories with the windows most similar to a query, or more, each once."""
         if not self._n:
             return np.empty(0, dtype=np.int64)
         allowed = None if mask is None else mask[self.rows]
-        [windows], _ = self.vectors.search(query[None], n, allowed)
-        return np.unique(self.rows[windows[windows >= 0]])
+        n_windows, n_before = n, 0
+        while True:  # one text may have many good windows
+            [windows], _ = self.vectors.search(query[None], n_windows, allowed)
+            windows = windows[windows >= 0]
+            rows = self.rows[windows]
+            found = np.unique(rows)
+            if len(found) >= n or len(windows) == n_before or n_windows >= self._n:
+                return found
+            n_windows, n_before = min(_WIDER * n_windows, self._n), len(windows)
 
     def best(
         self, query: FloatVector, rows: RowArray

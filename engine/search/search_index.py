@@ -112,7 +112,8 @@ class SearchIndex:
         self, entries: Sequence[IndexEntry], removed: Mapping[MemoryId, Sequence[str]]
     ) -> None:
         """Remove memories, given the tokens they were added with, then add entries."""
-        for memory_id, tokens in removed.items():
+        # The latest first: they stand at the end of their source's list.
+        for memory_id, tokens in sorted(removed.items(), reverse=True):
             row = self._row_of.pop(memory_id)
             self._live[row] = False
             self.keywords.remove(row, tokens)

@@ -25,6 +25,8 @@ PRUNED_LSN = "pruned_lsn"
 """The fact that says up to which LSN tombstones may be missing."""
 UPKEEP = "upkeep"
 """The fact that says which memory `engine.writing.upkeep` looked at last: its LSN and id."""
+UPKEEP_FIRST_PASS = "upkeep_first_pass"
+"""The fact that it has been through all memories of older releases."""
 
 _CURSOR: Final = re.compile(r"(-?[0-9]{1,18})\.([0-9]{1,18})")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

@@ -138,7 +138,8 @@ class Transaction:
         )
         if vectors is not None:
             self._delete_digests(memory.id)
-            self._insert_digests(memory.id, digests_of(memory.text, memory.source))
+        # A new source alone may make a passage of a file a memory that may be repeated.
+        self._insert_digests(memory.id, digests_of(memory.text, memory.source))
         self._connection.execute(
             f"UPDATE memories SET ({COLUMNS}) = ({_MARKS}) WHERE id = ?", (*row, memory.id)
         )

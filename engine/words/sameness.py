@@ -63,12 +63,19 @@ _DIGIT_AND_QUOTE: Final = re.compile(r"\d[\"']")
 _QUOTE: Final = re.compile(r"(?<!\S)[(]*([\"'])|(?<=\d)([\"'])(?![^\W\d_])|([\"'])(?=\W|$)")
 _BULLET: Final = re.compile(r"(?m)^[-*•·] (?!\W?\d)")
 # Not the dash of Monday - Friday.
-_PAUSE: Final = re.compile(r"(?<=[^\W\d_]) ?(?:—+|--+) ?(?=[\"'(]*[^\W\d_])")
+# Nor that of an option: `git push --force`, `rm -- file`.
+_PAUSE: Final = re.compile(
+    r"(?<=[^\W\d_])(?: —+ | —+|—+ |—+|(?<=[^\W\d_])--+(?=[^\s]))(?=[\"'(]*[^\W\d_])"
+)
 _BRACKET: Final = re.compile(
     r"(?<![^\s\"'(])\((?=[\w\"'(.+#@$€£-])|(?<=[\w\"').,!?%…])\)[\"'.,:;!?…]*"
 )
 _LATE_EXCLAMATION: Final = re.compile(r"(?m) !+$")
-_CODE: Final = re.compile(r"[={}\\]|\w\(|::|->|`[^`\n]+`|(?i:\bpass(?:word|phrase|code)s?\b)")
+_CODE: Final = re.compile(
+    r"[={}\\]|\w\(|::|->|`[^`\n]+`|(?i:\bpass(?:word|phrase|code)s?\b"
+    r"|\b(?:token|secret|credential)s?\b"
+    r"|\b(?:api|wi-?fi|recovery|backup|access|private) (?:key|code)s?\b)"
+)
 """Texts of which every character counts: code, and secrets in plain words."""
 _GREEK_QUESTION_MARK: Final = re.compile(r"(?<=[\u0370-\u03ff\u1f00-\u1fff]);")
 
@@ -87,6 +94,7 @@ _ABBREVIATION: Final = re.compile(r"[^\W\d_](?:\.[^\W\d_])+")
 _CONTRACTION: Final = re.compile(r"(.+)'(re|ll|ve|m)")
 _FULL_FORMS: Final = {"re": "are", "ll": "will", "ve": "have", "m": "am"}
 """Not of n't: a negation stays as it is. 's and 'd stand for several words."""
+_CAPITALS_IN_FRONT: Final = re.compile("[A-Z]{2,}[a-z]{2,}")
 _ACRONYM: Final = re.compile(r"\b(?:US|IT|WHO)\b")
 """Those that are other words in small letters, unless all of a text is in capitals."""
 _CASED_UNITS: Final = frozenset(
@@ -111,7 +119,6 @@ _ASKS_BY_ORDER: Final = re.compile(
     rf"\b{_AUXILIARY} (?:not )?(?:i|you|he|she|it|we|they|there)\b"
     r"|^(?:is|are|was|were|does|did|can|could|would|should|has) "
     rf"|^(?:who|whom|where|when|why|how|what) {_AUXILIARY}\b"
-    rf"|^(?:what|which|whose|how) (?:\S+ ){{1,2}}{_AUXILIARY}\b"
 )
 
 
@@ -326,7 +333,7 @@ def _piece_of(chunk: str) -> _Piece:
 
 def _words_of_core(core: str) -> Iterator[str]:
     if _PLAIN.fullmatch(core):
-        for word in _BETWEEN_WORDS.split(core):
+        for word in filter(None, _BETWEEN_WORDS.split(core)):
             yield from _words_of_plain(word)
     elif found := _NUMBER_AND_UNIT.fullmatch(core):
         number, unit = found.groups()
@@ -340,7 +347,10 @@ def _words_of_core(core: str) -> Iterator[str]:
 
 
 def _words_of_plain(word: str) -> Iterator[str]:
-    if _ACRONYM.fullmatch(word) or any(a.islower() and b.isupper() for a, b in pairwise(word)):
+    is_identifier = _CAPITALS_IN_FRONT.match(word) is not None or any(
+        a.islower() and b.isupper() for a, b in pairwise(word)
+    )
+    if is_identifier or _ACRONYM.fullmatch(word):
         yield word
         return
     folded = word.casefold()

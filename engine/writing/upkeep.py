@@ -21,12 +21,12 @@ from engine.errors import EngineError
 from engine.model.tokeniser import MAX_PIECES, TextFacts
 from engine.records import Embeddings, FloatMatrix, MemoryId
 from engine.store.database import StoredText
-from engine.store.rows import UPKEEP
+from engine.store.rows import UPKEEP, UPKEEP_FIRST_PASS
 from engine.writing.write_session import WriteSession
 from engine.writing.writer import LiveState, Writer
 
-_FIRST_PASS_DONE = "upkeep_first_pass"
-_TEXTS_A_STEP = 512
+_TEXTS_A_STEP = 64
+_LAST_ID = (1 << 63) - 1
 _WINDOWS_A_CALL = 128
 _RETRY_S = 5.0
 _NONE = TypeAdapter(None)
@@ -89,15 +89,18 @@ class Upkeep:
             store = self._state.store
             if store.epoch != self._epoch:
                 self._epoch, self._mark = store.epoch, _parsed(store.fact(UPKEEP))
-            is_first_pass = store.fact(_FIRST_PASS_DONE) is None
+            is_first_pass = store.fact(UPKEEP_FIRST_PASS) is None
             # A piece is made of a byte at least.
             least_bytes = 0 if is_first_pass else MAX_PIECES - 1
+            reached = store.lsn  # before the look: what comes after it is looked at next time
             texts = store.texts_after(*self._mark, least_bytes=least_bytes, limit=_TEXTS_A_STEP)
         if texts:
             self._look_after(texts, with_gists=is_first_pass)
             self._mark = (texts[-1].lsn, texts[-1].id)
         elif is_first_pass:
-            self._store({}, {_FIRST_PASS_DONE: "1"})
+            self._store({}, {UPKEEP_FIRST_PASS: "1"})
+        else:
+            self._mark = (reached, _LAST_ID)
         return bool(texts)
 
     def _look_after(self, texts: Sequence[StoredText], *, with_gists: bool) -> None:

@@ -123,7 +123,8 @@ def _refuse_files_of_one_name(reading: Reading) -> None:
     """Raise `UsageError` when one file of a run would take the place of another."""
     first: dict[str, InputFile] = {}
     for file in reading.files:
-        if file.suffix not in TEXT_SUFFIXES | SUFFIXES[Format.CSV]:
+        is_told_by_name = reading.format not in (Format.TEXT, Format.CSV)
+        if is_told_by_name and file.suffix not in TEXT_SUFFIXES | SUFFIXES[Format.CSV]:
             continue
         other = first.setdefault(file.source(reading.options.source), file)
         if other is not file:

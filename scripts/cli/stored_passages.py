@@ -11,8 +11,8 @@ from scripts.cli.readers.inputs import InputFile
 from scripts.cli.service import Json, Service
 
 _CHUNK_SOURCE = re.compile(r"(?s)(.*):chunk_(\d+)")
-_EARLIER_KEYS = ("passage", "watch:")
-"""Of releases in which every command had its own."""
+_PASSAGE_KEY = re.compile(rf"(?s)passage|watch:.*|{OWNER_PREFIX}[0-9a-f]{{16}}")
+"""The first two are of releases in which every command had its own."""
 
 
 def file_of(source: str) -> str | None:
@@ -24,22 +24,30 @@ def file_of(source: str) -> str | None:
 def forget_rest(service: Service, file: InputFile, prefix: str | None, n_passages: int) -> int:
     """Delete what a file had said beyond its passages of now; returns how many that were.
 
-    Under a root that the user named, wherever the files of that name were before.
+    Under a root that the user named also what says the same from wherever it lay before; another
+    file of that name there keeps what is its own.
     """
     name = file.source(prefix)
     if service.get("/memories", source_prefix=f"{name}:chunk_", limit=1)["total"] <= n_passages:
         return 0
     owner = file.owner(prefix)
-    earlier = [owner] if prefix is None else [OWNER_PREFIX, *_EARLIER_KEYS]
+    stored = list(_passages(service, name))
+    now = {memory["text"] for memory, n in stored if memory["key"] == owner and n < n_passages}
     rest = [
         memory["id"]
-        for memory, number in _passages(service, name)
-        if (memory["key"] or "").startswith(tuple(earlier))
-        and (memory["key"] != owner or number >= n_passages)
+        for memory, number in stored
+        if (memory["key"] == owner and number >= n_passages)
+        or (prefix is not None and _is_elsewhere(memory, owner) and memory["text"] in now)
     ]
     if rest:
         delete_all(service, rest)
     return len(rest)
+
+
+def _is_elsewhere(memory: Json, owner: str) -> bool:
+    """Whether a passage was imported from a file of this name in another place, or long ago."""
+    key = memory["key"] or ""
+    return key != owner and _PASSAGE_KEY.fullmatch(key) is not None
 
 
 def _passages(service: Service, name: str) -> Iterator[tuple[Json, int]]:

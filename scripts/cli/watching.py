@@ -152,7 +152,7 @@ class Built:
         try:
             answer = self._service.post("/index/build", {"sources": names})
         except RefusedError as exc:
-            if exc.status != 400:
+            if exc.status not in (400, 422):  # 422: a name that is no Unicode
                 raise
             if len(names) > 1:  # one of them cannot be read, or is gone again
                 for name in names:

@@ -12,6 +12,8 @@ import functools
 import hashlib
 import os
 import platform
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
 OWNER_PREFIX = "file:"
@@ -47,8 +49,21 @@ def _home() -> Path | None:
 
 @functools.cache
 def _machine() -> str:
-    """What tells this machine from others that use the same service."""
+    """What tells this machine from others that use the same service, whatever network it is in."""
+    for path in (Path("/etc/machine-id"), _own_id()):
+        with suppress(OSError, ValueError):
+            if known := path.read_text("ascii").strip():
+                return known
+    made = uuid.uuid4().hex
     try:
-        return Path("/etc/machine-id").read_text("ascii").strip() or platform.node()
-    except (OSError, ValueError):
+        _own_id().parent.mkdir(parents=True, exist_ok=True)
+        _own_id().write_text(made, "ascii")
+    except OSError:
         return platform.node()
+    return made
+
+
+def _own_id() -> Path:
+    """Where a machine without an id of its own keeps the one it was given."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "faiss-memory" / "machine"
