@@ -49,6 +49,10 @@ def host_name(authority: str) -> str:
     return authority.partition(":")[0].rstrip(".")
 
 
+HAS_KEY = "has_key"
+"""In the scope of a request: whether its caller may know more than that the service is there."""
+
+
 class AccessGuard:
     """Refuses strange hosts, other sites' pages and callers without the key."""
 
@@ -87,7 +91,8 @@ class AccessGuard:
             refusal = detail_response(403, "Pages of other sites may not call")
             await refusal(scope, receive, send)
             return
-        if self.key and needs_key(scope["path"]) and not self._has_key(scope):
+        scope[HAS_KEY] = not self.key or self._has_key(scope)
+        if needs_key(scope["path"]) and not scope[HAS_KEY]:
             refusal = detail_response(401, "Invalid or missing API key", headers=_CHALLENGE)
             await refusal(scope, receive, send)
             return

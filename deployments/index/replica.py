@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,6 +58,8 @@ from engine.writing.upkeep import VectorTools
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 _READER_THREADS = 2
 _SLOW_THREADS = 2
 _CLOUD_THREADS = 2
@@ -63,6 +67,7 @@ _STATUS_PATIENCE_S = 2.0
 _MAX_WAITING_READS = 512
 _ANSWER_CHARS = 1 << 20
 """Of all texts found, when one more search is not answered with the others."""
+_LOOK_AGAIN_S = 1.0
 _READ_PATIENCE_S = 60.0
 _SLOW_PATIENCE_S = 1800.0
 """Builds take minutes; when all threads are away for half an hour, no backup is made either."""
@@ -111,6 +116,9 @@ class IndexReplica(ParcelReplica):
         self._cloud = ThreadPoolExecutor(_CLOUD_THREADS, "cloud")
         self._listing: asyncio.Future[list[RemoteSnapshot]] | None = None
         self._n_reads = 0
+        self._look: asyncio.Future[str | None] | None = None
+        self._looked_s = 0.0
+        self._told: str | None = None
 
     def __del__(self) -> None:
         """Close the store; Serve calls this when it stops the replica."""
@@ -149,7 +157,19 @@ class IndexReplica(ParcelReplica):
 
     async def problem(self) -> str | None:
         """What keeps memories from being stored and backed up, if something does."""
-        return self.stuck_threads() or await asyncio.to_thread(self._index.problem)
+        # Whoever asks may ask often, and it writes to the disk: one look serves all of a moment.
+        is_old = self._looked_s + _LOOK_AGAIN_S < time.monotonic()
+        if self._look is None or (self._look.done() and is_old):
+            self._looked_s = time.monotonic()
+            self._look = asyncio.ensure_future(asyncio.to_thread(self._look_for_problem))
+        return self.stuck_threads() or await asyncio.shield(self._look)
+
+    def _look_for_problem(self) -> str | None:
+        problem = self._index.problem()
+        if problem is not None and problem != self._told:
+            _log.warning("memories cannot be stored: %s", problem)
+        self._told = problem
+        return problem
 
     async def stats(self) -> IndexStats:
         """The state of the index."""

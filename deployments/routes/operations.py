@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.http.answers import HealthAnswer, StatsAnswer, StatusAnswer
+from deployments.http.guards import HAS_KEY
 from deployments.http.json_route import json_response, json_router
 from deployments.http.metrics import ReportsCounters
 from deployments.http.openapi import problems
@@ -97,7 +98,8 @@ async def ready(request: Request) -> Response:
     if embedding is None or total is None:
         return _not_ready("starting", reason)
     if problem := await _problem(services):
-        return _not_ready("failing", problem)
+        # It names paths: whoever has no key learns that there is one.
+        return _not_ready("failing", problem if request.scope[HAS_KEY] else "see the service's log")
     return json_response({"status": "ready"})
 
 
