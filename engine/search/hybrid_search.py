@@ -180,7 +180,8 @@ class _Judge:
         first_terms = [terms[0] for terms in terms_of.values() if terms]
         known = statistics(index.keywords, tokens + first_terms, filtered)
         meant = embedding
-        if query.pieces is not None and embedding.any() and query.vector_weight > 0:
+        # A weight of 1 is the vectors' side alone: no word counts, nor how rare it is.
+        if query.pieces is not None and embedding.any() and 0 < query.vector_weight < 1:
             meant = pooled(query.pieces, terms_of, known)
         lexical = lexical_scores(index.keywords, tokens, known, filtered)
         clear = clearness(index.keywords, tokens, known, lexical)
