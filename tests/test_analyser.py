@@ -296,3 +296,15 @@ def test_threads_agree_while_the_cache_overflows(monkeypatch: pytest.MonkeyPatch
 
     assert all(result == expected for result in results)
     assert len(analyser._chunk_terms) <= 50 + 8
+
+
+@pytest.mark.parametrize("written", ["+49 170 1234567", "(49) 170-1234567", "49 170 12 34 567"])
+def test_a_number_in_groups_is_one_term_however_it_is_grouped(written: str) -> None:
+    assert "491701234567" in analyse(f"Call {written}.")
+    assert "491701234567" in analyse_query(f"whose number is {written}?")
+
+
+def test_short_groups_and_long_tables_make_no_number_of_their_own() -> None:
+    assert analyse("rooms 12 and 34") == analyse("rooms 12 34 and")
+    row = " ".join(str(n) for n in range(1000, 1040))
+    assert analyse(row) == row.split()

@@ -30,7 +30,7 @@ from typing import Final
 
 import Stemmer
 
-from engine.words.figures import plain_figures, spelled_dates
+from engine.words.figures import plain_figures, spelled_figures
 from engine.words.folding import EMOJI, MARKS, fold, normalise
 
 ANALYSER: Final = f"2, {Stemmer.version()}, Unicode {unicodedata.unidata_version}"
@@ -110,7 +110,7 @@ def analyse(text: str) -> list[str]:
     """
     chunks = _chunks(text)
     content = [chunk for chunk in chunks if chunk not in _FUNCTION_CHUNKS]
-    terms = _terms(content) + spelled_dates(chunks)
+    terms = _terms(content) + spelled_figures(chunks)
     if len(content) < len(chunks):
         terms += dict.fromkeys(_terms(filter(_FUNCTION_CHUNKS.__contains__, chunks)))
     return terms
@@ -120,7 +120,7 @@ def analyse_query(text: str) -> list[str]:
     """Return the terms of `analyse(text)` to search for: function words only if all are."""
     chunks = _chunks(text)
     terms = _terms(chunk for chunk in chunks if chunk not in _FUNCTION_CHUNKS)
-    return terms + spelled_dates(chunks) or analyse(text)
+    return terms + spelled_figures(chunks) or analyse(text)
 
 
 def _chunks(text: str) -> list[str]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import date
+from itertools import groupby
 from typing import Final
 
 # Thousands or lakhs of 1,299.99; of 1.299,99; millions of 1.299.000, unlike a decimal's 1.299.
@@ -18,6 +19,9 @@ _GROUPED: Final = re.compile(
     r"|(\d{1,3}(?:[.']\d{3}){1,9}),(\d\d?)"
     r"|(\d{1,3}(?:\.\d{3}){2,9}))(?![\d,'])"
 )
+_MOST_GROUPS: Final = 6
+_LEAST_DIGITS: Final = 7
+_MOST_DIGITS: Final = 15  # ITU-T E.164
 _SEPARATORS: Final = str.maketrans("", "", ".,'")
 
 # By month: English, German, French, Spanish, Italian, Portuguese, Dutch.
@@ -89,6 +93,25 @@ def spelled_dates(chunks: Sequence[str]) -> list[str]:
         if chunk in _MONTHS
         for term in _date_around(chunks, at)
     ]
+
+
+def spelled_figures(chunks: Sequence[str]) -> list[str]:
+    """The dates and the numbers in groups that several chunks make."""
+    return spelled_dates(chunks) + spelled_numbers(chunks)
+
+
+def spelled_numbers(chunks: Sequence[str]) -> list[str]:
+    """The digits of a number that is written in groups, as telephone numbers are: +49 170 1234567.
+
+    None of its groups need be rare.
+    """
+    numbers = []
+    for is_digits, run in groupby((chunk.replace("-", "") for chunk in chunks), str.isdecimal):
+        groups = list(run) if is_digits else []
+        number = "".join(groups)
+        if 1 < len(groups) <= _MOST_GROUPS and _LEAST_DIGITS <= len(number) <= _MOST_DIGITS:
+            numbers.append(number)
+    return numbers
 
 
 def _date_around(chunks: Sequence[str], at: int) -> Iterator[str]:
