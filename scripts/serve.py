@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, cast
@@ -32,14 +33,16 @@ from scripts.preflight import (
     check_model,
     check_port_free,
     check_workspace_dir,
+    memories_elsewhere,
 )
 from scripts.ray_switches import haproxy_variables, ray_variables, working_haproxy
 from scripts.runtime_dir import LauncherError, RuntimeDir, runtime_dir_of
+from scripts.setup_model import set_up_shared
 
 if TYPE_CHECKING:
     from scripts.local_ray import LocalNode
 
-DEFAULT_CONFIG = Path(__file__).parent.parent / "serve_config.yaml"
+DEFAULT_CONFIG = Path(__file__).with_name("serve_config.yaml")
 _WATCH_INTERVAL_S = 1.0
 
 
@@ -69,6 +72,10 @@ def _run(config: Path, settings: Settings, console: Console) -> None:
     with _stopping_on_signals():
         check_data_dir(settings.data_dir)
         check_workspace_dir(settings.workspace_dir)
+        if other := memories_elsewhere(settings.data_dir):
+            console.print(_how_to_serve_others(settings.data_dir, other), markup=False)
+        if settings.model_dir is None:
+            set_up_shared(console)
         check_model(settings)
         runtime = RuntimeDir.open(runtime_dir_of(settings.data_dir))
         _set_environment(settings, runtime)
@@ -99,6 +106,13 @@ def _run(config: Path, settings: Settings, console: Console) -> None:
         finally:
             _ignore_signals()
             _stop(runtime, settings)
+
+
+def _how_to_serve_others(data_dir: Path, other: Path) -> str:
+    return (
+        f"No memories in {data_dir} yet, but {other} holds some: "
+        f"to serve those, start with DATA_DIR={shlex.quote(str(other))}"
+    )
 
 
 def _set_environment(settings: Settings, runtime: RuntimeDir) -> None:
@@ -230,10 +244,24 @@ def _stopping_on_signals() -> Iterator[None]:
 
 def _catch_signals() -> None:
     def stop(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _let_go_of_the_terminal()
         raise _StopRequested
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        # `nohup` has it ignored, and means it.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
+def _let_go_of_the_terminal() -> None:
+    """It is gone: whatever is printed from here on would fail, and stopping with it."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(fd).st_mode):
+                os.dup2(nowhere, fd)
+    os.close(nowhere)
 
 
 def _ignore_signals() -> None:
