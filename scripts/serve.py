@@ -6,6 +6,7 @@ stops everything when it is told to, or when it cannot go on.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shlex
 import signal
@@ -26,6 +27,7 @@ from rich.markup import escape
 from deployments.logs import configure_logging, log_settings, resolve_format
 from deployments.settings import Settings, SettingsError, load_settings
 from engine.errors import EngineError
+from scripts.background import job_of, start_detached
 from scripts.log_relay import relay_logs
 from scripts.preflight import (
     check_dashboard,
@@ -66,6 +68,24 @@ def main(
     except (LauncherError, SettingsError, EngineError) as exc:
         console.print("[bold red]Cannot run:[/]", escape(str(exc)), markup=True)
         raise typer.Exit(1) from None
+
+
+def run_detached(config: Path) -> None:
+    """Start FAISS Memory in a session of its own, and return when it answers."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        settings = load_settings()
+        check_data_dir(settings.data_dir)
+        if settings.model_dir is None:
+            set_up_shared(console)  # here, where its progress is seen
+        job = job_of(settings, os.environ, config=config.absolute())
+        with console.status("Starting ..."):
+            pid, answers = start_detached(job)
+    except (LauncherError, SettingsError, EngineError) as exc:
+        console.print(str(exc), markup=False)
+        raise typer.Exit(1) from None
+    console.print(f"{answers.partition(' Stop')[0]} Stop with: kill {pid}", markup=False)
+    console.print(f"What it logs is in {job.log_path}", markup=False)
 
 
 def _run(config: Path, settings: Settings, console: Console) -> None:
@@ -229,8 +249,15 @@ def _stop(runtime: RuntimeDir, settings: Settings) -> None:
     """End the service in order, and whatever is left after `stop_timeout_s` out of order."""
     from scripts.serve_application import stop_gracefully
 
-    stop_gracefully(timeout_s=settings.stop_timeout_s)
+    if not stop_gracefully(timeout_s=settings.stop_timeout_s):
+        _end_without_ray()
     runtime.end_leftovers()
+
+
+def _end_without_ray() -> None:
+    """Ray waits for what is gone; at the interpreter's end it would do so once more."""
+    status = 0 if isinstance(sys.exc_info()[1], _StopRequested) else 1
+    atexit.register(os._exit, status)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def check_nothing_lost(
         f"{database.name}-wal was damaged or removed, or this is an older copy",
         script_command(f"store restore {best}", mark.data_dir)
         if best
-        else f"{script_command('store accept', mark.data_dir)} to go on without them",
+        else f"{script_command('store accept', mark.data_dir)} (goes on without them)",
     )
 
 
