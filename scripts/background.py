@@ -28,6 +28,7 @@ _AGENT = "faiss-memory"
 _NOT_CARRIED = frozenset({"log_pipe"})
 _POLL_S = 0.1
 _STOP_MARGIN_S = 10
+_ADVICE = "Without it: faiss-memory serve --detach"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +133,12 @@ class Keeper:
         self.path.unlink(missing_ok=True)
         with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
             f.write(self.content)
-        for command in self.start:
-            _run(command)
+        try:
+            for command in self.start:
+                _run(command)
+        except LauncherError:
+            self.path.unlink()
+            raise
 
     def uninstall(self) -> bool:
         """Stop the service and remove the file; returns whether there was one."""
@@ -153,12 +158,9 @@ def _run(command: tuple[str, ...], *, may_fail: bool = False) -> None:
     except FileNotFoundError:
         if may_fail:
             return
-        raise LauncherError(
-            f"{command[0]} is not on this machine: start the service with "
-            "`faiss-memory serve --detach` instead"
-        ) from None
+        raise LauncherError(f"there is no {command[0]} on this machine. {_ADVICE}") from None
     if done.returncode and not may_fail:
-        raise LauncherError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+        raise LauncherError(f"`{' '.join(command)}` failed: {done.stderr.strip()}. {_ADVICE}")
 
 
 def keeper_for(job: Job, *, platform: str, home: Path, environ: Mapping[str, str]) -> Keeper:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from deployments.settings import Settings, load_settings
 from scripts.background import Job, agent_plist, job_of, keeper_for, unit_text
 from scripts.cli.app import app
+from scripts.runtime_dir import LauncherError
 
 HOSTILE = 'a"b\\c%d$e f'
 
@@ -132,6 +133,14 @@ def test_the_command_installs_tells_and_uninstalls(home: Path, tmp_path: Path) -
     assert told(tmp_path)[-1] == "systemctl --user --no-pager status faiss-memory.service"
     assert run("uninstall") == (0, "Uninstalled; your memories stay.")
     assert (home / "my data").is_dir()
+
+
+def test_what_the_platform_refuses_leaves_nothing(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin" / "systemctl").write_text("#!/bin/sh\necho no bus >&2\nexit 1\n")
+    keeper = keeper_for(job(), platform="linux", home=home, environ={})
+    with pytest.raises(LauncherError, match=r"daemon-reload` failed: no bus\. .* --detach"):
+        keeper.install()
+    assert not keeper.path.exists()
 
 
 def test_a_detached_start_that_fails_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
