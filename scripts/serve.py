@@ -232,6 +232,7 @@ def _watch(node: LocalNode) -> None:
     from scripts.serve_application import RefusalWatch
 
     refusals = RefusalWatch()
+    terminal = _Foreground()
     try:
         while True:
             if refusals.sentence:
@@ -240,9 +241,30 @@ def _watch(node: LocalNode) -> None:
             dead = [name for name, _ in node.dead_processes() if name != "dashboard"]
             if dead:
                 raise LauncherError(f"Ray's {', '.join(dead)} died; the service is stopped")
+            if terminal.is_gone():
+                _let_go_of_the_terminal()
+                raise _StopRequested
             time.sleep(_WATCH_INTERVAL_S)
     finally:
         refusals.stop()
+
+
+class _Foreground:
+    """Whether this process is what a terminal's user works with: a window of `make serve` alone.
+
+    The signal of its closing goes to `make`, which keeps it to itself.
+    """
+
+    def __init__(self) -> None:
+        self._was_in_front = False
+
+    def is_gone(self) -> bool:
+        """Whether the terminal was closed while this was in its foreground."""
+        try:
+            self._was_in_front = os.tcgetpgrp(2) == os.getpgrp()
+        except OSError:  # there is none, or none any more
+            return self._was_in_front
+        return False
 
 
 def _stop(runtime: RuntimeDir, settings: Settings) -> None:

@@ -24,7 +24,8 @@ from scripts.preflight import (
     memories_elsewhere,
 )
 from scripts.runtime_dir import OWNER_VARIABLE, LauncherError, RuntimeDir, own_pids, runtime_dir_of
-from tests.service import ROOT, Service
+from tests.service import ROOT, STOP_PATIENCE_S, Service
+from tests.terminal import Terminal
 
 SERVE_CONFIG_OF_HAPROXY = """\
 global
@@ -173,6 +174,23 @@ def test_nohup_is_obeyed_and_another_hangup_stops() -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_a_terminal_that_closes_is_noticed_without_a_signal() -> None:
+    code = (
+        "import signal, sys, time\n"
+        "from scripts.serve import _Foreground\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"  # `make` keeps it to itself
+        "terminal = _Foreground()\n"
+        "assert not terminal.is_gone()\n"
+        "print('ready', flush=True)\n"
+        "while not terminal.is_gone(): time.sleep(0.05)\n"
+        "sys.exit(7)\n"
+    )
+    terminal = Terminal([sys.executable, "-c", code], dict(os.environ), ROOT)
+    terminal.wait_for(b"ready")
+    terminal.close()
+    assert terminal.process.wait(STOP_PATIENCE_S) == 7
 
 
 def test_a_second_launcher_for_the_same_data_is_refused(tmp_path: Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import pty
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,8 @@ import pytest
 
 from deployments.settings import Settings
 from scripts.runtime_dir import own_pids, runtime_dir_of
-from tests.service import ROOT, START_PATIENCE_S, STOP_PATIENCE_S, free_port
+from tests.service import ROOT, STOP_PATIENCE_S, free_port
+from tests.terminal import Terminal
 
 PARTS = ("engine", "deployments", "mcp_server", "scripts", "pyproject.toml", "README.md", "LICENSE")
 WEB = {"NO_PROXY": "*", "no_proxy": "*"}
@@ -50,49 +49,6 @@ def _pip(*words: str) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     # Outside the checkout, which a `pip` could take for an installation.
     subprocess.run([*command, *words], cwd="/", check=True)
-
-
-class Terminal:
-    """A terminal with one command in it, as a session of its own."""
-
-    def __init__(self, command: list[str], env: dict[str, str], cwd: Path) -> None:
-        self.shown = b""
-        ours, theirs = pty.openpty()
-        self._ours = ours
-        self.process = subprocess.Popen(
-            # `setsid --ctty` would do the same where it exists.
-            [sys.executable, "-c", _IN_ITS_TERMINAL, *command],
-            env=env,
-            cwd=cwd,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-        )
-        os.close(theirs)
-
-    def wait_for(self, words: bytes) -> None:
-        """Read until the command has written this. A watchdog ends one that never does."""
-        watchdog = threading.Timer(START_PATIENCE_S, self.process.kill)
-        watchdog.start()
-        try:
-            while words not in self.shown:
-                self.shown += os.read(self._ours, 65536)
-        except OSError:
-            pytest.fail(f"it ended before: {self.shown.decode('utf-8', 'replace')}")
-        finally:
-            watchdog.cancel()
-
-    def close(self) -> None:
-        """As a window is closed."""
-        os.close(self._ours)
-
-
-_IN_ITS_TERMINAL = """\
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
 
 
 @pytest.fixture
