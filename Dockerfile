@@ -32,7 +32,7 @@ COPY scripts ./scripts
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --quiet --no-compile --require-hashes -r requirements-build.lock \
  && pip install --quiet --no-deps --no-build-isolation --target /opt/app .
-COPY serve_config.yaml deploy/image/healthcheck.py LICENSE /opt/app/
+COPY deploy/image/healthcheck.py LICENSE /opt/app/
 
 # The packages without what serving never imports.
 FROM packages AS stripped

@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# A dot every few seconds while a command runs; the dots end with their shell, however it ends.
+TICKING := shell=$$$$; (while sleep 3 && kill -0 $$shell; do printf .; done) 2>/dev/null &
+
 .DEFAULT_GOAL := help
 .PHONY: help serve test check format bench lock clean image image-test
 
@@ -17,13 +20,15 @@ $(BIN)/python:
 
 $(VENV)/.runtime: requirements.lock requirements-build.lock pyproject.toml | $(BIN)/python
 	@echo "Installing the service's packages (once, a minute or two) ..."
-	$(PIP) install --quiet --require-hashes -r requirements.lock -r requirements-build.lock
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@$(TICKING) $(PIP) install --quiet --require-hashes -r requirements.lock -r requirements-build.lock
+	@$(TICKING) $(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@echo
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo "Installing the test tools ..."
-	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@$(TICKING) $(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@echo
 	@touch $@
 
 .PHONY: model

@@ -16,6 +16,7 @@ from deployments.embedder.replica import EmbedderReplica
 from deployments.index.replica import IndexReplica
 from deployments.ingress.replica import IngressReplica
 from deployments.ingress_settings import IngressSettings
+from deployments.places import pages_not_to_build
 from deployments.settings import Settings, SettingsError, load_settings
 from engine.index_options import IndexOptions
 from engine.legacy.directory import find_legacy
@@ -48,6 +49,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
         IndexOptions(
             data_dir=settings.data_dir,
             workspace_dir=settings.workspace_dir,
+            unbuilt_names=pages_not_to_build(settings.workspace_dir),
             identity=identity,
             dedup_threshold=settings.dedup_threshold,
             exact_below=settings.exact_below,

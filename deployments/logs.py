@@ -18,6 +18,9 @@ from structlog.typing import Processor
 
 from deployments.settings import Settings
 
+_TERMINAL_CHARS = 80
+_METHOD_CHARS = 7
+_ID_CHARS = 8
 _QUIET = ("mcp", "uvicorn.access", "httpx", "botocore", "urllib3")
 
 
@@ -105,7 +108,8 @@ def resolve_format(
 def log_settings(settings: Settings) -> None:
     """Log once where the data is and which settings are not the defaults, secrets masked."""
     defaults = Settings.model_construct().masked()
-    shown = {name: v for name, v in settings.masked().items() if v != defaults[name]}
+    own = {name: v for name, v in settings.masked().items() if v != defaults[name]}
+    shown = {"data_dir": str(settings.data_dir), **own}
     structlog.stdlib.get_logger("settings").info("settings", **shown)
 
 
@@ -117,10 +121,41 @@ def _component_adder(component: str) -> Processor:
     return add
 
 
+def request_line(event: structlog.typing.EventDict) -> str | None:
+    """A request on one line of a terminal, or None for any other event.
+
+    `06:20:47 GET /memory/{memory_id} 200 12.3 ms, embed 2.3, search 1.9, 5 hits 23b79766`: the
+    time (UTC) and the beginning of the request's id, by which its answer is known.
+    """
+    if event["event"] != "request":
+        return None
+    parts = (("embed_ms", "embed {:.1f}"), ("search_ms", "search {:.1f}"), ("n_hits", "{} hits"))
+    told = [words.format(event[name]) for name, words in parts if name in event]
+    time, method = event["timestamp"][11:19], event["method"]
+    before = f"{time} {method[:_METHOD_CHARS]} "
+    cost = ", ".join([f"{event['total_ms']:.1f} ms", *told])
+    after = f" {event['status']} {cost} {event['request_id'][:_ID_CHARS]}"
+    where = event.get("path", event["route"])
+    room = max(1, _TERMINAL_CHARS - len(before) - len(after))
+    line = before + (where if len(where) <= room else f"{where[: room - 1]}…") + after
+    return line[:_TERMINAL_CHARS]
+
+
+def _with_short_requests(others: structlog.dev.ConsoleRenderer) -> Processor:
+    def render(logger: object, method: str, event: structlog.typing.EventDict) -> str:
+        return request_line(event) or others(logger, method, event)
+
+    return render
+
+
 def _renderers(log_format: Literal["json", "console"]) -> list[Processor]:
     if log_format == "console":
         plain = structlog.dev.plain_traceback
-        return [structlog.dev.ConsoleRenderer(colors=True, exception_formatter=plain)]
+        return [
+            _with_short_requests(
+                structlog.dev.ConsoleRenderer(colors=True, exception_formatter=plain)
+            )
+        ]
     return [
         # Local variables hold memories and queries.
         structlog.processors.ExceptionRenderer(

@@ -22,6 +22,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from deployments.places import default_data_dir
+
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 
 
@@ -55,7 +57,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     # Where things are.
-    data_dir: Path = Path("data")
+    data_dir: Path = Field(default_factory=default_data_dir)
     workspace_dir: Path = Path()
     """What `/index/build` may read."""
     auto_build: Annotated[AutoBuild, BeforeValidator(_lower)] = "false"

@@ -39,6 +39,7 @@ They cross process borders by pickle, so each takes positional arguments, hands 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from engine.commands import script_command
@@ -204,7 +205,14 @@ class StoreLockedError(StorageError):
     code = "store_locked"
 
 
-_DOCTOR = script_command("store doctor")
+_DATABASE_NAME = "memories.db"
+
+
+def _doctor(database: str) -> str:
+    """What looks at the data directory of a database, where that is known."""
+    path = Path(database)
+    is_known = path.is_absolute() and path.name == _DATABASE_NAME
+    return script_command("store doctor", path.parent if is_known else "")
 
 
 class StoreCorruptError(StorageError):
@@ -221,7 +229,7 @@ class StoreCorruptError(StorageError):
     def __str__(self) -> str:
         return (
             f"{self.path} is damaged: {self.reason}. Stop the service and run: "
-            f"{self.command or _DOCTOR}"
+            f"{self.command or _doctor(self.path)}"
         )
 
 
@@ -230,8 +238,13 @@ class RottenRowError(StorageError):
 
     code = "rotten_row"
 
+    def __init__(self, message: str, database: str = "") -> None:
+        Exception.__init__(self, message, database)
+        self.message = message
+        self.database = database
+
     def __str__(self) -> str:
-        return f"{self.message}; stop the service and run: {_DOCTOR}"
+        return f"{self.message}; stop the service and run: {_doctor(self.database)}"
 
 
 class StoreFormatError(StorageError):
@@ -258,7 +271,7 @@ class StoreMovedError(UnavailableError):
     def __str__(self) -> str:
         return (
             f"{self.path} was removed or replaced while the service runs, and nothing can be "
-            f"stored: put it back, or stop the service and run: {_DOCTOR}"
+            f"stored: put it back, or stop the service and run: {_doctor(self.path)}"
         )
 
 

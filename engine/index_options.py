@@ -18,6 +18,8 @@ class IndexOptions:
 
     data_dir: Path
     workspace_dir: Path
+    unbuilt_names: frozenset[str] = frozenset()
+    """Top-level names of the workspace that are built only when they are asked for."""
     identity: ModelIdentity
     dedup_threshold: float = 0.90
     """Cosine from which an added memory is a duplicate."""

@@ -96,7 +96,7 @@ class MemoryIndex:
         """
         self._options = options
         self._count_pieces = count_pieces
-        self._workspace = Workspace(options.workspace_dir)
+        self._workspace = Workspace(options.workspace_dir, passed_over=options.unbuilt_names)
         self._lock = DataLock(options.data_dir, timeout_s=options.lock_timeout_s)
         try:
             sweep_leftovers(options.data_dir)

@@ -167,9 +167,11 @@ class FaissClient:
         else:
             reason = str(exc) or type(exc).__name__
         if self._settings.is_loopback:
-            advice = "Start it with `make serve` in the faiss-memory checkout, then try again."
+            advice = (
+                "Start it with `faiss-memory serve`, or `make serve` in a checkout, then try again."
+            )
         else:
-            advice = "Check FAISS_URL and that `make serve` runs in the checkout on that machine."
+            advice = "Check FAISS_URL, and that the service runs on that machine."
         return UnreachableError(self._settings.faiss_url, reason, advice)
 
 

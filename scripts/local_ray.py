@@ -100,4 +100,6 @@ def start_ray(runtime: RuntimeDir, settings: Settings) -> LocalNode:
     # Ray would print each death of a worker, our own stopping of them included.
     with patch.object(worker, "listen_error_messages", lambda *_: None):
         ray.init(address=node.address, log_to_driver=False, logging_level="CRITICAL")
+    # Ray's would report an exception to a node that may be gone, and wait for it for a minute.
+    sys.excepthook = sys.__excepthook__
     return node

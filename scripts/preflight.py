@@ -8,6 +8,7 @@ import socket
 from importlib.util import find_spec
 from pathlib import Path
 
+from deployments.places import installed_data_dir, local_data_dir
 from deployments.settings import Settings
 from engine.disk.durable_files import make_directory
 from engine.model.files import SET_UP_COMMAND, default_model_dir, graph_file, read_manifest
@@ -16,6 +17,9 @@ from scripts.runtime_dir import LauncherError
 
 LEAST_FREE_BYTES = 4 << 20
 """SQLite makes files of its own to open a store, and a first write must fit too."""
+
+_MEMORY_FILES = ("memories.db", "metadata.json")
+"""Ours and the original's. Importing what knows them better would stay in the launcher's memory."""
 
 
 def check_data_dir(path: Path) -> None:
@@ -33,6 +37,18 @@ def check_data_dir(path: Path) -> None:
             f"the disk that holds DATA_DIR={path} is full; your memories are unharmed: free at "
             f"least {LEAST_FREE_BYTES >> 20} MB, then start again"
         )
+
+
+def memories_elsewhere(data_dir: Path) -> Path | None:
+    """Another usual directory that holds memories while there are none in `data_dir` yet."""
+    if _holds_memories(data_dir):
+        return None
+    others = (local_data_dir(), installed_data_dir())
+    return next((other for other in others if _holds_memories(other)), None)
+
+
+def _holds_memories(directory: Path) -> bool:
+    return any((directory / name).exists() for name in _MEMORY_FILES)
 
 
 def check_workspace_dir(path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -26,11 +27,13 @@ from engine.store.upgrade import upgrade
 from scripts.progress import progress_bar
 
 
-def main() -> None:
+def main(
+    data_dir: Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")] = None,
+) -> None:
     """Embed every memory anew with the model that the settings (as the service reads them) name."""
     console = Console(stderr=True)
     try:
-        settings = load_settings()
+        settings = load_settings(**({"data_dir": data_dir} if data_dir else {}))
         os.umask(0o077)
         database = settings.data_dir / DATABASE_NAME
         if not database.exists():

@@ -104,7 +104,10 @@ class RuntimeDir:
             return cls(path=path, lock_fd=-1)
         except OSError:
             pass
-        raise LauncherError("no service runs on this data directory; start it with: make serve")
+        raise LauncherError(
+            "no service runs on this data directory; start it with: make serve, "
+            "or faiss-memory serve"
+        )
 
     @property
     def address_path(self) -> Path:

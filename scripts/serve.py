@@ -6,13 +6,15 @@ stops everything when it is told to, or when it cannot go on.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shlex
 import signal
+import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, cast
@@ -25,6 +27,7 @@ from rich.markup import escape
 from deployments.logs import configure_logging, log_settings, resolve_format
 from deployments.settings import Settings, SettingsError, load_settings
 from engine.errors import EngineError
+from scripts.background import job_of, start_detached
 from scripts.log_relay import relay_logs
 from scripts.preflight import (
     check_dashboard,
@@ -32,14 +35,16 @@ from scripts.preflight import (
     check_model,
     check_port_free,
     check_workspace_dir,
+    memories_elsewhere,
 )
 from scripts.ray_switches import haproxy_variables, ray_variables, working_haproxy
 from scripts.runtime_dir import LauncherError, RuntimeDir, runtime_dir_of
+from scripts.setup_model import set_up_shared
 
 if TYPE_CHECKING:
     from scripts.local_ray import LocalNode
 
-DEFAULT_CONFIG = Path(__file__).parent.parent / "serve_config.yaml"
+DEFAULT_CONFIG = Path(__file__).with_name("serve_config.yaml")
 _WATCH_INTERVAL_S = 1.0
 
 
@@ -65,10 +70,32 @@ def main(
         raise typer.Exit(1) from None
 
 
+def run_detached(config: Path) -> None:
+    """Start FAISS Memory in a session of its own, and return when it answers."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        settings = load_settings()
+        check_data_dir(settings.data_dir)
+        if settings.model_dir is None:
+            set_up_shared(console)  # here, where its progress is seen
+        job = job_of(settings, os.environ, config=config.absolute())
+        with console.status("Starting ..."):
+            pid, answers = start_detached(job)
+    except (LauncherError, SettingsError, EngineError) as exc:
+        console.print(str(exc), markup=False)
+        raise typer.Exit(1) from None
+    console.print(f"{answers.partition(' Stop')[0]} Stop with: kill {pid}", markup=False)
+    console.print(f"What it logs is in {job.log_path}", markup=False)
+
+
 def _run(config: Path, settings: Settings, console: Console) -> None:
     with _stopping_on_signals():
         check_data_dir(settings.data_dir)
         check_workspace_dir(settings.workspace_dir)
+        if other := memories_elsewhere(settings.data_dir):
+            console.print(_how_to_serve_others(settings.data_dir, other), markup=False)
+        if settings.model_dir is None:
+            set_up_shared(console)
         check_model(settings)
         runtime = RuntimeDir.open(runtime_dir_of(settings.data_dir))
         _set_environment(settings, runtime)
@@ -99,6 +126,13 @@ def _run(config: Path, settings: Settings, console: Console) -> None:
         finally:
             _ignore_signals()
             _stop(runtime, settings)
+
+
+def _how_to_serve_others(data_dir: Path, other: Path) -> str:
+    return (
+        f"No memories in {data_dir} yet, but {other} holds some: "
+        f"to serve those, start with DATA_DIR={shlex.quote(str(other))}"
+    )
 
 
 def _set_environment(settings: Settings, runtime: RuntimeDir) -> None:
@@ -198,6 +232,7 @@ def _watch(node: LocalNode) -> None:
     from scripts.serve_application import RefusalWatch
 
     refusals = RefusalWatch()
+    terminal = _Foreground()
     try:
         while True:
             if refusals.sentence:
@@ -206,17 +241,45 @@ def _watch(node: LocalNode) -> None:
             dead = [name for name, _ in node.dead_processes() if name != "dashboard"]
             if dead:
                 raise LauncherError(f"Ray's {', '.join(dead)} died; the service is stopped")
+            if terminal.is_gone():
+                _let_go_of_the_terminal()
+                raise _StopRequested
             time.sleep(_WATCH_INTERVAL_S)
     finally:
         refusals.stop()
+
+
+class _Foreground:
+    """Whether this process is what a terminal's user works with: a window of `make serve` alone.
+
+    The signal of its closing goes to `make`, which keeps it to itself.
+    """
+
+    def __init__(self) -> None:
+        self._was_in_front = False
+
+    def is_gone(self) -> bool:
+        """Whether the terminal was closed while this was in its foreground."""
+        try:
+            self._was_in_front = os.tcgetpgrp(2) == os.getpgrp()
+        except OSError:  # there is none, or none any more
+            return self._was_in_front
+        return False
 
 
 def _stop(runtime: RuntimeDir, settings: Settings) -> None:
     """End the service in order, and whatever is left after `stop_timeout_s` out of order."""
     from scripts.serve_application import stop_gracefully
 
-    stop_gracefully(timeout_s=settings.stop_timeout_s)
+    if not stop_gracefully(timeout_s=settings.stop_timeout_s):
+        _end_without_ray()
     runtime.end_leftovers()
+
+
+def _end_without_ray() -> None:
+    """Ray waits for what is gone; at the interpreter's end it would do so once more."""
+    status = 0 if isinstance(sys.exc_info()[1], _StopRequested) else 1
+    atexit.register(os._exit, status)
 
 
 @contextmanager
@@ -230,10 +293,24 @@ def _stopping_on_signals() -> Iterator[None]:
 
 def _catch_signals() -> None:
     def stop(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _let_go_of_the_terminal()
         raise _StopRequested
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        # `nohup` has it ignored, and means it.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
+def _let_go_of_the_terminal() -> None:
+    """It is gone: whatever is printed from here on would fail, and stopping with it."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(fd).st_mode):
+                os.dup2(nowhere, fd)
+    os.close(nowhere)
 
 
 def _ignore_signals() -> None:

@@ -132,12 +132,13 @@ def _refusal_in(applications: Iterable[ApplicationStatusOverview]) -> str | None
     return None
 
 
-def stop_gracefully(*, timeout_s: float) -> None:
-    """Stop the application, callers before callees; gives up waiting after `timeout_s`."""
+def stop_gracefully(*, timeout_s: float) -> bool:
+    """Stop the application, callers before callees; False when it took longer than `timeout_s`."""
     # On a thread: neither call has a time limit that holds when the controller is gone.
     stopping = threading.Thread(target=_shut_down, daemon=True)
     stopping.start()
     stopping.join(timeout_s)
+    return not stopping.is_alive()
 
 
 def _shut_down() -> None:

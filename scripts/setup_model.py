@@ -103,6 +103,19 @@ def set_up(
         _build(model_dir, spec, precisions, console)
 
 
+def set_up_shared(console: Console) -> None:
+    """Bring the cache that every checkout and installation shares to completeness.
+
+    Raises:
+        ModelNotFoundError, StorageError: see `set_up`.
+    """
+    directory = shared_model_dir(os.environ, Path.home())
+    sources = default_sources(directory, directory)
+    set_up(
+        directory, spec=ALL_MINILM_L6_V2, sources=sources, precisions=PRECISIONS, console=console
+    )
+
+
 @contextmanager
 def _one_at_a_time(model_dir: Path, console: Console) -> Iterator[None]:
     try:

@@ -314,7 +314,7 @@ def test_the_shell_completes_commands() -> None:
         text=True,
         check=False,
     )
-    assert done.stdout.split() == ["serve", "status", "search", "show"]
+    assert done.stdout.split() == ["serve", "service", "setup", "status", "search", "show"]
 
 
 def test_every_command_and_format_is_documented() -> None:

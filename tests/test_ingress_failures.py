@@ -166,6 +166,13 @@ def test_each_request_leaves_one_line_without_anything_private() -> None:
     assert "private" not in str(line)
 
 
+def test_a_request_that_matches_no_route_is_logged_with_its_path() -> None:
+    http = make_ingress().http
+    with structlog.testing.capture_logs() as logs:
+        http.get("/nowhere/a%20b%1b?key=private")
+    assert [line["path"] for line in logs] == ["/nowhere/a%20b%1B"]
+
+
 def test_a_request_id_that_could_forge_a_log_line_is_replaced() -> None:
     http = make_ingress().http
     answer = http.get("/stats", headers={"X-Request-ID": 'x" event="y'})

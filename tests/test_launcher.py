@@ -14,10 +14,18 @@ from pathlib import Path
 import pytest
 
 from deployments.settings import load_settings
+from scripts import serve
 from scripts.haproxy_shim import ERROR_PAGES, harden
-from scripts.preflight import check_dashboard, check_data_dir, check_port_free, check_workspace_dir
+from scripts.preflight import (
+    check_dashboard,
+    check_data_dir,
+    check_port_free,
+    check_workspace_dir,
+    memories_elsewhere,
+)
 from scripts.runtime_dir import OWNER_VARIABLE, LauncherError, RuntimeDir, own_pids, runtime_dir_of
-from tests.service import ROOT, Service
+from tests.service import ROOT, STOP_PATIENCE_S, Service
+from tests.terminal import Terminal
 
 SERVE_CONFIG_OF_HAPROXY = """\
 global
@@ -137,6 +145,52 @@ def test_a_workspace_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere", tmp_path / "file"):
         with pytest.raises(LauncherError, match=f"WORKSPACE_DIR={path} is no directory"):
             check_workspace_dir(path)
+
+
+def test_memories_elsewhere_are_told_of_while_there_are_none_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    assert memories_elsewhere(tmp_path / "new") is None
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "metadata.json").touch()  # the original's
+    assert memories_elsewhere(tmp_path / "new") == tmp_path / "data"
+    assert memories_elsewhere(tmp_path / "data") is None
+
+
+def test_nohup_is_obeyed_and_another_hangup_stops() -> None:
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        serve._catch_signals()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        serve._catch_signals()
+        assert callable(signal.getsignal(signal.SIGHUP))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_terminal_that_closes_is_noticed_without_a_signal() -> None:
+    code = (
+        "import signal, sys, time\n"
+        "from scripts.serve import _Foreground\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"  # `make` keeps it to itself
+        "terminal = _Foreground()\n"
+        "assert not terminal.is_gone()\n"
+        "print('ready', flush=True)\n"
+        "while not terminal.is_gone(): time.sleep(0.05)\n"
+        "sys.exit(7)\n"
+    )
+    terminal = Terminal([sys.executable, "-c", code], dict(os.environ), ROOT)
+    terminal.wait_for(b"ready")
+    terminal.close()
+    assert terminal.process.wait(STOP_PATIENCE_S) == 7
 
 
 def test_a_second_launcher_for_the_same_data_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ that names the command to run; and that command brings back what was acknowledge
 from __future__ import annotations
 
 import random
+import shlex
 import shutil
 import sys
 import traceback
@@ -159,8 +160,8 @@ def test_the_command_that_the_doctor_names_mends_it(
         code, output = doctor(data_dir)
         if code:
             n_mended += 1
-            command = output.split("-m scripts.store ")[1].split(",")[0].split()
-            result = CliRunner().invoke(app, [*command, "--data-dir", str(data_dir)])
+            command = output.split("-m scripts.store ")[1].partition(" (")[0]
+            result = CliRunner().invoke(app, shlex.split(command))
             assert result.exit_code == 0, (what, result.output)
         index = open_index(data_dir.parent, **OPTIONS)
         n_lost = 13 - 1 - index.count()

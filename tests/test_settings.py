@@ -14,7 +14,14 @@ import pytest
 import structlog
 from pydantic import SecretStr, ValidationError
 
-from deployments.logs import PipeHandler, configure_logging, log_settings, resolve_format
+from deployments import places
+from deployments.logs import (
+    PipeHandler,
+    configure_logging,
+    log_settings,
+    request_line,
+    resolve_format,
+)
 from deployments.settings import Settings, SettingsError, load_settings
 
 SECRET = "correct horse battery staple"
@@ -202,6 +209,46 @@ def test_a_secret_key_file_completes_cloud_sync(monkeypatch: pytest.MonkeyPatch)
 def test_builder_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAX_BACKUPS", "3")
     assert load_settings(max_backups=4).max_backups == 4
+
+
+def test_a_checkout_keeps_its_data_and_an_installation_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert load_settings().data_dir == Path("data").absolute()
+    monkeypatch.setattr(places, "_ROOT", tmp_path)
+    assert load_settings().data_dir == places.installed_data_dir()
+
+
+def test_only_a_checkout_as_workspace_has_pages_of_its_own(tmp_path: Path) -> None:
+    names = places.pages_not_to_build(places._ROOT)
+    assert {"README.md", "CHANGELOG.md", "docs", "integrations"} <= names
+    assert all((places._ROOT / name).exists() for name in names)
+    assert places.pages_not_to_build(tmp_path) == frozenset()
+
+
+@pytest.mark.parametrize("where", [{}, {"path": "/a" * 100}])
+def test_a_request_is_one_line_of_a_terminal(where: dict[str, str]) -> None:
+    line = request_line(
+        {
+            "event": "request",
+            "timestamp": "2026-12-01T06:20:47.350083Z",
+            "method": "DELETE",
+            "route": "/memory/{memory_id}",
+            "status": 200,
+            "total_ms": 123456.789,
+            "embed_ms": 2.345,
+            "search_ms": 1.987,
+            "n_hits": 5,
+            "request_id": "23b79766-2d67-4823-af57-973c25a9e20f",
+            **where,
+        }
+    )
+    assert line is not None
+    assert line.startswith("06:20:47 DELETE /")
+    assert " 200 123456.8 ms, embed 2.3, search 2.0, 5 hits 23b79766" in line
+    assert len(line) <= 80
+    assert request_line({"event": "another"}) is None
 
 
 def test_settings_are_frozen() -> None:

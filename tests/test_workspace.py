@@ -54,6 +54,15 @@ def test_no_sources_read_the_whole_workspace_in_order(root: Path) -> None:
     assert read.skipped == []
 
 
+def test_what_is_passed_over_is_read_when_it_is_named(root: Path) -> None:
+    workspace = Workspace(root, passed_over=frozenset({"README.md", "docs"}))
+    read = workspace.read(None)
+    assert [path for path, _ in read.files] == ["notes/d.markdown"]
+    assert [each.path for each in read.skipped] == ["README.md", "docs"]
+    named = workspace.read(["README.md", "docs/deep"]).files
+    assert [path for path, _ in named] == ["README.md", "docs/deep/b.rst", "docs/deep/c.txt"]
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from urllib.parse import quote
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +17,8 @@ from engine.errors import EngineError
 
 _CLIENT_CLOSED = 499
 """Logged for a request whose caller went away before an answer was sent."""
+_UNMATCHED = "unmatched"
+_MAX_PATH_CHARS = 200
 
 _PRIVACY = (
     (b"x-content-type-options", b"nosniff"),
@@ -63,7 +66,7 @@ class RequestLog:
 
     def _finish(self, scope: Scope, trace: RequestTrace, status: int) -> None:
         total_s = time.perf_counter() - trace.started_s
-        route = getattr(scope.get("route"), "path_format", "unmatched")
+        route = getattr(scope.get("route"), "path_format", _UNMATCHED)
         self.metrics.observe(route, scope["method"], status, trace.stage_s, total_s)
         fields: dict[str, object] = {
             "request_id": trace.request_id,
@@ -72,6 +75,8 @@ class RequestLog:
             "status": status,
             "total_ms": _ms(total_s),
         }
+        if route == _UNMATCHED:
+            fields["path"] = quote(scope["path"])[:_MAX_PATH_CHARS]
         if trace.k is not None:
             fields["k"] = trace.k
         if trace.n_hits is not None:

@@ -13,7 +13,7 @@ from engine.commands import script_command
 from engine.errors import StoreCorruptError
 from engine.legacy.directory import find_legacy
 from engine.recovery.offline import copy_of_database
-from engine.recovery.open_store import COMMAND, check_new, check_nothing_lost
+from engine.recovery.open_store import check_new, check_nothing_lost
 from engine.recovery.reembed import UNFINISHED_NAME
 from engine.search.postings_cache import CACHE_NAME, problem_of_cache
 from engine.store.acknowledged_mark import MARK_NAME, HighWaterMark
@@ -38,7 +38,9 @@ def examine(data_dir: Path, backups: Backups) -> Iterator[Finding]:
     """Look at everything in a data directory; changes nothing. The caller holds its `DataLock`."""
     yield from _examine_store(data_dir, backups)
     if (problem := problem_of_cache(data_dir / CACHE_NAME)) is not None:
-        yield Finding(problem=f"{CACHE_NAME}: {problem}", remedy=f"{COMMAND} rebuild")
+        yield Finding(
+            problem=f"{CACHE_NAME}: {problem}", remedy=script_command("store rebuild", data_dir)
+        )
     if (data_dir / MARK_NAME).exists() and HighWaterMark(data_dir).read() is None:
         yield Finding(
             problem=f"{MARK_NAME} cannot be read",
@@ -58,7 +60,7 @@ def examine(data_dir: Path, backups: Backups) -> Iterator[Finding]:
     if (data_dir / UNFINISHED_NAME).exists():
         yield Finding(
             problem="an embedding of all memories anew was interrupted",
-            remedy=f"{script_command('reembed')} goes on with it; or delete "
+            remedy=f"{script_command('reembed', data_dir)} goes on with it; or delete "
             f"{data_dir / UNFINISHED_NAME}",
         )
     if find_legacy(data_dir):
@@ -70,7 +72,7 @@ def examine(data_dir: Path, backups: Backups) -> Iterator[Finding]:
 
 def _examine_store(data_dir: Path, backups: Backups) -> Iterator[Finding]:
     newest = backups.newest_sound()
-    restore = f"{COMMAND} restore {newest}" if newest else _NOTHING_TO_RESTORE
+    restore = script_command(f"store restore {newest}", data_dir) if newest else _NOTHING_TO_RESTORE
     mark = HighWaterMark(data_dir)
     try:
         with copy_of_database(data_dir) as copy:

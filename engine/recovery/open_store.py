@@ -18,8 +18,6 @@ from engine.store.database import DATABASE_NAME, Store
 from engine.store.schema import is_empty_database
 from engine.store.soundness import check_sound
 
-COMMAND = script_command("store")
-
 
 def open_store(data_dir: Path, backups: Backups, identity: ModelIdentity) -> Store:
     """Open the store, checked to the last row, or create it in a directory that never had one.
@@ -44,7 +42,7 @@ def open_store(data_dir: Path, backups: Backups, identity: ModelIdentity) -> Sto
             store.close()
             raise
     except StoreCorruptError as exc:
-        command = exc.command or restore_command(backups)
+        command = exc.command or restore_command(data_dir, backups)
         raise StoreCorruptError(exc.path, exc.reason, command) from exc
     return store
 
@@ -76,11 +74,13 @@ def check_nothing_lost(
         str(database),
         f"it ends at write {lsn}, but write {known.lsn} was acknowledged; "
         f"{database.name}-wal was damaged or removed, or this is an older copy",
-        f"{COMMAND} restore {best}" if best else f"{COMMAND} accept, to go on without them",
+        script_command(f"store restore {best}", mark.data_dir)
+        if best
+        else f"{script_command('store accept', mark.data_dir)} (goes on without them)",
     )
 
 
-def restore_command(backups: Backups) -> str:
+def restore_command(data_dir: Path, backups: Backups) -> str:
     """What to run when the store cannot be used."""
     newest = backups.newest_sound()
-    return f"{COMMAND} restore {newest}" if newest else f"{COMMAND} doctor"
+    return script_command(f"store restore {newest}" if newest else "store doctor", data_dir)

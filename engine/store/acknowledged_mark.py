@@ -39,6 +39,7 @@ class HighWaterMark:
     """The file `acknowledged` of a data directory. Its owner holds the `DataLock`."""
 
     def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
         self._path = data_dir / MARK_NAME
         self._failed = False
 

@@ -202,7 +202,7 @@ class Store:
                 f"{known.dim} dimensions, weights {known.fingerprint[:12]}), but the "
                 f"service embeds with {identity.name} ({identity.precision}, {identity.dim}, "
                 f"{identity.fingerprint[:12]}); set MODEL_NAME and MODEL_PRECISION back, or embed "
-                f"the memories anew with: {script_command('reembed')}"
+                f"the memories anew with: {script_command('reembed', self.path.parent)}"
             )
 
     def close(self) -> None:

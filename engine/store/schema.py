@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import (
+    RottenRowError,
     StorageError,
     StoreCorruptError,
     StoreFormatError,
@@ -183,6 +184,8 @@ def translating_sqlite_errors(path: Path) -> Iterator[None]:
         yield
     except UnicodeDecodeError as exc:  # sqlite3 cannot even decode SQLite's message
         raise StoreCorruptError(str(path), "its own description cannot be read") from exc
+    except RottenRowError as exc:
+        raise RottenRowError(exc.message, str(path)) from exc
     except sqlite3.Error as exc:
         # "… with text '<that of a memory>'" would be shown in logs.
         reason, is_quoted, _ = str(exc).partition(" with text")

@@ -23,6 +23,7 @@ DEFAULT_MAX_FILE_BYTES = 20 * 1024 * 1024
 
 _INSTALLED_DIRS = frozenset({"node_modules", "__pycache__", "site-packages"})
 _VENV_MARK = "pyvenv.cfg"
+_PASSED_OVER = "read only when it is named"
 _WILDCARD = re.compile(r"[*?\[]")
 _MAX_SKIPPED_NAMED = 5
 
@@ -39,16 +40,24 @@ class WorkspaceRead:
 class Workspace:
     """The directory that `/index/build` may read."""
 
-    def __init__(self, root: Path, *, max_file_bytes: int = DEFAULT_MAX_FILE_BYTES) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        max_file_bytes: int = DEFAULT_MAX_FILE_BYTES,
+        passed_over: frozenset[str] = frozenset(),
+    ) -> None:
         self._root = root.resolve()
+        self._passed_over = frozenset(self._root / name for name in passed_over)
         self._max_file_bytes = max_file_bytes
 
     def read(self, sources: Sequence[str] | None) -> WorkspaceRead:
         """Read files, directories (recursively) and globs; None reads all of the workspace.
 
         Below a directory, hidden and installed directories (`.git`, `node_modules`, virtual
-        environments), symlinked directories and whatever leads outside are skipped; what a source
-        names itself is read. A glob matches files; one that ends in `/` matches directories.
+        environments), symlinked directories, `passed_over` and whatever leads outside are skipped;
+        what a source names itself is read. A glob matches files; one that ends in `/` matches
+        directories.
 
         Args:
             sources: relative to the workspace, or absolute and inside it.
@@ -59,7 +68,7 @@ class Workspace:
         """
         if not self._root.is_dir():
             raise InvalidInputError(f"The workspace directory '{self._root}' does not exist")
-        found = _Found(root=self._root)
+        found = _Found(root=self._root, passed_over=self._passed_over)
         named = ["."] if sources is None else sources
         # All sources are judged before anything is listed or read.
         for source, path, pattern in [self._resolve(s) for s in named]:
@@ -105,6 +114,7 @@ class _Found:
     """Files to read and files skipped so far, by path relative to the root."""
 
     root: Path
+    passed_over: frozenset[Path]
     files: set[str] = field(default_factory=set)
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -138,7 +148,11 @@ class _Found:
         for directory, dirs, names in os.walk(top, onerror=self._skip_unlistable):
             path = Path(directory)
             dirs[:] = sorted(name for name in dirs if self._enters(path / name))
-            yield from (path / name for name in sorted(names))
+            for file in (path / name for name in sorted(names)):
+                if file in self.passed_over:
+                    self.skip(file, _PASSED_OVER)
+                else:
+                    yield file
 
     def _skip_unlistable(self, error: OSError) -> None:
         self.skip(Path(error.filename), error.strerror)
@@ -148,6 +162,8 @@ class _Found:
             inside = Path(os.path.realpath(directory)).is_relative_to(self.root)
             # One that leads inside is read where it really is: no loops, nothing twice.
             reason = "symlinked directory" if inside else "symlink out of the workspace"
+        elif directory in self.passed_over:
+            reason = _PASSED_OVER
         elif directory.name.startswith("."):
             reason = "hidden directory"
         elif directory.name in _INSTALLED_DIRS or os.path.lexists(directory / _VENV_MARK):

@@ -23,6 +23,8 @@ or it is still starting, 4 nothing found, 130 interrupted.
 
 COMMANDS = {
     "serve": "offline:serve",
+    "service": "offline:service",
+    "setup": "offline:setup",
     "status": "memory_commands:status",
     "add": "memory_commands:add",
     "search": "memory_commands:search",

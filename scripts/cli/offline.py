@@ -7,6 +7,7 @@ its commands runs: everything else starts in the time of a search.
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,14 +20,49 @@ from scripts.cli.terminal import print_json
 Config = Annotated[
     Path | None, typer.Option(help="What to run and how. Default: the serve_config.yaml beside us.")
 ]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Return when it answers; it runs on without a terminal.")
+]
 DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
 
 
-def serve(config: Config = None) -> None:
+def serve(config: Config = None, detach: Detach = False) -> None:
     """Run the service until Ctrl-C, as `make serve` does. Settings come from the environment."""
     from scripts import serve as launcher
 
-    launcher.main(config or launcher.DEFAULT_CONFIG)
+    if detach:
+        launcher.run_detached(config or launcher.DEFAULT_CONFIG)
+    else:
+        launcher.main(config or launcher.DEFAULT_CONFIG)
+
+
+def setup(
+    force: Annotated[
+        bool, typer.Option("--force", help="Check every byte and build the graphs anew.")
+    ] = False,
+) -> None:
+    """Fetch the embedding model and build what the service runs; the first `serve` does it too."""
+    from scripts import setup_model
+
+    setup_model.main(force=force)
+
+
+class ServiceAction(str, Enum):
+    """What `service` does."""
+
+    install = "install"
+    status = "status"
+    uninstall = "uninstall"
+
+
+def service(action: ServiceAction) -> None:
+    """Keep the service running: from each login on, by a systemd user unit or a launchd agent.
+
+    It takes over the settings that the environment has now; `install` again changes them.
+    """
+    from scripts import kept_service
+
+    getattr(kept_service, action.value)()
 
 
 def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
