@@ -7,12 +7,11 @@ Embeddings are not taken over: they come from whatever model the collection was 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any, TypeAlias
 
-from scripts.cli.errors import CliError, UsageError
+from scripts.cli.errors import CliError
+from scripts.cli.readers.databases import MAGIC, columns, opened_database
 from scripts.cli.readers.documents import load_document
 from scripts.cli.readers.inputs import InputFile
 from scripts.cli.readers.records import Memory, Options, Record, Unreadable
@@ -31,10 +30,16 @@ _ROWS = """
 
 
 def read_chroma(file: InputFile, options: Options) -> Iterator[Record]:
-    """A memory per document, its id as key; the source is `chroma/<collection or file>`."""
+    """A memory per document, its id as key; the source is `chroma/<collection or file>`.
+
+    A file in JSON is called by its path: those of one name in two directories are two collections.
+    """
     prefix = _DEFAULT_PREFIX if options.source is None else options.source
-    is_database = file.peek(16).startswith(b"SQLite format 3\0")
-    items = _rows(file) if is_database else _columns(file)
+    items = (
+        _rows(file)
+        if file.peek(16).startswith(MAGIC)
+        else _columns(file, is_named=options.source is not None)
+    )
     for collection, chroma_id, text, metadata in items:
         origin = f"{file.name}, {chroma_id}"
         if not isinstance(text, str) or not text.strip():
@@ -55,37 +60,28 @@ Item: TypeAlias = tuple[str, str, object, dict[str, Any]]
 """Collection, id, document, metadata."""
 
 
-def _columns(file: InputFile) -> Iterator[Item]:
+def _columns(file: InputFile, *, is_named: bool) -> Iterator[Item]:
     with file.opened() as stream:
         document = load_document(stream, file)
     try:
         ids, texts = document["ids"], document["documents"]
         metadatas = document.get("metadatas") or [None] * len(ids)
-        columns = list(zip(ids, texts, metadatas, strict=True))
+        rows = list(zip(ids, texts, metadatas, strict=True))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise CliError(
             f"{file.name} is no collection of Chroma: expected ids, documents and metadatas "
             "of one length, as collection.get() gives them"
         ) from None
-    name = file.relative.removesuffix(".json")
-    for chroma_id, text, metadata in columns:
+    name = (file.relative if is_named else file.source(None)).removesuffix(".json")
+    for chroma_id, text, metadata in rows:
         yield name, str(chroma_id), text, metadata if isinstance(metadata, dict) else {}
 
 
 def _rows(file: InputFile) -> Iterator[Item]:
-    if file.path is None:
-        raise UsageError("a database cannot be read from stdin; name its file")
-    uri = f"{file.path.resolve().as_uri()}?mode=ro"
-    try:
-        with closing(sqlite3.connect(uri, uri=True)) as database:
-            has_bool = any(
-                column[1] == "bool_value"
-                for column in database.execute("PRAGMA table_info(embedding_metadata)")
-            )
-            query = _ROWS.format(bool_value="m.bool_value" if has_bool else "NULL")
-            yield from _grouped(database.execute(query))
-    except sqlite3.Error as exc:
-        raise CliError(f"{file.name} cannot be read as a database of Chroma: {exc}") from exc
+    with opened_database(file) as database:
+        has_bool = "bool_value" in columns(database, "embedding_metadata")
+        query = _ROWS.format(bool_value="m.bool_value" if has_bool else "NULL")
+        yield from _grouped(database.execute(query))
 
 
 def _grouped(rows: Iterator[Any]) -> Iterator[Item]:
