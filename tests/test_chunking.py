@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from itertools import pairwise
@@ -266,6 +267,27 @@ def test_tags_too_many_for_every_passage_stand_in_the_first() -> None:
     first, second = chunk("a.md", f"---\ntitle: T\ntags: [{tags}]\n---\n# A\nx\n# B\ny\n")
     assert first == f"T > A\n\nTags: {tags}\n\nx"
     assert second == "T > B\n\ny"
+
+
+_FIELD_LINE = st.builds(
+    str.__add__,
+    st.sampled_from(
+        ["title: ", "tags:", "- ", "date=", "a: &x ", "b: *x", "  k: [", "c = 1e999", ""]
+    ),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20),
+)
+
+
+@given(fence=st.sampled_from(["---", "+++"]), lines=st.lists(_FIELD_LINE, max_size=8))
+@settings(max_examples=150, deadline=None)
+def test_whatever_front_matter_holds_it_is_json_and_the_text_is_kept(
+    fence: str, lines: list[str]
+) -> None:
+    top = "\n".join([fence, "title: x", *lines, fence])
+    chunks = chunk_file("a.md", f"{top}\n\nlast words\n", count_pieces=count_words, max_pieces=64)
+    assert "last words" in chunks[-1].text
+    assert all(count_words(c.text) <= 64 for c in chunks)
+    json.dumps(chunks[-1].metadata, allow_nan=False).encode()
 
 
 def test_a_rule_at_the_top_or_an_enormous_block_is_no_front_matter() -> None:

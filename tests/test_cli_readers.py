@@ -299,7 +299,7 @@ def test_mem0_s_memories_keep_id_owner_times_and_metadata(tmp_path: Path, shape:
             "text": "Dev works at TechCorp",
             "source": "mem0/dev",
             "key": MEM0["id"],
-            "timestamp": MEM0["created_at"],
+            "timestamp": "2023-11-07T05:31:56+00:00",
             "updated_at": "2023-11-08T05:31:56.123456-07:00",
             "metadata": {"user_id": "dev", "type": "professional"},
             "deduplicate": False,
@@ -352,7 +352,8 @@ def test_a_database_of_chroma_is_read_and_not_changed(tmp_path: Path) -> None:
                 int_value INTEGER, float_value REAL, bool_value INTEGER, PRIMARY KEY (id, key));
             INSERT INTO collections VALUES ('c', 'fruit');
             INSERT INTO segments VALUES ('v', 'vector', 'VECTOR', 'c'), ('m', 'x', 'METADATA', 'c');
-            INSERT INTO embeddings VALUES (1, 'm', 'id1', x'01', 0), (2, 'm', 'id2', x'02', 0),
+            INSERT INTO embeddings VALUES (1, 'm', 'id1', x'01', 0), (2, 'm', 'id2', x'02',
+                '2025-02-03 04:05:06'),
                 (3, 'm', 'id3', x'03', 0);
             INSERT INTO embedding_metadata VALUES
                 (1, 'page', NULL, 10, NULL, NULL), (1, 'good', NULL, NULL, NULL, 1),
@@ -364,7 +365,7 @@ def test_a_database_of_chroma_is_read_and_not_changed(tmp_path: Path) -> None:
     database.close()
     before = path.read_bytes()
     found, problems = records(path)
-    assert found == FRUIT
+    assert found == [FRUIT[0], FRUIT[1] | {"timestamp": "2025-02-03T04:05:06"}]
     assert len(problems) == 1
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -458,6 +459,7 @@ OF_SERVICE = {
 def memory_service_database(path: Path) -> Path:
     """As its storage/sqlite_vec.py makes it, the vectors' virtual table left out."""
     with closing(sqlite3.connect(path)) as database, database:
+        database.execute("PRAGMA journal_mode=WAL")
         database.execute(
             "CREATE TABLE memories (id INTEGER PRIMARY KEY, content_hash TEXT UNIQUE NOT NULL, "
             "content TEXT NOT NULL, tags TEXT, memory_type TEXT, metadata TEXT, created_at REAL, "
@@ -477,6 +479,7 @@ def test_mcp_memory_service_s_database_and_export_say_the_same(tmp_path: Path) -
     assert records(path) == ([OF_SERVICE], [])
     assert records(tmp_path) == ([OF_SERVICE], [])  # found in a directory by its name
     assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
     export = tmp_path / "export.json"
     for indent in (None, 2):
         document = {"export_metadata": {"total_memories": 1}, "memories": [SERVICE_MEMORY]}
@@ -634,7 +637,7 @@ def test_an_unclosed_quote_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text('text,created_at\n"two\nlines",2025-02-03\n"open,2025-02-03\nswallowed,x\n')
     found, problems = records(path)
-    assert [(m["text"], m["timestamp"]) for m in found] == [("two\nlines", "2025-02-03")]
+    assert [(m["text"], m["timestamp"]) for m in found] == [("two\nlines", "2025-02-03T00:00:00")]
     assert problems == [f"{path}, line 4: a quote opens here and is never closed"]
     path.write_text('text,"note\nx,y\n')
     assert "line 1: a quote" in records(path)[1][0]

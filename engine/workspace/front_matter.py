@@ -31,7 +31,7 @@ _BLOCK = re.compile(
     r"(?P<fields>(?:[ \t]*(?:#.*)?\n)*[\w\"'.][\w\"'. -]{0,60}[:=](?:.*\n)*?)"
     r"(?:(?P=fence)|\.\.\.)[ \t]*(?:\n|\Z)"
 )
-_FIELD = re.compile(r"([\w\"'.][\w\"'. -]*?)[ \t]*[:=][ \t]*(.*)")
+_FIELD = re.compile(r"([\w\"'.][\w\"'. -]{0,60}?)[ \t]*[:=][ \t]*(.*)")
 _ITEM = re.compile(r"[ \t]*-[ \t]+(.*)")
 
 _TITLES = ("title",)

@@ -6,7 +6,7 @@ import re
 
 # Code between backticks is matched first and stays; `[[1]](url)` is an ordinary link.
 _LINK = re.compile(
-    r"(`+)(?!`).{1,500}?(?<!`)\1(?!`)"
+    r"(?<!`)(`+)(?!`).{1,500}?(?<!`)\1(?!`)"
     r"|!?\[\[(?P<target>[^\[\]|\\\n]+)(?:\\?\|(?P<label>[^\[\]\n]*))?\]\](?!\()"
 )
 

@@ -14,13 +14,13 @@ from scripts.cli.errors import CliError
 from scripts.cli.readers.databases import MAGIC, columns, opened_database
 from scripts.cli.readers.documents import load_document
 from scripts.cli.readers.inputs import InputFile
-from scripts.cli.readers.records import Memory, Options, Record, Unreadable
+from scripts.cli.readers.records import Memory, Options, Record, Unreadable, times
 
 _DEFAULT_PREFIX = "chroma/"
 _DOCUMENT = "chroma:document"
 _ROWS = """
-    SELECT c.name, e.id, e.embedding_id, m.key, m.string_value, m.int_value, m.float_value,
-           {bool_value}
+    SELECT c.name, e.id, e.embedding_id, e.created_at, m.key,
+           m.string_value, m.int_value, m.float_value, {bool_value}
     FROM embeddings e
     JOIN segments s ON s.id = e.segment_id
     JOIN collections c ON c.id = s.collection
@@ -40,7 +40,7 @@ def read_chroma(file: InputFile, options: Options) -> Iterator[Record]:
         if file.peek(16).startswith(MAGIC)
         else _columns(file, is_named=options.source is not None)
     )
-    for collection, chroma_id, text, metadata in items:
+    for collection, chroma_id, text, metadata, created in items:
         origin = f"{file.name}, {chroma_id}"
         if not isinstance(text, str) or not text.strip():
             yield Unreadable(origin=origin, reason="it has no document, only an embedding")
@@ -50,14 +50,15 @@ def read_chroma(file: InputFile, options: Options) -> Iterator[Record]:
             "source": f"{prefix}{collection}",
             "key": chroma_id,
             "deduplicate": False,
+            **times({"created_at": created, **metadata}),
         }
         if metadata:
             line["metadata"] = metadata
         yield Memory(line=line, origin=origin)
 
 
-Item: TypeAlias = tuple[str, str, object, dict[str, Any]]
-"""Collection, id, document, metadata."""
+Item: TypeAlias = tuple[str, str, object, dict[str, Any], object]
+"""Collection, id, document, metadata, and when it came into the collection."""
 
 
 def _columns(file: InputFile, *, is_named: bool) -> Iterator[Item]:
@@ -74,7 +75,7 @@ def _columns(file: InputFile, *, is_named: bool) -> Iterator[Item]:
         ) from None
     name = (file.relative if is_named else file.source(None)).removesuffix(".json")
     for chroma_id, text, metadata in rows:
-        yield name, str(chroma_id), text, metadata if isinstance(metadata, dict) else {}
+        yield name, str(chroma_id), text, metadata if isinstance(metadata, dict) else {}, None
 
 
 def _rows(file: InputFile) -> Iterator[Item]:
@@ -86,18 +87,18 @@ def _rows(file: InputFile) -> Iterator[Item]:
 
 def _grouped(rows: Iterator[Any]) -> Iterator[Item]:
     """Rows of one key each, put together by memory."""
-    current: tuple[str, int, str] | None = None
+    current: tuple[str, int, str, object] | None = None
     text: object = None
     metadata: dict[str, Any] = {}
-    for collection, number, chroma_id, key, string, integer, real, boolean in rows:
-        if current != (collection, number, chroma_id):
+    for *memory, key, string, integer, real, boolean in rows:
+        if current != tuple(memory):
             if current is not None:
-                yield current[0], current[2], text, metadata
-            current, text, metadata = (collection, number, chroma_id), None, {}
+                yield current[0], current[2], text, metadata, current[3]
+            current, text, metadata = (memory[0], memory[1], memory[2], memory[3]), None, {}
         if key == _DOCUMENT:
             text = string
         elif key is not None:
             values = (string, integer, real, None if boolean is None else bool(boolean))
             metadata[key] = next((value for value in values if value is not None), None)
     if current is not None:
-        yield current[0], current[2], text, metadata
+        yield current[0], current[2], text, metadata, current[3]

@@ -87,10 +87,11 @@ def _of_chatgpt(conversation: dict[str, Any]) -> Iterator[_Message]:
             or about.get("is_visually_hidden_from_conversation")
         ):
             continue
+        text = "\n\n".join(filter(None, map(_part, content.get("parts") or [])))
         yield _Message(
-            id=str(message.get("id")),
+            id=str(message.get("id") or content_key("message", text)),
             is_question=role in _ASKS,
-            text="\n\n".join(filter(None, map(_part, content.get("parts") or []))),
+            text=text,
             time=moment(message.get("create_time")),
         )
 
@@ -124,10 +125,11 @@ def _of_claude(conversation: dict[str, Any]) -> Iterator[_Message]:
             if isinstance(block, dict) and block.get("type") == "text"
         ]
         if message["sender"] in (*_ASKS, *_SAYS):
+            text = "\n\n".join(filter(None, said)) or _part(message.get("text"))
             yield _Message(
-                id=str(message.get("uuid")),
+                id=str(message.get("uuid") or content_key("message", text)),
                 is_question=message["sender"] in _ASKS,
-                text="\n\n".join(filter(None, said)) or _part(message.get("text")),
+                text=text,
                 time=moment(message.get("created_at")),
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Literal
 
 from scripts.cli.errors import CliError, UsageError
@@ -22,12 +23,19 @@ def opened_database(file: InputFile) -> Iterator[sqlite3.Connection]:
     """
     if file.path is None:
         raise UsageError("a database cannot be read from stdin; name its file")
-    uri = f"{file.path.resolve().as_uri()}?mode=ro"
     try:
-        with closing(sqlite3.connect(uri, uri=True)) as database:
+        with closing(sqlite3.connect(_uri(file, file.path.resolve()), uri=True)) as database:
             yield database
     except sqlite3.Error as exc:
         raise CliError(f"{file.name} cannot be read as that database: {exc}") from exc
+
+
+def _uri(file: InputFile, path: Path) -> str:
+    """How to open it without leaving anything beside it."""
+    has_wal = file.peek(20)[18:20] == b"\2\2"
+    # Without its log, nobody is writing it; merely opened, it would get one.
+    is_at_rest = has_wal and not path.with_name(f"{path.name}-wal").exists()
+    return f"{path.as_uri()}?{'immutable=1' if is_at_rest else 'mode=ro'}"
 
 
 def columns(database: sqlite3.Connection, table: str) -> set[str]:

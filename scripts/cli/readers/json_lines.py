@@ -116,7 +116,8 @@ def memory_of(
         source = file.source(options.source) + at
     line: dict[str, Any] = {"text": text, "source": source}
     line |= {name: row[name] for name in _AS_GIVEN if row.get(name) is not None}
-    line |= times(row)
+    # A time in words is the service's to judge.
+    line |= {name: at for name, at in times(row).items() if not isinstance(row.get(name), str)}
     key = row.get(key_name := options.key_column or "key")
     line |= {"key": str(key)} if key is not None else {}
     taken = _OURS | {text_name, source_name, key_name}

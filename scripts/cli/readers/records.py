@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _NUMBER = re.compile(r"\d{9,13}(\.\d*)?")
+_LEAST_SECONDS = 1e8
+"""A smaller number counts something else."""
 _LEAST_MILLISECONDS = 1e11
 """In seconds that is the year 5138."""
 
@@ -60,12 +62,13 @@ def moment(value: object) -> str | None:
     """
     try:
         if isinstance(value, str) and not _NUMBER.fullmatch(value):
-            datetime.fromisoformat(value.replace("Z", "+00:00"))
-            return value
+            return datetime.fromisoformat(value.strip().replace("Z", "+00:00")).isoformat()
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
             return None
         seconds = float(value)
-        if abs(seconds) >= _LEAST_MILLISECONDS:
+        if seconds < _LEAST_SECONDS:
+            return None
+        if seconds >= _LEAST_MILLISECONDS:
             seconds /= 1000
         return (_EPOCH + timedelta(seconds=seconds)).isoformat()
     except (ValueError, OverflowError):
