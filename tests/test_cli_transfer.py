@@ -201,6 +201,21 @@ def test_what_other_programs_kept_comes_in_once_with_its_dates(
     assert stored() == memories
 
 
+def test_a_change_of_a_note_s_fields_alone_is_followed(workspace: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    for status in ("draft", "done"):
+        (notes / "a.md").write_text(f"---\nstatus: {status}\n---\nwords\n")
+        assert run("watch", notes, "--once").exit_code == 0
+        [memory] = stored()
+        assert memory["metadata"] == {"status": status}
+    run("update", str(memory["id"]), "--metadata", '{"status": "done", "by": "me"}')
+    [noted] = stored()
+    assert noted["metadata"] == {"status": "done", "by": "me"}
+    assert run("watch", notes, "--once").exit_code == 0
+    assert stored() == [noted]
+
+
 def test_a_directory_s_documents_that_cannot_be_read_are_named(
     workspace: Path, tmp_path: Path
 ) -> None:
