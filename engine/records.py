@@ -295,6 +295,8 @@ class Chunk:
     source: str
     """`<path relative to the workspace>:chunk_<n>`, n from 0."""
     text: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What the file says of itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from itertools import pairwise
@@ -206,9 +207,103 @@ def test_a_heading_too_long_for_its_share_stays_complete_in_the_text() -> None:
     assert chunks[0].splitlines()[0].endswith("…")
 
 
-def test_front_matter_is_text_and_no_heading() -> None:
-    text = "---\ntitle: Tides\ntags: [sea]\n---\n# H\nx\n"
-    assert chunk("a.md", text) == [text[: text.index("# H")].strip(), "H\n\nx"]
+NOTE = """---
+title: Tides
+aliases: [Ebb and flow]
+tags:
+  - sea
+  - "#moon"
+date: 2026-03-02
+author: Ann
+---
+"""
+
+
+@pytest.mark.parametrize(
+    "top",
+    [
+        NOTE,
+        NOTE.replace("aliases: [Ebb and flow]", "Aliases: Ebb and flow"),
+        '+++\ntitle = "Tides"\naliases = ["Ebb and flow"]\ntags = ["sea", "moon"]\n'
+        'date = 2026-03-02\nauthor = "Ann"\n+++\n',
+    ],
+)
+def test_front_matter_is_context_and_metadata_and_no_passage_of_its_own(top: str) -> None:
+    chunks = chunk_file("n/x.md", top + "# Neap\nHalf moon.\n", count_pieces=count_words)
+    assert [c.text for c in chunks] == [
+        "Tides (Ebb and flow) > Neap\nTags: sea, moon · 2026-03-02\n\nHalf moon."
+    ]
+    fields = {name.lower(): value for name, value in chunks[0].metadata.items()}
+    assert fields == {
+        "title": "Tides",
+        "aliases": ["Ebb and flow"],
+        "tags": ["sea", "moon"],
+        "date": "2026-03-02",
+        "author": "Ann",
+    }
+
+
+def test_a_title_that_the_first_heading_repeats_stands_once() -> None:
+    text = "---\ntitle: Tides\n---\n# Tides\nx\n## Neap\ny\n"
+    assert chunk("a.md", text) == ["Tides\n\nx", "Tides > Neap\n\ny"]
+
+
+def test_a_note_of_front_matter_alone_is_found_by_its_title_or_its_name() -> None:
+    assert chunk("a.md", NOTE, max_pieces=256) == [
+        "Tides (Ebb and flow)\nTags: sea, moon · 2026-03-02"
+    ]
+    assert chunk("n/Spring tide.md", "---\ntags: sea\n---\n") == ["Spring tide\nTags: sea"]
+
+
+def test_front_matter_that_is_no_yaml_is_read_by_the_line() -> None:
+    text = "---\ntitle: Tides: part 2\ntags:\n- sea\nloop: [*x]\n---\nbody"
+    [only] = chunk_file("a.md", text, count_pieces=count_words)
+    assert only.text == "Tides: part 2\nTags: sea\n\nbody"
+    assert only.metadata == {"title": "Tides: part 2", "tags": ["sea"], "loop": "[*x]"}
+
+
+def test_tags_too_many_for_every_passage_stand_in_the_first() -> None:
+    tags = ", ".join(f"tag{n}" for n in range(20))
+    first, second = chunk("a.md", f"---\ntitle: T\ntags: [{tags}]\n---\n# A\nx\n# B\ny\n")
+    assert first == f"T > A\n\nTags: {tags}\n\nx"
+    assert second == "T > B\n\ny"
+
+
+_FIELD_LINE = st.builds(
+    str.__add__,
+    st.sampled_from(
+        ["title: ", "tags:", "- ", "date=", "a: &x ", "b: *x", "  k: [", "c = 1e999", ""]
+    ),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20),
+)
+
+
+@given(fence=st.sampled_from(["---", "+++"]), lines=st.lists(_FIELD_LINE, max_size=8))
+@settings(max_examples=150, deadline=None)
+def test_whatever_front_matter_holds_it_is_json_and_the_text_is_kept(
+    fence: str, lines: list[str]
+) -> None:
+    top = "\n".join([fence, "title: x", *lines, fence])
+    chunks = chunk_file("a.md", f"{top}\n\nlast words\n", count_pieces=count_words, max_pieces=64)
+    assert "last words" in chunks[-1].text
+    assert all(count_words(c.text) <= 64 for c in chunks)
+    json.dumps(chunks[-1].metadata, allow_nan=False).encode()
+
+
+def test_a_rule_at_the_top_or_an_enormous_block_is_no_front_matter() -> None:
+    assert chunk("a.md", "---\n\nwords\n\n---\nmore") == ["words\n\nmore"]
+    long = "---\n" + "".join(f"field{n}: {n}\n" for n in range(2000)) + "---\nbody\n"
+    assert {"field1999", "body"} <= words("\n".join(chunk("a.md", long)))
+
+
+def test_wiki_links_read_as_their_words_except_in_code() -> None:
+    text = "# On [[Tides]]\nSee [[Moon#Phases|its phases]], ![[Sea#North]], [[1]](u), `[[ -f x ]]`."
+    fence = "```sh\n[[ok]]\n```"
+    row = "| a |\n|---|\n| [[Sea\\|the sea]] |"
+    assert chunk("a.md", f"{text}\n\n{fence}\n\n{row}\n") == [
+        "On Tides\n\nSee its phases, Sea North, [[1]](u), `[[ -f x ]]`."
+        f"\n\n{fence}\n\n| a |\n|---|\n| the sea |"
+    ]
 
 
 def test_tables_lists_and_link_definitions_stay_under_their_heading() -> None:

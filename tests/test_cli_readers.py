@@ -8,6 +8,7 @@ import io
 import json
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -330,7 +331,8 @@ def test_a_collection_of_chroma_as_json(tmp_path: Path) -> None:
     for indent in (None, 2):
         path.write_text(json.dumps(COLLECTION, indent=indent))
         found, problems = records(path)
-        assert found == FRUIT
+        named = f"chroma/{path_name(path).removesuffix('.json')}"
+        assert found == [{**memory, "source": named} for memory in FRUIT]
         assert problems == [f"{path}, id3: it has no document, only an embedding"]
     path.write_text(json.dumps({**COLLECTION, "ids": ["id1"]}))
     with pytest.raises(CliError, match="no collection of Chroma"):
@@ -350,7 +352,8 @@ def test_a_database_of_chroma_is_read_and_not_changed(tmp_path: Path) -> None:
                 int_value INTEGER, float_value REAL, bool_value INTEGER, PRIMARY KEY (id, key));
             INSERT INTO collections VALUES ('c', 'fruit');
             INSERT INTO segments VALUES ('v', 'vector', 'VECTOR', 'c'), ('m', 'x', 'METADATA', 'c');
-            INSERT INTO embeddings VALUES (1, 'm', 'id1', x'01', 0), (2, 'm', 'id2', x'02', 0),
+            INSERT INTO embeddings VALUES (1, 'm', 'id1', x'01', 0), (2, 'm', 'id2', x'02',
+                '2025-02-03 04:05:06'),
                 (3, 'm', 'id3', x'03', 0);
             INSERT INTO embedding_metadata VALUES
                 (1, 'page', NULL, 10, NULL, NULL), (1, 'good', NULL, NULL, NULL, 1),
@@ -362,7 +365,7 @@ def test_a_database_of_chroma_is_read_and_not_changed(tmp_path: Path) -> None:
     database.close()
     before = path.read_bytes()
     found, problems = records(path)
-    assert found == FRUIT
+    assert found == [FRUIT[0], FRUIT[1] | {"timestamp": "2025-02-03T04:05:06"}]
     assert len(problems) == 1
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -384,3 +387,277 @@ def test_a_file_of_an_unknown_kind_is_asked_about(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--format"):
         records(path)
     assert records(path, format=Format.TEXT)[0][0]["text"] == "* heading"
+
+
+CREATED = "2025-02-03T04:05:06+00:00"
+ORIGINAL: list[dict[str, Any]] = [
+    {
+        "text": "Ann leads the migration",
+        "source": "work/atlas",
+        "created_at": CREATED,
+        "updated_at": "2025-02-04T04:05:06+00:00",
+        "custom_fields": {"priority": "high"},
+    },
+    {"text": "The cat is called Miro", "source": "home", "created_at": CREATED, "pinned": True},
+]
+
+
+def test_an_export_of_the_original_and_its_metadata_file_say_the_same(tmp_path: Path) -> None:
+    head = {"_header": True, "count": 2, "version": "5.0.0", "exported_at": CREATED}
+    exported, problems = records(write(tmp_path / "memories.jsonl", head, *ORIGINAL))
+    assert problems == []
+    (first, second) = exported
+    assert first == {
+        "text": "Ann leads the migration",
+        "source": "work/atlas",
+        "key": first["key"],
+        "timestamp": CREATED,
+        "updated_at": "2025-02-04T04:05:06+00:00",
+        "metadata": {"priority": "high"},
+        "deduplicate": False,
+    }
+    assert second["metadata"] == {"pinned": True}
+
+    rows = [{"id": n, **row, "timestamp": row["created_at"]} for n, row in enumerate(ORIGINAL)]
+    kept = tmp_path / "metadata.json"
+    for indent in (None, 2):
+        kept.write_text(json.dumps(rows, indent=indent))
+        found, _ = records(kept)
+        assert [(m["source"], m["key"]) for m in found] == [
+            (m["source"], m["key"]) for m in exported
+        ]
+        assert {m["timestamp"] for m in found} == {CREATED}
+
+
+def test_an_export_of_the_original_that_lacks_lines_is_noticed(tmp_path: Path) -> None:
+    head = {"_header": True, "count": 3}
+    found, problems = records(write(tmp_path / "memories.jsonl", head, *ORIGINAL))
+    assert len(found) == 2
+    assert "had 3 memories, here are 2" in problems[0]
+
+
+SERVICE_MEMORY = {
+    "content": "Deploys happen on Tuesdays",
+    "content_hash": "abc123",
+    "tags": ["ops", "release"],
+    "memory_type": "decision",
+    "metadata": {"project": "atlas"},
+    "created_at": 1738555506.5,
+    "updated_at": 1738641906.0,
+}
+OF_SERVICE = {
+    "text": "Deploys happen on Tuesdays",
+    "source": "mcp-memory-service/default",
+    "key": "abc123",
+    "timestamp": "2025-02-03T04:05:06.500000+00:00",
+    "updated_at": "2025-02-04T04:05:06+00:00",
+    "metadata": {"project": "atlas", "tags": ["ops", "release"], "memory_type": "decision"},
+    "deduplicate": False,
+}
+
+
+def memory_service_database(path: Path) -> Path:
+    """As its storage/sqlite_vec.py makes it, the vectors' virtual table left out."""
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute(
+            "CREATE TABLE memories (id INTEGER PRIMARY KEY, content_hash TEXT UNIQUE NOT NULL, "
+            "content TEXT NOT NULL, tags TEXT, memory_type TEXT, metadata TEXT, created_at REAL, "
+            "updated_at REAL, created_at_iso TEXT, updated_at_iso TEXT, deleted_at REAL, "
+            "store TEXT DEFAULT 'default')"
+        )
+        memory = SERVICE_MEMORY | {"tags": "ops,release", "metadata": '{"project": "atlas"}'}
+        for row in (memory, memory | {"content_hash": "gone", "deleted_at": 1738641906.0}):
+            names, marks = ", ".join(row), ", ".join("?" * len(row))
+            database.execute(f"INSERT INTO memories ({names}) VALUES ({marks})", list(row.values()))
+    return path
+
+
+def test_mcp_memory_service_s_database_and_export_say_the_same(tmp_path: Path) -> None:
+    path = memory_service_database(tmp_path / "sqlite_vec.db")
+    before = path.read_bytes()
+    assert records(path) == ([OF_SERVICE], [])
+    assert records(tmp_path) == ([OF_SERVICE], [])  # found in a directory by its name
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    export = tmp_path / "export.json"
+    for indent in (None, 2):
+        document = {"export_metadata": {"total_memories": 1}, "memories": [SERVICE_MEMORY]}
+        export.write_text(json.dumps(document, indent=indent))
+        assert records(export) == ([OF_SERVICE], [])
+
+
+def said(name: str, role: str, parent: str | None, *parts: object, **more: object) -> Any:
+    message = {
+        "id": f"m-{name}",
+        "author": {"role": role},
+        "create_time": 1738555506.0 + int(name),
+        "content": {"content_type": "text", "parts": list(parts)},
+        "recipient": "all",
+        "metadata": {},
+        **more,
+    }
+    return {"id": name, "parent": parent, "children": [], "message": message}
+
+
+CHATGPT = {
+    "title": "Sourdough",
+    "conversation_id": "c-1",
+    "create_time": 1738555500.0,
+    "current_node": "7",
+    "mapping": {
+        "root": {"id": "root", "parent": None, "children": ["0"], "message": None},
+        "0": said("0", "system", "root", ""),
+        "1": said("1", "user", "0", "How warm should it be?"),
+        "2": said("2", "assistant", "1", "An answer that was thrown away."),
+        "3": said("3", "assistant", "1", "search('dough')", recipient="web"),
+        "4": said("4", "tool", "3", "a page"),
+        "5": said("5", "assistant", "4", "About 26 degrees."),
+        "6": said("6", "user", "5", {"content_type": "image_asset_pointer"}, "And this one?"),
+        "7": said("7", "assistant", "6", "Too dry."),
+    },
+}
+CLAUDE = {
+    "uuid": "c-2",
+    "name": "Bicycles",
+    "created_at": CREATED,
+    "chat_messages": [
+        {
+            "uuid": "m-1",
+            "sender": "human",
+            "text": "Which oil?",
+            "content": [{"type": "text", "text": "Which oil?"}],
+            "created_at": CREATED,
+        },
+        {
+            "uuid": "m-2",
+            "sender": "assistant",
+            "text": "old",
+            "content": [{"type": "thinking", "text": "hm"}, {"type": "text", "text": "Dry lube."}],
+            "created_at": "2025-02-03T04:06:00+00:00",
+        },
+    ],
+}
+
+
+def test_conversations_of_chatgpt_are_read_along_the_branch_that_was_seen(tmp_path: Path) -> None:
+    path = tmp_path / "conversations.json"
+    path.write_text(json.dumps([CHATGPT, {"title": "broken"}]))
+    found, problems = records(tmp_path)
+    assert [(m["text"], m["source"], m["key"], m["timestamp"]) for m in found] == [
+        (
+            "Sourdough\n\nUser: How warm should it be?\n\nAssistant: About 26 degrees.",
+            "chatgpt/c-1",
+            "m-1",
+            "2025-02-03T04:05:07+00:00",
+        ),
+        (
+            "Sourdough\n\nUser: And this one?\n\nAssistant: Too dry.",
+            "chatgpt/c-1",
+            "m-6",
+            "2025-02-03T04:05:12+00:00",
+        ),
+    ]
+    assert found[0]["metadata"] == {"title": "Sourdough"}
+    assert "conversation 2" in problems[0]
+
+
+def test_conversations_of_claude_give_questions_with_their_answers(tmp_path: Path) -> None:
+    path = tmp_path / "conversations.json"
+    for indent in (None, 2):
+        path.write_text(json.dumps([CLAUDE], indent=indent))
+        assert records(path) == (
+            [
+                {
+                    "text": "Bicycles\n\nUser: Which oil?\n\nAssistant: Dry lube.",
+                    "source": "claude/c-2",
+                    "key": "m-1",
+                    "timestamp": CREATED,
+                    "updated_at": "2025-02-03T04:06:00+00:00",
+                    "metadata": {"title": "Bicycles"},
+                    "deduplicate": False,
+                }
+            ],
+            [],
+        )
+
+
+@pytest.mark.parametrize("name", ["content", "memory", "document", "text"])
+@pytest.mark.parametrize("shape", ["lines", "list", "named"])
+def test_the_text_of_a_memory_has_many_names(tmp_path: Path, name: str, shape: str) -> None:
+    rows = [{name: "one", "created_at": 1738555506}, {name: "two", "created_at": CREATED}]
+    path = tmp_path / ("x.jsonl" if shape == "lines" else "x.json")
+    if shape == "lines":
+        write(path, *rows)
+    else:
+        path.write_text(json.dumps(rows if shape == "list" else {"memories": rows}, indent=2))
+    found, problems = records(path)
+    assert problems == []
+    assert [(m["text"], m["timestamp"]) for m in found] == [("one", CREATED), ("two", CREATED)]
+
+
+def test_the_columns_of_json_can_be_named(tmp_path: Path) -> None:
+    rows = [{"text": "short", "fact": "the whole", "where": "w", "nr": 7}]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(rows))
+    wanted = {"text": "the whole", "source": "w", "key": "7", "metadata": {"text": "short"}}
+    columns: dict[str, Any] = {"text_column": "fact", "source_column": "where"}
+    columns["key_column"] = "nr"
+    assert records(path, **columns) == ([wanted], [])
+    assert records(write(tmp_path / "x.jsonl", *rows), **columns) == ([wanted], [])
+
+
+def test_a_list_s_own_ids_are_keys_and_strings_are_memories(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"id": "a1", "text": "one", "embedding": [1]}, "two", 3]))
+    found, problems = records(path)
+    assert found == [
+        {"text": "one", "source": path_name(path), "key": "a1", "deduplicate": False},
+        {"text": "two", "source": f"{path_name(path)}:2"},
+    ]
+    assert "memory 3" in problems[0]
+
+
+def test_a_database_is_told_by_its_tables(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "other.db")) as database:
+        database.execute("CREATE TABLE shop (id INTEGER)")
+    with pytest.raises(UsageError, match="--format"):
+        records(tmp_path / "other.db")
+
+
+def test_collections_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for side in ("left", "right"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "export.json").write_text(json.dumps(COLLECTION))
+    found, _ = records(*(tmp_path / side / "export.json" for side in ("left", "right")))
+    assert len({memory["source"] for memory in found}) == 2
+
+
+def test_an_unclosed_quote_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('text,created_at\n"two\nlines",2025-02-03\n"open,2025-02-03\nswallowed,x\n')
+    found, problems = records(path)
+    assert [(m["text"], m["timestamp"]) for m in found] == [("two\nlines", "2025-02-03T00:00:00")]
+    assert problems == [f"{path}, line 4: a quote opens here and is never closed"]
+    path.write_text('text,"note\nx,y\n')
+    assert "line 1: a quote" in records(path)[1][0]
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv", "jsonl", "json"])
+def test_utf_16_is_read_whatever_the_kind(tmp_path: Path, suffix: str) -> None:
+    content = {"txt": "größer", "csv": "text\ngrößer\n"}.get(suffix, '{"text": "größer"}')
+    path = tmp_path / f"wide.{suffix}"
+    path.write_bytes(content.encode("utf-16"))
+    found, problems = records(path)
+    assert ([m["text"] for m in found], problems) == (["größer"], [])
+    path.write_bytes(content.encode("utf-16")[:-1])
+    with pytest.raises(CliError, match="UTF-16"):
+        records(path)
+
+
+def test_a_note_s_front_matter_is_sent_as_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "n.md"
+    path.write_text("---\ntitle: Tides\n---\nTwice a day, see [[Moon|the moon]].\n")
+    [memory], _ = records(path)
+    assert memory["text"] == "Tides\n\nTwice a day, see the moon."
+    assert memory["metadata"] == {"title": "Tides"}

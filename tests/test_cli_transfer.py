@@ -139,7 +139,7 @@ def test_a_command_that_cannot_be_carried_out_leaves_nothing_to_continue(
 
 def test_lines_with_a_bad_first_one_are_lines_all_the_same(workspace: Path, tmp_path: Path) -> None:
     bad, empty = tmp_path / "bad.jsonl", tmp_path / "empty.jsonl"
-    bad.write_bytes(b'\xff\xfe\n{"text": "the second line"}\n')
+    bad.write_bytes(b'\xff\xfd\n{"text": "the second line"}\n')
     empty.touch()
     result = run("import", bad, empty)
     assert (result.exit_code, result.stdout) == (1, "1 added\n")
@@ -162,6 +162,74 @@ def test_a_dry_run_sends_nothing(workspace: Path, tmp_path: Path) -> None:
     result = run("import", lines_file(tmp_path / "x.jsonl", 5), "--dry-run", "--json")
     assert [json.loads(line)["source"] for line in result.stdout.splitlines()][:2] == ["s/0", "s/1"]
     assert stored() == []
+
+
+def test_what_other_programs_kept_comes_in_once_with_its_dates(
+    workspace: Path, tmp_path: Path
+) -> None:
+    at = "2025-02-03T04:05:06+00:00"
+    head = {"_header": True, "count": 1}
+    lines = [head, {"text": "of the original", "source": "o", "created_at": at}]
+    said = {"id": "m", "author": {"role": "user"}, "content": {"parts": ["of ChatGPT"]}}
+    files = {
+        "memories.jsonl": "\n".join(map(json.dumps, lines)),
+        "service.json": json.dumps(
+            {"memories": [{"content": "of a service", "content_hash": "h", "created_at": at}]}
+        ),
+        "conversations.json": json.dumps(
+            [{"id": "c", "create_time": 1738555506, "mapping": {"n": {"message": said}}}]
+        ),
+        "list.json": json.dumps([{"id": "x", "content": "of a list", "created_at": at}]),
+        "paper.pdf": "%PDF",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    paths = [tmp_path / name for name in files]
+
+    dry = run("import", *paths, "--dry-run")
+    assert dry.exit_code == 0
+    assert f"{tmp_path}/conversations.json: 1 memory (chatgpt)" in dry.stderr
+    assert "4 memories would be sent" in dry.stderr
+    assert stored() == []
+    first = run("import", *paths)
+    assert (first.exit_code, first.stdout) == (0, "4 added\n"), first.stderr
+    assert f"Skipped {tmp_path}/paper.pdf: PDF is not read" in first.stderr
+    memories = stored()
+    assert {memory["timestamp"][:19] for memory in memories} == {at[:19]}
+    for again in (paths, [*paths, "--no-resume"]):
+        assert run("import", *again).stdout == "0 added, 4 known already\n"
+    assert stored() == memories
+
+
+def test_a_change_of_a_note_s_fields_alone_is_followed(workspace: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    for status in ("draft", "done"):
+        (notes / "a.md").write_text(f"---\nstatus: {status}\n---\nwords\n")
+        assert run("watch", notes, "--once").exit_code == 0
+        [memory] = stored()
+        assert memory["metadata"] == {"status": status}
+    run("update", str(memory["id"]), "--metadata", '{"status": "done", "by": "me"}')
+    [noted] = stored()
+    assert noted["metadata"] == {"status": "done", "by": "me"}
+    assert run("watch", notes, "--once").exit_code == 0
+    assert stored() == [noted]
+
+
+def test_a_directory_s_documents_that_cannot_be_read_are_named(
+    workspace: Path, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    for name in ("a.docx", "conversations.json"):
+        (notes / name).write_text("{}")
+    nothing = run("import", notes)
+    assert nothing.exit_code != 0
+    assert "a.docx: a word processor's file is not read" in nothing.stderr
+    assert "conversations.json" in nothing.stderr
+    (notes / "a.md").write_text("some words")
+    result = run("import", notes)
+    assert (result.exit_code, result.stdout) == (0, "1 added\n")
 
 
 def test_text_files_read_again_take_the_place_of_what_they_said(

@@ -350,8 +350,9 @@ def test_progress_is_reported_while_the_index_is_waited_for(
     assert answers[-1]["added"] == 1
 
 
-def test_times_of_a_line_are_handed_on(ingress: Ingress) -> None:
-    send(ingress, ndjson(memory("t", timestamp="1970-01-01T00:00:01Z")))
+@pytest.mark.parametrize("name", ["timestamp", "created_at"])
+def test_times_of_a_line_are_handed_on(ingress: Ingress, name: str) -> None:
+    send(ingress, ndjson(memory("t", **{name: "1970-01-01T00:00:01Z"})))
 
     [(memories, _, attempt)] = ingress.index.ingests
     assert (memories[0].created_us, memories[0].updated_us, attempt) == (1_000_000, None, None)

@@ -318,6 +318,32 @@ def test_a_rebuild_keeps_unchanged_chunks_and_everything_else(
     assert index.get(kept).text == "not from a file"
 
 
+def test_a_rebuild_takes_front_matter_out_of_what_was_built_before(
+    index: MemoryIndex, tmp_path: Path
+) -> None:
+    top = "---\ntitle: Tides\nauthor: Ann\n---"
+    stored = [top, "Tides\n\nTwice a day.", "Tides > Neap\n\nhalf moon"]
+    before = [
+        NewMemory(text=text, source=f"n.md:chunk_{n}", metadata={"by": "me"}, deduplicate=False)
+        for n, text in enumerate(stored)
+    ]
+    added = index.add(before, embeddings_of(stored), request_id="1").result()
+    text = f"{top}\n# Tides\nTwice a day.\n## Neap\nhalf moon\n"
+    (tmp_path / "workspace" / "n.md").write_text(text)
+
+    plan = index.plan_build(None, replace_all=False)
+    report = index.apply_build(plan, embeddings_of(["x"])[:0], request_id="2")
+    assert (report.memories_added, report.memories_removed, report.unchanged) == (0, 1, 2)
+    kept = index.get(added[1].id or MemoryId(0))
+    assert (kept.source, kept.text) == ("n.md:chunk_0", stored[1])
+    assert kept.metadata == {"by": "me", "title": "Tides", "author": "Ann"}
+    again = index.apply_build(
+        index.plan_build(None, replace_all=False), embeddings_of(["x"])[:0], request_id="3"
+    )
+    assert again.unchanged == 2
+    assert index.get(kept.id).updated_at == kept.updated_at
+
+
 def test_a_build_leaves_alone_what_others_put_under_a_file_s_name(
     index: MemoryIndex, tmp_path: Path
 ) -> None:

@@ -223,7 +223,8 @@ def test_a_path_swapped_after_the_check_is_not_followed(
         ("a.pdf", b"%PDF", "unsupported type .pdf"),
         ("Makefile", b"all:", "unsupported type (no suffix)"),
         ("binary.txt", b"ab\0cd", "binary"),
-        ("utf16.md", "text".encode("utf-16"), "not UTF-8 at byte 0"),
+        ("nul16.md", "a\0b".encode("utf-16"), "binary"),
+        ("cut16.md", "text".encode("utf-16")[:-1], "not UTF-16 at byte 8"),
         ("latin.md", "café".encode("latin-1"), "not UTF-8 at byte 3"),
         ("empty.md", b"", "empty"),
         ("blank.md", b" \n\t\n", "empty"),
@@ -235,15 +236,21 @@ def test_a_file_that_cannot_be_read_is_skipped_with_the_reason(
     root: Path, name: str, content: bytes, reason: str
 ) -> None:
     (root / "docs" / name).write_bytes(content)
-    expected = "binary" if name == "utf16.md" else reason
     read = Workspace(root, max_file_bytes=100).read(["docs", f"docs/{name}"])
-    assert [(s.path, s.reason) for s in read.skipped] == [(f"docs/{name}", expected)]
+    assert [(s.path, s.reason) for s in read.skipped] == [(f"docs/{name}", reason)]
     assert [path for path, _ in read.files] == ALL[1:4]
 
 
 def test_a_byte_order_mark_is_no_text(root: Path) -> None:
     (root / "bom.md").write_bytes(b"\xef\xbb\xbfhello")
     assert Workspace(root).read(["bom.md"]).files == [("bom.md", "hello")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_utf_16_is_told_by_its_byte_order_mark(root: Path, encoding: str) -> None:
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (root / "wide.md").write_bytes((mark + "größer").encode(encoding))
+    assert Workspace(root).read(["wide.md"]).files == [("wide.md", "größer")]
 
 
 def test_upper_case_suffixes_count(root: Path) -> None:

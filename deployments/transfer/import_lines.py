@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 from pydantic_core import from_json
 
 from deployments.http.coercion import LaxBool
@@ -38,7 +38,9 @@ class ImportLine(Input):
         str | None,
         Field(min_length=1, max_length=500, description="Put it in the place of this one."),
     ] = None
-    timestamp: Instant | None = None
+    timestamp: Annotated[
+        Instant | None, Field(validation_alias=AliasChoices("timestamp", "created_at"))
+    ] = None
     updated_at: Instant | None = None
     embedding: Annotated[
         str | list[float] | None,

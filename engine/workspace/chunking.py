@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 
 from engine.records import Chunk
-from engine.workspace.sections import Block, Section, parse_sections
+from engine.workspace.sections import Block, Section, parse_document
 from engine.workspace.splitting import LINE_BORDER, SENTENCE_BORDER, WORD_BORDER, Splitter, Unit
 
 MIN_MAX_PIECES = 16
@@ -14,6 +14,9 @@ MIN_MAX_PIECES = 16
 
 _HEADING_SHARE = 4
 """A heading path may take one part in this many of a chunk."""
+
+_LABEL_SHARE = 8
+"""Likewise a file's label; a longer one stands in the first chunk alone."""
 
 _BETWEEN_HEADINGS = " > "
 _BETWEEN_BLOCKS = "\n\n"
@@ -30,8 +33,9 @@ def chunk_file(
 ) -> list[Chunk]:
     """Cut a file into chunks, in order; the same input always gives the same chunks.
 
-    A chunk is the path of headings above it on the first line, a blank line, and the text. Every
-    word of the file is in some chunk, unless it is itself too long for one.
+    A chunk is the path of headings above it on the first line, a blank line, and the text; the
+    title, tags and date of front matter belong to the path, its fields are the chunk's metadata.
+    Every other word of the file is in some chunk, unless it is itself too long for one.
 
     Args:
         relative_path: posix path in the workspace; its suffix tells the markup.
@@ -43,8 +47,14 @@ def chunk_file(
     if max_pieces < MIN_MAX_PIECES:
         raise ValueError(f"max_pieces is {max_pieces}, expected at least {MIN_MAX_PIECES}")
     chunker = _Chunker(count_pieces, max_pieces, overlap_chars)
-    texts = chunker.chunk(parse_sections(relative_path, text))
-    return [Chunk(source=f"{relative_path}:chunk_{n}", text=t) for n, t in enumerate(texts)]
+    document = parse_document(relative_path, text)
+    front = document.front_matter
+    texts = chunker.chunk(document.sections, label="" if front is None else front.label)
+    metadata = {} if front is None else front.metadata
+    return [
+        Chunk(source=f"{relative_path}:chunk_{n}", text=t, metadata=metadata)
+        for n, t in enumerate(texts)
+    ]
 
 
 class _Chunker:
@@ -57,16 +67,23 @@ class _Chunker:
         self._splitter = Splitter(count_pieces, budget=max_pieces - count_pieces(""))
         self._headings = self._splitter.with_budget(self._splitter.budget // _HEADING_SHARE)
 
-    def chunk(self, sections: Sequence[Section]) -> Iterator[str]:
+    def chunk(self, sections: Sequence[Section], *, label: str = "") -> Iterator[str]:
+        """Chunks of a file; `label` is about all of it."""
         contexts = [self._context(section.headings) for section in sections]
+        loose = [Block(text=label, kind="prose")] if label and not self._is_short(label) else []
+        below = "" if loose else label
         for section, context, following in zip_longest(sections, contexts, contexts[1:]):
-            blocks = section.blocks
+            blocks, loose = [*loose, *section.blocks], []
             if section.headings and not context.endswith(section.headings[-1]):
                 blocks = [Block(text=section.headings[-1], kind="prose"), *blocks]
+            labelled = "\n".join(filter(None, (context, below)))
             if blocks:
-                yield from self._pack(context, blocks)
+                yield from self._pack(labelled, blocks)
             elif context and not (following or "").startswith(context + _BETWEEN_HEADINGS):
-                yield context
+                yield labelled
+
+    def _is_short(self, label: str) -> bool:
+        return self._splitter.weigh(label) <= self._splitter.budget // _LABEL_SHARE
 
     def _context(self, headings: tuple[str, ...]) -> str:
         """The heading path, shortened to its share: outer headings go first, the own one last."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ class UnreadableFileError(Exception):
 
 
 def read_text(root_fd: int, path: str, *, max_bytes: int) -> str:
-    """Read a UTF-8 file, with or without a byte order mark.
+    """Read a UTF-8 file, with or without a byte order mark, or a UTF-16 one with it.
 
     Args:
         root_fd: an open directory.
@@ -55,12 +56,16 @@ def _open_beneath(root_fd: int, parts: Sequence[str]) -> int:
 
 
 def _decode(content: bytes) -> str:
-    if b"\0" in content:
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if not is_utf16 and b"\0" in content:
         raise UnreadableFileError("binary")
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise UnreadableFileError(f"not UTF-8 at byte {exc.start}") from exc
+        encoding = "UTF-16" if is_utf16 else "UTF-8"
+        raise UnreadableFileError(f"not {encoding} at byte {exc.start}") from exc
+    if "\0" in text:
+        raise UnreadableFileError("binary")
     if not text.strip():
         raise UnreadableFileError(EMPTY)
     return text

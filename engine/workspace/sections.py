@@ -13,7 +13,9 @@ from typing import Literal
 
 from markdown_it import MarkdownIt
 
+from engine.workspace.front_matter import FrontMatter, split_front_matter
 from engine.workspace.rst_titles import title_at, transition_at
+from engine.workspace.wiki_links import without_links
 
 MARKDOWN_SUFFIXES = frozenset({".md", ".markdown", ".mdx"})
 RST_SUFFIXES = frozenset({".rst"})
@@ -40,13 +42,50 @@ class Section:
     blocks: list[Block] = field(default_factory=list)
 
 
-def parse_sections(relative_path: str, text: str) -> list[Section]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A file's sections, and what it says of itself."""
+
+    sections: list[Section]
+    front_matter: FrontMatter | None = None
+
+
+def parse_document(relative_path: str, text: str) -> Document:
     """Parse a file by its suffix; an unknown suffix is read as plain text."""
-    suffix = PurePosixPath(relative_path).suffix.lower()
+    path = PurePosixPath(relative_path)
+    suffix = path.suffix.lower()
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if suffix in MARKDOWN_SUFFIXES:
-        return _markdown(text)
-    return _restructured_text(text) if suffix in RST_SUFFIXES else _plain(text)
+    if suffix not in MARKDOWN_SUFFIXES:
+        return Document(
+            sections=_restructured_text(text) if suffix in RST_SUFFIXES else _plain(text)
+        )
+    front_matter, body = split_front_matter(text)
+    sections = _markdown(body)
+    if front_matter is not None:
+        sections = _named(sections, front_matter, file_name=path.stem)
+    return Document(sections=sections, front_matter=front_matter)
+
+
+def _named(sections: list[Section], front: FrontMatter, *, file_name: str) -> list[Section]:
+    """Sections below the title of their note, whose summary stands first."""
+    filled = [section for section in sections if section.blocks or section.headings]
+    first, *others = filled or [Section(headings=())]
+    name = front.names if filled or front.names else file_name
+    if front.summary:
+        blocks = [Block(text=front.summary, kind="prose"), *first.blocks]
+        first = Section(headings=first.headings, blocks=blocks)
+    return [
+        Section(headings=_below(name, front.title, section.headings), blocks=section.blocks)
+        for section in (first, *others)
+    ]
+
+
+def _below(name: str, title: str, headings: tuple[str, ...]) -> tuple[str, ...]:
+    """A heading path below a note's name; a first heading that repeats the title gives way."""
+    if not name:
+        return headings
+    repeated = headings[:1] and headings[0].casefold() == title.casefold()
+    return (name, *headings[1:]) if repeated else (name, *headings)
 
 
 class _Outline:
@@ -79,16 +118,11 @@ _KINDS: dict[str, BlockKind] = {
     "ordered_list_open": "list",
 }
 
-_FRONT_MATTER = re.compile(
-    r"\A(---|\+\+\+)[ \t]*\n(?:#.*\n)*[\w\"'.-]+[ \t]*[:=](?:.*\n)*?(?:\1|\.\.\.)[ \t]*(?:\n|\Z)"
-)
+_AS_WRITTEN = frozenset({"fence", "code_block", "html_block"})
 
 
 def _markdown(text: str) -> list[Section]:
     outline = _Outline()
-    if front_matter := _FRONT_MATTER.match(text):
-        outline.block(front_matter.group(), "verbatim")
-        text = text[front_matter.end() :]
     lines = text.split("\n")
     n_done = 0
     tokens = _PARSER.parse(text)
@@ -98,10 +132,13 @@ def _markdown(text: str) -> list[Section]:
         start, end = token.map
         outline.block("\n".join(lines[n_done:start]), "prose")
         n_done = end
+        content = "\n".join(lines[start:end])
         if token.type == "heading_open":
-            outline.heading(int(token.tag[1:]), tokens[i + 1].content)
+            outline.heading(int(token.tag[1:]), without_links(tokens[i + 1].content))
+        elif token.type in _AS_WRITTEN:
+            outline.block(content, "verbatim")
         elif token.type != "hr":
-            outline.block("\n".join(lines[start:end]), _KINDS.get(token.type, "verbatim"))
+            outline.block(without_links(content), _KINDS.get(token.type, "verbatim"))
     outline.block("\n".join(lines[n_done:]), "prose")
     return outline.sections
 

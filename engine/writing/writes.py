@@ -129,12 +129,17 @@ def apply_build(
         raise NotReadyError("these files' memories changed during the build; build again")
     session.delete(match.gone)
     for position, memory in match.kept:
-        source = plan.chunks[position].source
-        if memory.source != source:
-            session.replace(memory, dataclasses.replace(memory, source=source), None)
+        chunk = plan.chunks[position]
+        # A memory keeps what people have noted on it.
+        wanted = dataclasses.replace(
+            memory, source=chunk.source, metadata=memory.metadata | chunk.metadata
+        )
+        if wanted != memory:
+            session.replace(memory, wanted, None)
     for position in match.new:
         chunk = plan.chunks[position]
-        session.insert(NewMemory(text=chunk.text, source=chunk.source), embedding_of[position])
+        new = NewMemory(text=chunk.text, source=chunk.source, metadata=chunk.metadata)
+        session.insert(new, embedding_of[position])
     return BuildReport(
         files_processed=len(plan.files),
         memories_added=len(match.new),

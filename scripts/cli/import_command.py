@@ -19,7 +19,7 @@ from scripts.cli.file_commands import workspace_of
 from scripts.cli.journal import Journal, Tally, journal_path
 from scripts.cli.options import DEFAULT_URL, AsJson, Url, service_at
 from scripts.cli.progress import progress
-from scripts.cli.readers import SUFFIXES, TEXT_SUFFIXES, Format
+from scripts.cli.readers import KNOWN_NAMES, NOT_READ, SUFFIXES, TEXT_SUFFIXES, Format, kind_of
 from scripts.cli.readers.identity import utf8
 from scripts.cli.readers.inputs import InputFile, find_inputs
 from scripts.cli.readers.records import Options
@@ -30,6 +30,8 @@ from scripts.cli.stored_passages import forget_rest
 from scripts.cli.terminal import counted, note, one_line, print_json, say
 
 _SHOWN_IN_DRY_RUN = 20
+_CALLED_BY_PATH = TEXT_SUFFIXES | SUFFIXES[Format.CSV] | {".json"}
+"""Files whose memories may be told by the file's name alone."""
 
 
 def import_memories(
@@ -47,9 +49,11 @@ def import_memories(
             show_default=False,
         ),
     ] = None,
-    text_column: Annotated[str | None, typer.Option(help="CSV: the column of the text.")] = None,
-    source_column: Annotated[str | None, typer.Option(help="CSV: that of the source.")] = None,
-    key_column: Annotated[str | None, typer.Option(help="CSV: that of a row's own id.")] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="CSV, JSON: the column or field of the text.")
+    ] = None,
+    source_column: Annotated[str | None, typer.Option(help="Likewise, of the source.")] = None,
+    key_column: Annotated[str | None, typer.Option(help="Likewise, of its own id.")] = None,
     stop_on_error: Annotated[
         bool, typer.Option("--stop-on-error", help="End at the first bad memory.")
     ] = False,
@@ -67,7 +71,9 @@ def import_memories(
     Interrupted, the same command continues and adds nothing twice. Exits with 1 when a memory
     could not be read or was refused; the others are in.
     """
-    files = find_inputs(paths, SUFFIXES[format])
+    files, skipped = _chosen(paths, format)
+    for why in skipped:
+        _tell_skipped(why, as_json=as_json)
     if not files:
         raise NothingFoundError(f"No {_named(format)} files there.")
     options = Options(
@@ -119,12 +125,41 @@ def import_memories(
     _report(tally, reading)
 
 
+def _chosen(paths: list[str], format: Format) -> tuple[list[InputFile], list[tuple[str, str]]]:
+    """The files to read, and the names of the others that might be meant, with the reason."""
+    if format is not Format.AUTO:
+        return find_inputs(paths, SUFFIXES[format]), []
+    found = find_inputs(paths, SUFFIXES[format] | NOT_READ.keys())
+    why = {file.name: NOT_READ.get(file.suffix) or _unknown(file) for file in found}
+    files = [file for file in found if why[file.name] is None]
+    return files, [(name, reason) for name, reason in why.items() if reason is not None]
+
+
+def _unknown(file: InputFile) -> str | None:
+    """Why a file is not what its name alone says; None for any other."""
+    if file.relative.rpartition("/")[2] not in KNOWN_NAMES:
+        return None
+    try:
+        kind_of(file, Format.AUTO)
+    except CliError as exc:
+        return str(exc)
+    return None
+
+
+def _tell_skipped(skipped: tuple[str, str], *, as_json: bool) -> None:
+    name, reason = skipped
+    if as_json:
+        print_json({"type": "skipped", "origin": name, "reason": reason})
+    else:
+        note(f"Skipped {name}: {reason}.")
+
+
 def _refuse_files_of_one_name(reading: Reading) -> None:
     """Raise `UsageError` when one file of a run would take the place of another."""
     first: dict[str, InputFile] = {}
     for file in reading.files:
-        is_told_by_name = reading.format not in (Format.TEXT, Format.CSV)
-        if is_told_by_name and file.suffix not in TEXT_SUFFIXES | SUFFIXES[Format.CSV]:
+        is_told_by_name = reading.format not in (Format.TEXT, Format.CSV, Format.CHROMA)
+        if is_told_by_name and file.suffix not in _CALLED_BY_PATH:
             continue
         other = first.setdefault(file.source(reading.options.source), file)
         if other is not file:
@@ -236,6 +271,8 @@ def _show(reading: Reading) -> None:
         elif n_memories <= _SHOWN_IN_DRY_RUN:
             say(f"{one_line(memory.line['source'])} — {one_line(memory.line['text'])}")
     if not reading.as_json:
+        for name, kind, n in reading.counts[:_SHOWN_IN_DRY_RUN]:
+            note(f"{name}: {counted(n, 'memory')} ({kind})")
         note(f"{counted(n_memories, 'memory')} would be sent.")
     if reading.n_unreadable:
         raise CliError(f"{reading.n_unreadable:,} could not be read; see above.")

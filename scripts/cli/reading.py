@@ -31,10 +31,13 @@ class Reading:
     """Why memories were skipped as said already, for the first ones."""
     n_passages: list[tuple[InputFile, int]] = field(default_factory=list, init=False)
     """The text files that were read whole, and how many passages each has."""
+    counts: list[tuple[str, str, int]] = field(default_factory=list, init=False)
+    """Name, kind and number of memories of each file so far."""
     _n_bytes: int = field(init=False)
     _n_read_before: int = field(default=0, init=False)
     """Of the files before the current one."""
     _current: InputFile | None = field(default=None, init=False)
+    _kind: Format | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.choose(self.files)
@@ -70,6 +73,8 @@ class Reading:
                     raise CliError(f"{record.origin}: {record.reason}")
                 self.complain(record.origin, record.reason)
             self._n_read_before += file.n_read
+            if self._kind is not None:
+                self.counts.append((file.name, self._kind.value, n_memories))
             if n_unreadable == self.n_unreadable and self.is_text(file):
                 self.n_passages.append((file, n_memories))
 
@@ -79,8 +84,9 @@ class Reading:
 
     def _records(self, file: InputFile) -> Iterator[Record]:
         """What a file holds; the others are taken in also when it cannot be read."""
-        self._current = file
+        self._current, self._kind = file, None
         try:
+            self._kind = kind_of(file, self.format)
             yield from read(file, self.format, self.options)
         except UsageError:
             raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -186,8 +186,8 @@ class Sent:
         self._source = source
         self.prefix = f"{path_name(top).rstrip('/')}/" if source is None else source
         self._key = owner(None if source is None else top)
-        self._stored: dict[str, dict[str, tuple[int, str]]] = {}
-        """Id and digest of the text by source, by file."""
+        self._stored: dict[str, dict[str, tuple[int, str, Json]]] = {}
+        """Id, digest of the text and metadata by source, by file."""
 
     def start(self) -> None:
         """Ask which passages of this directory are stored; forget those of vanished files."""
@@ -196,7 +196,7 @@ class Sent:
         for memory in (memory for page in found for memory in page["memories"]):
             name = file_of(memory["source"])
             if memory["key"] == self._key and name is not None:
-                passage = (memory["id"], _digest(memory["text"]))
+                passage = (memory["id"], _digest(memory["text"]), memory["metadata"])
                 self._stored.setdefault(name, {})[memory["source"]] = passage
         for name in list(self._stored):
             if not (self._top / name.removeprefix(self.prefix)).is_file():
@@ -227,13 +227,9 @@ class Sent:
             note(str(exc))
             return
         stored = self._stored.get(name, {})
-        new = [
-            memory
-            for memory in found
-            if stored.get(memory.line["source"], (0, ""))[1] != _digest(memory.line["text"])
-        ]
+        new = [memory for memory in found if not _is_stored(memory, stored)]
         sources = {memory.line["source"] for memory in found}
-        stale = [number for source, (number, _) in stored.items() if source not in sources]
+        stale = [number for source, (number, *_) in stored.items() if source not in sources]
         if not new and not stale:
             return
         ids = self._post(new)
@@ -243,7 +239,11 @@ class Sent:
         self._stored[name] = {
             source: passage for source, passage in stored.items() if source in sources
         } | {
-            memory.line["source"]: (number, _digest(memory.line["text"]))
+            memory.line["source"]: (
+                number,
+                _digest(memory.line["text"]),
+                memory.line.get("metadata", {}),
+            )
             for memory, number in zip(new, ids, strict=True)
             if number is not None
         }
@@ -264,13 +264,20 @@ class Sent:
 
     def _forget(self, name: str) -> None:
         passages = self._stored[name]
-        delete_all(self._service, [number for number, _ in passages.values()])
+        delete_all(self._service, [number for number, *_ in passages.values()])
         del self._stored[name]
         _tell(name, sent=0, removed=len(passages), as_json=self._as_json)
 
 
 def _is_below(name: str | None, top: str) -> bool:
     return name is not None and (name == top or name.startswith(f"{top}/"))
+
+
+def _is_stored(memory: Memory, stored: Mapping[str, tuple[int, str, Json]]) -> bool:
+    """Whether a passage is stored with what its file says of itself, and maybe with more."""
+    _, digest, metadata = stored.get(memory.line["source"], (0, "", {}))
+    told = memory.line.get("metadata", {})
+    return digest == _digest(memory.line["text"]) and metadata | told == metadata
 
 
 def _digest(text: str) -> str:

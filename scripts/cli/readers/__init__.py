@@ -1,6 +1,7 @@
 """Readers: each turns one kind of file into memories, one after another, without holding them all.
 
-`auto` tells the kind by the file's suffix and, for JSON, by its first bytes.
+`auto` tells the kind by the file's suffix, for JSON by its first bytes, and for a database by its
+tables.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from collections.abc import Iterator
 from enum import Enum
 
 from scripts.cli.errors import UsageError
+from scripts.cli.readers.databases import kind_of_database
 from scripts.cli.readers.inputs import InputFile
+from scripts.cli.readers.json_kinds import LINES, kind_of_json
 from scripts.cli.readers.records import Options, Record
 
 TEXT_SUFFIXES = frozenset({".md", ".markdown", ".mdx", ".rst", ".txt", ".text"})
-_LINES = frozenset({".jsonl", ".ndjson"})
 _TABLES = frozenset({".csv", ".tsv"})
 _DATABASES = frozenset({".sqlite3", ".sqlite", ".db"})
 
@@ -24,20 +26,49 @@ class Format(str, Enum):
     AUTO = "auto"
     TEXT = "text"
     JSONL = "jsonl"
+    JSON = "json"
     CSV = "csv"
     MCP = "mcp"
     MEM0 = "mem0"
     CHROMA = "chroma"
+    MEMORY_SERVICE = "mcp-memory-service"
+    CHATGPT = "chatgpt"
+    CLAUDE = "claude"
 
 
+KNOWN_NAMES = frozenset({"chroma.sqlite3", "sqlite_vec.db", "conversations.json"})
+"""What Chroma, mcp-memory-service, ChatGPT and Claude call theirs."""
+
+NOT_READ = {
+    suffix: f"{name} is not read; {how}, and import that"
+    for suffixes, name, how in (
+        ((".html", ".htm"), "HTML", "save it as Markdown (pandoc -t gfm) or as text"),
+        ((".ipynb",), "a notebook", "export it (jupyter nbconvert --to markdown)"),
+        ((".pdf",), "PDF", "extract its text (pdftotext)"),
+        (
+            (".docx", ".odt", ".rtf", ".epub"),
+            "a word processor's file",
+            "convert it (pandoc -t gfm)",
+        ),
+        ((".doc", ".pptx", ".xlsx"), "an office file", "save it as text or CSV"),
+    )
+    for suffix in suffixes
+}
+"""Why documents with a suffix are not taken in."""
+
+_JSON = frozenset({".json"})
 SUFFIXES: dict[Format, frozenset[str]] = {
-    Format.AUTO: TEXT_SUFFIXES,
+    Format.AUTO: TEXT_SUFFIXES | KNOWN_NAMES,
     Format.TEXT: TEXT_SUFFIXES,
-    Format.JSONL: _LINES,
+    Format.JSONL: LINES,
+    Format.JSON: _JSON,
     Format.CSV: _TABLES,
-    Format.MCP: _LINES | {".json"},
-    Format.MEM0: _LINES | {".json"},
-    Format.CHROMA: _DATABASES | {".json"},
+    Format.MCP: LINES | _JSON,
+    Format.MEM0: LINES | _JSON,
+    Format.CHROMA: _DATABASES | _JSON,
+    Format.MEMORY_SERVICE: _DATABASES | _JSON,
+    Format.CHATGPT: _JSON,
+    Format.CLAUDE: _JSON,
 }
 """What is taken of a directory; a file that is named itself may be called anything."""
 
@@ -70,6 +101,22 @@ def read(file: InputFile, chosen: Format, options: Options) -> Iterator[Record]:
         from scripts.cli.readers.chroma import read_chroma
 
         return read_chroma(file, options)
+    if kind is Format.MEMORY_SERVICE:
+        from scripts.cli.readers.memory_service import read_memory_service
+
+        return read_memory_service(file, options)
+    if kind is Format.CHATGPT:
+        from scripts.cli.readers.conversations import read_chatgpt
+
+        return read_chatgpt(file, options)
+    if kind is Format.CLAUDE:
+        from scripts.cli.readers.conversations import read_claude
+
+        return read_claude(file, options)
+    if kind is Format.JSON:
+        from scripts.cli.readers.json_documents import read_json
+
+        return read_json(file, options)
     from scripts.cli.readers.json_lines import read_json_lines
 
     return read_json_lines(file, options)
@@ -86,16 +133,16 @@ def kind_of(file: InputFile, chosen: Format) -> Format:
     suffix = file.suffix
     if suffix in TEXT_SUFFIXES:
         return Format.TEXT
+    if why := NOT_READ.get(suffix):
+        raise UsageError(f"{file.name}: {why}")
     if suffix in _TABLES:
         return Format.CSV
-    if suffix in _DATABASES:
-        return Format.CHROMA
-    if suffix in _LINES or suffix == ".json" or file.is_stdin:
-        from scripts.cli.readers.json_kinds import kind_of_json
-
+    if suffix in _DATABASES and (whose := kind_of_database(file)):
+        return Format(whose)
+    if suffix in LINES or suffix == ".json" or file.is_stdin:
         if found := kind_of_json(file):
             return Format(found)
-        if suffix in _LINES:  # empty, or with a bad first line, which is not all of it
+        if suffix in LINES:  # empty, or with a bad first line, which is not all of it
             return Format.JSONL
         if file.is_stdin:
             return Format.TEXT

@@ -7,21 +7,20 @@ Embeddings are not taken over: they come from whatever model the collection was 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any, TypeAlias
 
-from scripts.cli.errors import CliError, UsageError
+from scripts.cli.errors import CliError
+from scripts.cli.readers.databases import MAGIC, columns, opened_database
 from scripts.cli.readers.documents import load_document
 from scripts.cli.readers.inputs import InputFile
-from scripts.cli.readers.records import Memory, Options, Record, Unreadable
+from scripts.cli.readers.records import Memory, Options, Record, Unreadable, times
 
 _DEFAULT_PREFIX = "chroma/"
 _DOCUMENT = "chroma:document"
 _ROWS = """
-    SELECT c.name, e.id, e.embedding_id, m.key, m.string_value, m.int_value, m.float_value,
-           {bool_value}
+    SELECT c.name, e.id, e.embedding_id, e.created_at, m.key,
+           m.string_value, m.int_value, m.float_value, {bool_value}
     FROM embeddings e
     JOIN segments s ON s.id = e.segment_id
     JOIN collections c ON c.id = s.collection
@@ -31,11 +30,17 @@ _ROWS = """
 
 
 def read_chroma(file: InputFile, options: Options) -> Iterator[Record]:
-    """A memory per document, its id as key; the source is `chroma/<collection or file>`."""
+    """A memory per document, its id as key; the source is `chroma/<collection or file>`.
+
+    A file in JSON is called by its path: those of one name in two directories are two collections.
+    """
     prefix = _DEFAULT_PREFIX if options.source is None else options.source
-    is_database = file.peek(16).startswith(b"SQLite format 3\0")
-    items = _rows(file) if is_database else _columns(file)
-    for collection, chroma_id, text, metadata in items:
+    items = (
+        _rows(file)
+        if file.peek(16).startswith(MAGIC)
+        else _columns(file, is_named=options.source is not None)
+    )
+    for collection, chroma_id, text, metadata, created in items:
         origin = f"{file.name}, {chroma_id}"
         if not isinstance(text, str) or not text.strip():
             yield Unreadable(origin=origin, reason="it has no document, only an embedding")
@@ -45,63 +50,55 @@ def read_chroma(file: InputFile, options: Options) -> Iterator[Record]:
             "source": f"{prefix}{collection}",
             "key": chroma_id,
             "deduplicate": False,
+            **times({"created_at": created, **metadata}),
         }
         if metadata:
             line["metadata"] = metadata
         yield Memory(line=line, origin=origin)
 
 
-Item: TypeAlias = tuple[str, str, object, dict[str, Any]]
-"""Collection, id, document, metadata."""
+Item: TypeAlias = tuple[str, str, object, dict[str, Any], object]
+"""Collection, id, document, metadata, and when it came into the collection."""
 
 
-def _columns(file: InputFile) -> Iterator[Item]:
+def _columns(file: InputFile, *, is_named: bool) -> Iterator[Item]:
     with file.opened() as stream:
         document = load_document(stream, file)
     try:
         ids, texts = document["ids"], document["documents"]
         metadatas = document.get("metadatas") or [None] * len(ids)
-        columns = list(zip(ids, texts, metadatas, strict=True))
+        rows = list(zip(ids, texts, metadatas, strict=True))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise CliError(
             f"{file.name} is no collection of Chroma: expected ids, documents and metadatas "
             "of one length, as collection.get() gives them"
         ) from None
-    name = file.relative.removesuffix(".json")
-    for chroma_id, text, metadata in columns:
-        yield name, str(chroma_id), text, metadata if isinstance(metadata, dict) else {}
+    name = (file.relative if is_named else file.source(None)).removesuffix(".json")
+    for chroma_id, text, metadata in rows:
+        yield name, str(chroma_id), text, metadata if isinstance(metadata, dict) else {}, None
 
 
 def _rows(file: InputFile) -> Iterator[Item]:
-    if file.path is None:
-        raise UsageError("a database cannot be read from stdin; name its file")
-    uri = f"{file.path.resolve().as_uri()}?mode=ro"
-    try:
-        with closing(sqlite3.connect(uri, uri=True)) as database:
-            has_bool = any(
-                column[1] == "bool_value"
-                for column in database.execute("PRAGMA table_info(embedding_metadata)")
-            )
-            query = _ROWS.format(bool_value="m.bool_value" if has_bool else "NULL")
-            yield from _grouped(database.execute(query))
-    except sqlite3.Error as exc:
-        raise CliError(f"{file.name} cannot be read as a database of Chroma: {exc}") from exc
+    with opened_database(file) as database:
+        has_bool = "bool_value" in columns(database, "embedding_metadata")
+        query = _ROWS.format(bool_value="m.bool_value" if has_bool else "NULL")
+        yield from _grouped(database.execute(query))
 
 
 def _grouped(rows: Iterator[Any]) -> Iterator[Item]:
     """Rows of one key each, put together by memory."""
-    current: tuple[str, int, str] | None = None
+    current: tuple[str, int, str, object] | None = None
     text: object = None
     metadata: dict[str, Any] = {}
-    for collection, number, chroma_id, key, string, integer, real, boolean in rows:
-        if current != (collection, number, chroma_id):
+    for *memory, key, string, integer, real, boolean in rows:
+        if current != tuple(memory):
             if current is not None:
-                yield current[0], current[2], text, metadata
-            current, text, metadata = (collection, number, chroma_id), None, {}
+                yield current[0], current[2], text, metadata, current[3]
+            current, text, metadata = (memory[0], memory[1], memory[2], memory[3]), None, {}
         if key == _DOCUMENT:
             text = string
         elif key is not None:
             values = (string, integer, real, None if boolean is None else bool(boolean))
             metadata[key] = next((value for value in values if value is not None), None)
     if current is not None:
-        yield current[0], current[2], text, metadata
+        yield current[0], current[2], text, metadata, current[3]

@@ -21,3 +21,13 @@ def load_document(stream: IO[bytes], file: InputFile) -> Any:  # noqa: ANN401 (J
         raise CliError(f"{file.name} is nested too deeply") from None
     except ValueError as exc:
         raise CliError(f"{file.name} is no JSON document: {exc}") from None
+
+
+_LISTS = ("memories", "results", "data", "items", "documents", "records", "conversations")
+
+
+def rows_of(document: object) -> list[Any] | None:
+    """The list of things that a document is, or that it holds under a usual name."""
+    if isinstance(document, dict):
+        document = next((document[name] for name in _LISTS if name in document), None)
+    return document if isinstance(document, list) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import gzip
 import io
@@ -20,6 +21,7 @@ from scripts.cli.readers.identity import owner, path_name, utf8
 MAX_LINE_BYTES = 8 * 1024 * 1024
 """Of JSON Lines; a longer one is skipped, so that no file can fill the memory."""
 
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _INSTALLED_DIRS = frozenset({"node_modules", "__pycache__", "site-packages"})
 _VENV_MARK = "pyvenv.cfg"
 
@@ -42,6 +44,30 @@ class _Counted(io.RawIOBase):
     def close(self) -> None:
         if not self._file.is_stdin:
             self._raw.close()
+        super().close()
+
+
+class _Utf8(io.RawIOBase):
+    """A stream of UTF-16 with a byte order mark, as UTF-8 without one."""
+
+    def __init__(self, utf16: IO[bytes]) -> None:
+        self._text = io.TextIOWrapper(utf16, "utf-16", "strict", newline="")
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        try:
+            self._ready = self._ready or self._text.read(1 << 15).encode("utf-8", "replace")
+        except UnicodeDecodeError as exc:
+            raise OSError("not UTF-16, though its first bytes say so") from exc
+        n = min(len(buffer), len(self._ready))
+        buffer[:n], self._ready = self._ready[:n], self._ready[n:]
+        return n
+
+    def close(self) -> None:
+        self._text.close()
         super().close()
 
 
@@ -93,7 +119,7 @@ class InputFile:
 
     @contextmanager
     def opened(self) -> Iterator[IO[bytes]]:
-        """Its bytes, unpacked.
+        """Its bytes, unpacked; UTF-16 comes as UTF-8.
 
         Raises:
             CliError: it cannot be read.
@@ -124,6 +150,8 @@ class InputFile:
             stream = io.BufferedReader(
                 cast(io.RawIOBase, gzip.GzipFile(fileobj=cast(BinaryIO, stream)))
             )
+        if cast(io.BufferedReader, stream).peek(2)[:2] in _UTF16_MARKS:
+            stream = io.BufferedReader(cast(io.RawIOBase, _Utf8(stream)))
         if self.is_stdin:
             self._begun = stream  # what was peeked at must not be lost
         return stream
@@ -145,8 +173,8 @@ def lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
 def find_inputs(paths: Sequence[str], suffixes: frozenset[str]) -> list[InputFile]:
     """The files that paths name: files, directories (recursively), globs and `-`.
 
-    Below a directory only files with one of `suffixes` are taken, and hidden and installed
-    directories (`.git`, `node_modules`, virtual environments) are left out.
+    Below a directory only files with one of `suffixes` or called so are taken, and hidden and
+    installed directories (`.git`, `node_modules`, virtual environments) are left out.
 
     Raises:
         UsageError: a path names nothing.
@@ -187,8 +215,8 @@ def _below(top: Path, suffixes: frozenset[str]) -> Iterator[Path]:
         here = Path(directory)
         dirs[:] = sorted(name for name in dirs if is_entered(here / name))
         for name in sorted(names):
-            path = here / name
-            if Path(name.lower().removesuffix(".gz")).suffix in suffixes and path.is_file():
+            path, plain = here / name, name.lower().removesuffix(".gz")
+            if not suffixes.isdisjoint((plain, Path(plain).suffix)) and path.is_file():
                 yield path
 
 

@@ -6,10 +6,17 @@ import json
 import re
 from typing import Any, Literal
 
+from scripts.cli.readers.documents import rows_of
 from scripts.cli.readers.inputs import InputFile
+from scripts.cli.readers.records import TEXT_NAMES
 
-JsonKind = Literal["jsonl", "mcp", "mem0", "chroma"]
+JsonKind = Literal[
+    "jsonl", "json", "mcp", "mem0", "chroma", "mcp-memory-service", "chatgpt", "claude"
+]
 
+LINES = frozenset({".jsonl", ".ndjson"})
+_OF_ONE = ("text", "content", "_header")
+"""What an object has that is a line of its own, whatever lists it holds besides."""
 _FIRST_KEYS = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:')
 
 
@@ -19,39 +26,44 @@ def kind_of_json(file: InputFile) -> JsonKind | None:
     first_line = beginning.split(b"\n", 1)[0]
     try:
         return _kind_of_value(json.loads(first_line))
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     # A document over several lines, or a first line longer than what was looked at.
     if beginning[:1] not in (b"{", b"["):
         return None
     keys = {key.decode("utf-8", "replace") for key in _FIRST_KEYS.findall(beginning)}
-    return _kind_of_keys(keys)
+    is_list = beginning[:1] == b"["
+    is_document = file.suffix == ".json" or (file.suffix not in LINES and b"\n" in beginning)
+    return _kind_of_keys(keys, is_document=is_list or is_document)
 
 
 def _kind_of_value(value: object) -> JsonKind | None:
-    if isinstance(value, list):
-        value = value[0] if value else {}
-    if not isinstance(value, dict):
-        return None
-    if value.get("type") in ("entity", "relation"):
+    own = set(value) if isinstance(value, dict) else set()
+    rows = rows_of(value)
+    first: Any = rows[0] if rows else value
+    if isinstance(first, dict) and first.get("type") in ("entity", "relation"):
         return "mcp"
-    return _kind_of_keys(set(value) | _keys_inside(value))
+    if isinstance(value, list) and not isinstance(first, dict):
+        return "json"
+    keys = own | (set(first) if isinstance(first, dict) else set())
+    return _kind_of_keys(keys, is_document=rows is not None and own.isdisjoint(_OF_ONE))
 
 
-def _keys_inside(value: dict[str, Any]) -> set[str]:
-    results = value.get("results")
-    if isinstance(results, list) and results and isinstance(results[0], dict):
-        return set(results[0])
-    return set()
-
-
-def _kind_of_keys(keys: set[str]) -> JsonKind | None:
+def _kind_of_keys(keys: set[str], *, is_document: bool) -> JsonKind | None:
+    if "chat_messages" in keys:
+        return "claude"
+    if "mapping" in keys and keys & {"current_node", "create_time"}:
+        return "chatgpt"
+    if "content_hash" in keys or "export_metadata" in keys:
+        return "mcp-memory-service"
     if "documents" in keys and "ids" in keys:
         return "chroma"
     if "observations" in keys or "entityType" in keys or keys & {"entities", "relations"}:
         return "mcp"
-    if "memory" in keys and "text" not in keys:
+    if "memory" in keys and keys.isdisjoint(("text", "content")):
         return "mem0"
-    if "text" in keys or "type" in keys:
-        return "jsonl"
-    return "mem0" if "results" in keys else None
+    if keys & {*TEXT_NAMES, "type", "_header"}:
+        return "json" if is_document else "jsonl"
+    if "results" in keys:
+        return "mem0"
+    return "json" if is_document and keys else None

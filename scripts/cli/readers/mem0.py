@@ -7,14 +7,13 @@ list that version 1 of its API answers, or one such object a line.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from scripts.cli.errors import CliError
-from scripts.cli.readers.documents import load_document
+from scripts.cli.readers.documents import load_document, rows_of
 from scripts.cli.readers.inputs import InputFile, lines
 from scripts.cli.readers.json_lines import parse_object
-from scripts.cli.readers.records import Memory, Options, Record, Unreadable
+from scripts.cli.readers.records import Memory, Options, Record, Unreadable, content_key, times
 
 _DEFAULT_PREFIX = "mem0/"
 _OWNERS = ("user_id", "agent_id", "app_id", "run_id")
@@ -46,9 +45,8 @@ def _items(file: InputFile) -> Iterator[tuple[str, object]]:
                 yield f"{file.name}, line {number}", item
         return
     with file.opened() as stream:
-        document = load_document(stream, file)
-    results = document.get("results") if isinstance(document, dict) else document
-    if not isinstance(results, list):
+        results = rows_of(load_document(stream, file))
+    if results is None:
         raise CliError(f"{file.name} is no export of mem0: expected a list of memories")
     for number, item in enumerate(results, start=1):
         yield f"{file.name}, memory {number}", item
@@ -57,24 +55,11 @@ def _items(file: InputFile) -> Iterator[tuple[str, object]]:
 def _memory(item: dict[str, Any], text: str, prefix: str) -> dict[str, Any]:
     owner = next((str(item[name]) for name in _OWNERS if item.get(name)), "memories")
     line: dict[str, Any] = {"text": text, "source": f"{prefix}{owner}", "deduplicate": False}
-    if item.get("id"):
-        line["key"] = str(item["id"])
-    for ours, theirs in (("timestamp", "created_at"), ("updated_at", "updated_at")):
-        if time := _time(item.get(theirs)):
-            line[ours] = time
+    line["key"] = str(item.get("id") or content_key("mem0", text))
+    line |= times(item)
     own = item.get("metadata")
     metadata = {name: item[name] for name in _KEPT if item.get(name)}
     metadata |= own if isinstance(own, dict) else {}
     if metadata:
         line["metadata"] = metadata
     return line
-
-
-def _time(value: object) -> str | None:
-    """A time as the service takes it; None when it is none."""
-    if not isinstance(value, str):
-        return None
-    try:
-        return datetime.fromisoformat(value.replace("Z", "+00:00")).isoformat()
-    except ValueError:
-        return None

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any, TypeAlias
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_NUMBER = re.compile(r"\d{9,13}(\.\d*)?")
+_LEAST_SECONDS = 1e8
+"""A smaller number counts something else."""
+_LEAST_MILLISECONDS = 1e11
+"""In seconds that is the year 5138."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +49,39 @@ class Options:
     text_column: str | None = None
     source_column: str | None = None
     key_column: str | None = None
+
+
+TEXT_NAMES = ("text", "content", "memory", "note", "body", "document")
+"""What programs call the text of a memory; the first one that there is counts."""
+
+
+def moment(value: object) -> str | None:
+    """A time as `POST /import` takes it, from ISO-8601 or from (milli)seconds since the epoch.
+
+    None when it is none.
+    """
+    try:
+        if isinstance(value, str) and not _NUMBER.fullmatch(value):
+            return datetime.fromisoformat(value.strip().replace("Z", "+00:00")).isoformat()
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            return None
+        seconds = float(value)
+        if seconds < _LEAST_SECONDS:
+            return None
+        if seconds >= _LEAST_MILLISECONDS:
+            seconds /= 1000
+        return (_EPOCH + timedelta(seconds=seconds)).isoformat()
+    except (ValueError, OverflowError):
+        return None
+
+
+def times(row: Mapping[str, object]) -> dict[str, str]:
+    """When a memory was made and changed, as `POST /import` takes it, where its row says so."""
+    found = {
+        "timestamp": moment(row.get("timestamp")) or moment(row.get("created_at")),
+        "updated_at": moment(row.get("updated_at")),
+    }
+    return {name: time for name, time in found.items() if time is not None}
 
 
 def content_key(kind: str, text: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from scripts.cli.errors import UsageError
 from scripts.cli.readers.inputs import InputFile
-from scripts.cli.readers.records import Memory, Options, Record, Unreadable
+from scripts.cli.readers.records import TEXT_NAMES, Memory, Options, Record, Unreadable, times
 
-_TEXT_NAMES = ("text", "content", "memory", "note", "body", "document")
 _MAX_CELL_CHARS = 1_000_000
 
 
@@ -18,7 +19,8 @@ def read_table(file: InputFile, options: Options) -> Iterator[Record]:
     """A memory per row. Columns without a part of their own become metadata, empty ones do not.
 
     The text is in `--text-column`, or in the first of `text`, `content`, … that there is; the
-    source in `--source-column` or `source`, else it is `<file>:<line>`.
+    source in `--source-column` or `source`, else it is `<file>:<line>`; the times in `timestamp`
+    or `created_at`, and `updated_at`.
 
     Raises:
         UsageError: the columns named are not there.
@@ -27,63 +29,110 @@ def read_table(file: InputFile, options: Options) -> Iterator[Record]:
     with file.opened() as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         try:
-            delimiter = "\t" if file.suffix == ".tsv" else ","
-            rows = csv.reader(text, delimiter=delimiter)
-            columns = next(_readable(rows, file), None)
-            if not isinstance(columns, list):
+            rows = _Rows(text, delimiter="\t" if file.suffix == ".tsv" else ",")
+            columns = next(iter(rows), [])
+            if isinstance(columns, str):
+                yield Unreadable(origin=f"{file.name}, line 1", reason=columns)
+            if isinstance(columns, str) or not columns:
                 return
-            names = [name.strip() for name in columns]
-            text_name = _column(file, names, options.text_column, _TEXT_NAMES)
-            if text_name is None:
-                raise UsageError(
-                    f"{file.name} has no column named {', '.join(_TEXT_NAMES)}; "
-                    f"say which one is the text with --text-column: {', '.join(names)}"
-                )
-            source_name = _column(file, names, options.source_column, ("source",))
-            key_name = _column(file, names, options.key_column, ("key",))
-            for cells in _readable(rows, file):
-                if isinstance(cells, Unreadable):
-                    yield cells
+            table = _Table.of(file, [name.strip() for name in columns], options)
+            for cells in rows:
+                origin = f"{file.name}, line {rows.line_number}"
+                if isinstance(cells, str):
+                    yield Unreadable(origin=f"{file.name}, line {rows.first_line}", reason=cells)
                 elif any(cell.strip() for cell in cells):
-                    origin = f"{file.name}, line {rows.line_num}"
-                    if len(cells) > len(names):
-                        reason = f"{len(cells)} cells for {len(names)} columns; quote the commas"
-                        yield Unreadable(origin=origin, reason=reason)
-                        continue
-                    row = {n: c for n, c in zip(names, cells, strict=False) if n and c.strip()}
                     try:
-                        "".join(row.values()).encode()
-                        words, source = row.pop(text_name), row.pop(source_name or "", "")
-                    except UnicodeEncodeError:
-                        yield Unreadable(origin=origin, reason="the row is not UTF-8")
-                        continue
-                    except KeyError:
-                        reason = f"nothing in column {text_name!r}"
-                        yield Unreadable(origin=origin, reason=reason)
-                        continue
-                    key = row.pop(key_name or "", None)
-                    if source:
-                        source = f"{options.source or ''}{source}"
-                    elif key is not None:
-                        source = file.source(options.source)
-                    else:
-                        source = f"{file.source(options.source)}:{rows.line_num}"
-                    line: dict[str, object] = {"text": words, "source": source}
-                    line |= {"key": key} if key is not None else {}
-                    line |= {"metadata": row} if row else {}
-                    yield Memory(line=line, origin=origin)
+                        yield Memory(line=table.line(cells, rows.line_number), origin=origin)
+                    except ValueError as exc:
+                        yield Unreadable(origin=origin, reason=str(exc))
         finally:
             text.detach()
 
 
-def _readable(rows: Iterator[list[str]], file: InputFile) -> Iterator[list[str] | Unreadable]:
-    while True:
+class _Rows:
+    """The rows of a table, or why there is none; knows which lines the current one takes."""
+
+    def __init__(self, text: io.TextIOWrapper, *, delimiter: str) -> None:
+        self._reader = csv.reader(itertools.chain(text, self._end()), delimiter=delimiter)
+        self._is_read = False
+        self.first_line = 1
+
+    @property
+    def line_number(self) -> int:
+        """Of the row's last line."""
+        return self._reader.line_num
+
+    def __iter__(self) -> Iterator[list[str] | str]:
+        while True:
+            self.first_line = self._reader.line_num + 1
+            try:
+                row = next(self._reader)
+            except StopIteration:
+                return
+            except csv.Error as exc:
+                yield str(exc)
+                continue
+            # Only within a quote is another line asked for before the row is there.
+            yield "a quote opens here and is never closed" if self._is_read else row
+
+    def _end(self) -> Iterator[str]:
+        self._is_read = True
+        yield from ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """What the columns of a table are."""
+
+    file: InputFile
+    prefix: str | None
+    names: list[str]
+    text: str
+    source: str | None
+    key: str | None
+
+    @classmethod
+    def of(cls, file: InputFile, names: list[str], options: Options) -> _Table:
+        """Raises `UsageError`: the columns named are not there."""
+        text = _column(file, names, options.text_column, TEXT_NAMES)
+        if text is None:
+            raise UsageError(
+                f"{file.name} has no column named {', '.join(TEXT_NAMES)}; "
+                f"say which one is the text with --text-column: {', '.join(names)}"
+            )
+        return cls(
+            file=file,
+            prefix=options.source,
+            names=names,
+            text=text,
+            source=_column(file, names, options.source_column, ("source",)),
+            key=_column(file, names, options.key_column, ("key",)),
+        )
+
+    def line(self, cells: Sequence[str], line_number: int) -> dict[str, object]:
+        """The line to import of a row. Raises `ValueError`: it holds none; says why."""
+        if len(cells) > len(self.names):
+            raise ValueError(f"{len(cells)} cells for {len(self.names)} columns; quote the commas")
+        row = {n: c for n, c in zip(self.names, cells, strict=False) if n and c.strip()}
         try:
-            yield next(rows)
-        except StopIteration:
-            return
-        except csv.Error as exc:
-            yield Unreadable(origin=file.name, reason=str(exc))
+            "".join(row.values()).encode()
+        except UnicodeEncodeError:
+            raise ValueError("the row is not UTF-8") from None
+        if (words := row.pop(self.text, None)) is None:
+            raise ValueError(f"nothing in column {self.text!r}")
+        source, key = row.pop(self.source or "", None), row.pop(self.key or "", None)
+        if source is not None:
+            source = f"{self.prefix or ''}{source}"
+        else:
+            at = f":{line_number}" if key is None else ""
+            source = f"{self.file.source(self.prefix)}{at}"
+        line: dict[str, object] = {"text": words, "source": source}
+        line |= {"key": key} if key is not None else {}
+        line |= (told := times(row))
+        made = ("timestamp", "created_at") if "timestamp" in told else ()
+        for name in (*made, *told):
+            row.pop(name, None)
+        return line | ({"metadata": row} if row else {})
 
 
 def _column(

@@ -6,9 +6,13 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from scripts.cli.readers.inputs import InputFile
 from scripts.cli.readers.records import Memory, Options, Record, Unreadable, content_key
+
+if TYPE_CHECKING:
+    from engine.records import Chunk
 
 MAX_FILE_BYTES = 20 * 1024 * 1024
 _MAX_PIECES = 256
@@ -36,17 +40,17 @@ def read_text(file: InputFile, options: Options) -> Iterator[Record]:
         return
     # What is piped in is no file that a later one could take the place of.
     owner = content_key("stdin", text) if file.is_stdin else file.owner(options.source)
-    for source, passage in passages(file.source(options.source), text):
-        line = {"text": passage, "source": source, "key": owner, "deduplicate": False}
-        yield Memory(line=line, origin=f"{file.name} ({source.rpartition(':')[2]})")
+    for passage in _passages(file.source(options.source), text):
+        line: dict[str, Any] = {"text": passage.text, "source": passage.source, "key": owner}
+        line |= {"metadata": passage.metadata} if passage.metadata else {}
+        line["deduplicate"] = False
+        yield Memory(line=line, origin=f"{file.name} ({passage.source.rpartition(':')[2]})")
 
 
-def passages(name: str, text: str) -> list[tuple[str, str]]:
-    """Source and text of each passage of a file called `name`."""
+def _passages(name: str, text: str) -> list[Chunk]:
     from engine.workspace.chunking import chunk_file
 
-    chunks = chunk_file(name, text, count_pieces=_counter(), max_pieces=_MAX_PIECES)
-    return [(chunk.source, chunk.text) for chunk in chunks]
+    return chunk_file(name, text, count_pieces=_counter(), max_pieces=_MAX_PIECES)
 
 
 @functools.cache
