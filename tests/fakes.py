@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -56,6 +55,7 @@ from engine.records import (
 )
 from engine.store.exports import ExportFacts
 from engine.store.read_snapshot import ExportedMemory
+from engine.store.rows import place_of
 from engine.words.sameness import same_words, says_the_same
 from engine.writing.deduplication import DuplicateRule
 from engine.writing.lines import ImportAttempt, ImportOutcome, ImportStatus
@@ -390,10 +390,8 @@ class FakeIndex:
         cursor: str | None = None,
     ) -> MemoryPage:
         self._check()
-        if cursor is not None and not re.fullmatch(r"[0-9]+\.[0-9]+", cursor):
-            raise InvalidInputError("cursor is not one of ours")
         found = sorted(self._passing(where), key=lambda m: m.id, reverse=newest_first)
-        start = int(cursor.partition(".")[2]) if cursor is not None else offset
+        start = offset if cursor is None else place_of(cursor)[1]
         end = start + limit
         return MemoryPage(
             memories=found[start:end],

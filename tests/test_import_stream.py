@@ -141,6 +141,12 @@ def test_a_packed_body_that_is_cut_off_is_no_success(ingress: Ingress, coding: s
     assert "send the lines from" in answers[-1]["message"]
 
 
+def test_a_body_in_utf_16_is_refused_in_words(ingress: Ingress) -> None:
+    answers = send(ingress, ndjson(memory("one"), memory("two")).decode().encode("utf-16"))
+    assert len(answers) == 1
+    assert "the body is UTF-16: send it as UTF-8" in answers[0]["message"]
+
+
 def test_another_coding_is_refused(ingress: Ingress) -> None:
     answer = ingress.http.post("/import", content=b"x", headers={"Content-Encoding": "br"})
     assert answer.status_code == 415

@@ -12,7 +12,8 @@ from tests.ingress_under_test import make_ingress
 
 KEY = "sécret"
 UNAUTHORISED = {"detail": "Invalid or missing API key"}
-OPEN = ["/health", "/health/live", "/health/ready", "/docs", "/redoc", "/openapi.json"]
+DOCUMENTS = ["/openapi.json", "/openapi-gpt.json"]
+OPEN = ["/health", "/health/live", "/health/ready", "/docs", "/redoc", *DOCUMENTS]
 CLOSED = ["/stats", "/memories", "/memory/0", "/metrics", "/backups", "/nowhere", "/healthy", "/"]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from openapi_spec_validator import OpenAPIV31SpecValidator
+from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
 
 from tests.ingress_under_test import make_ingress
 
@@ -15,6 +16,13 @@ from tests.ingress_under_test import make_ingress
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     document: dict[str, Any] = make_ingress(api_key="k").http.get("/openapi.json").json()
+    return document
+
+
+@pytest.fixture(scope="module")
+def for_gpt() -> dict[str, Any]:
+    ingress = make_ingress(api_key="k", public_url="https://memory.example.com")
+    document: dict[str, Any] = ingress.http.get("/openapi-gpt.json").json()
     return document
 
 
@@ -46,6 +54,52 @@ def test_a_custom_gpt_finds_its_operation_ids(document: dict[str, Any]) -> None:
         "deleteMemory": ("delete", "/memory/{memory_id}"),
     }.items():
         assert ids[operation_id] == route
+
+
+def test_a_custom_gpt_gets_the_five_operations_as_openapi_3_0(for_gpt: dict[str, Any]) -> None:
+    OpenAPIV30SpecValidator(for_gpt).validate()
+    assert for_gpt["openapi"].startswith("3.0")
+    assert for_gpt["servers"] == [{"url": "https://memory.example.com"}]
+    operations = [operation for _, _, operation in _operations(for_gpt)]
+    assert {operation["operationId"] for operation in operations} == {
+        "searchMemory",
+        "addMemory",
+        "isNovel",
+        "listMemories",
+        "getStats",
+    }
+    assert all(operation["security"] == [{"ApiKey": []}] for operation in operations)
+    assert for_gpt["components"]["securitySchemes"] == {
+        "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+    }
+
+
+def test_what_a_custom_gpt_cannot_read_is_not_in_its_document(for_gpt: dict[str, Any]) -> None:
+    written = json.dumps(for_gpt)
+    assert '"null"' not in written
+    assert '"in": "header"' not in written.replace(json.dumps(for_gpt["components"]), "")
+    answer = for_gpt["components"]["schemas"]["IsNovelAnswer"]["properties"]["most_similar"]
+    assert answer == {"allOf": [{"$ref": "#/components/schemas/NearestOut"}], "nullable": True}
+    metadata = for_gpt["components"]["schemas"]["AddRequest"]["properties"]["metadata"]
+    assert (metadata["properties"], metadata["nullable"]) == ({}, True)
+
+
+def test_types_are_strict_for_generated_clients(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    search = schemas["SearchRequest"]["properties"]
+    assert (search["k"]["type"], search["hybrid"]["type"]) == ("integer", "boolean")
+    assert schemas["DeleteBatchRequest"]["properties"]["ids"]["items"]["type"] == "integer"
+    lax = {"query": "a", "k": "3", "hybrid": "yes", "vector_weight": "0.5"}
+    assert make_ingress().http.post("/search", json=lax).status_code == 200
+
+
+def test_a_pattern_holds_for_readers_that_look_at_the_beginning_alone(
+    document: dict[str, Any],
+) -> None:
+    pattern = document["components"]["schemas"]["AddRequest"]["properties"]["text"]["pattern"]
+    for look in (re.match, re.search):
+        assert look(pattern, " \n a\n")
+        assert not look(pattern, " \n\u3000")
 
 
 def test_every_description_is_short_enough_for_a_custom_gpt(document: dict[str, Any]) -> None:

@@ -56,6 +56,8 @@ def state(http: httpx.Client) -> tuple[int, int]:
         b"{",
         b'{"text":"a","source":"s"} trailing',
         b"\xff\xfe",
+        b"\xff\xfe{",
+        '{"text":"\ud800","source":"s"}'.encode("utf-16", "surrogatepass"),
         b'{"text":"\xed\xa0\x80","source":"s"}',
         b'{"text":"\\ud800","source":"s"}',
         b'{"text":"a","source":"s","metadata":{"\\udfff":1}}',
@@ -177,6 +179,13 @@ def test_curl_needs_no_content_type(http: httpx.Client, shared_service: Service)
         answer = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
         assert json.loads(answer)["query"] == "coffee", options
         assert b"\n" not in answer.removesuffix(b"\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_body_as_windows_writes_it_is_read(http: httpx.Client, encoding: str) -> None:
+    answer = http.post("/search", content='{"query":"Käffchen 😀"}'.encode(encoding))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["query"] == "Käffchen 😀"
 
 
 def test_a_compressed_body_is_not_guessed_at(http: httpx.Client) -> None:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.http.errors import detail_response
 from deployments.ingress_settings import IngressSettings
 
-_OPEN_PATHS = frozenset({"/health", "/docs", "/redoc", "/openapi.json"})
+_OPEN_PATHS = frozenset({"/health", "/docs", "/redoc", "/openapi.json", "/openapi-gpt.json"})
 _OPEN_PREFIXES = ("/health/", "/docs/", "/.well-known/")
 """Nothing is below `/.well-known/`: MCP hosts that look there for OAuth must see that, not 401."""
 _OWN_SITES = frozenset({"same-origin", "none"})

@@ -16,15 +16,18 @@ RouteHandler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class _JsonRequest(Request):
-    """A request whose body is read as strict JSON.
+    """A request whose body is read as strict JSON: UTF-8, or UTF-16 and UTF-32 as Windows writes.
 
     Refuses NaN and Infinity, invalid UTF-8, lone surrogates, integers of more than 4,300 digits
     and nesting beyond 200 levels, none of which Python's own decoder refuses as bad JSON.
     """
 
     async def json(self) -> Any:  # noqa: ANN401 - whatever the body holds
+        body = await self.body()
+        encoding = json.detect_encoding(body)
         try:
-            return from_json(await self.body(), allow_inf_nan=False, cache_strings="keys")
+            content = body if encoding == "utf-8" else body.decode(encoding)
+            return from_json(content, allow_inf_nan=False, cache_strings="keys")
         except ValueError as exc:
             raise json.JSONDecodeError(str(exc), "", 0) from None
 

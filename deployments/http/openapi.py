@@ -6,9 +6,13 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.requests import Request
+from starlette.responses import Response
 
 from deployments.http.answers import InternalProblem, Invalid, Problem
+from deployments.http.gpt_document import gpt_document
 from deployments.http.guards import needs_key
+from deployments.http.json_route import json_response
 from deployments.ingress_settings import IngressSettings
 
 TITLE = "FAISS Memory API"
@@ -48,7 +52,7 @@ def problems(*statuses: int) -> Responses:
 
 
 def install_openapi(app: FastAPI, settings: IngressSettings) -> None:
-    """Make `app.openapi` produce the document, once."""
+    """Make `app.openapi` produce the document, once; a Custom GPT's is served beside it."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -64,7 +68,11 @@ def install_openapi(app: FastAPI, settings: IngressSettings) -> None:
             app.openapi_schema = schema
         return app.openapi_schema
 
+    async def for_custom_gpt(_: Request) -> Response:
+        return json_response(gpt_document(document()))
+
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way
+    app.add_route("/openapi-gpt.json", for_custom_gpt, include_in_schema=False)
 
 
 def _declare_api_key(schema: dict[str, Any], *, required: bool) -> None:

@@ -1,6 +1,7 @@
 """Request bodies and query parameters: shapes, defaults, bounds.
 
-Coercion is pydantic's lax one (`"3"` is 3) and unknown keys are ignored. Lone surrogates, NaN and
+Coercion is pydantic's lax one (`"3"` is 3) and unknown keys are ignored; the OpenAPI document
+tells the strict types alone, as generators of clients want them. Lone surrogates, NaN and
 excessive nesting never get here: the JSON reader refuses them.
 """
 
@@ -14,22 +15,18 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from deployments.http.coercion import (
-    MAX_ID,
-    HitCount,
-    LaxBool,
-    MemoryNumber,
-    UnitFloat,
-    UpperHalfFloat,
-)
 from deployments.http.moments import Since, TimeZone, Until
 from engine.records import MemoryFilter
 
+MAX_ID = 2**53 - 1
+"""Ids stay exact in every JSON reader, the ones that know only doubles included."""
 MAX_METADATA_BYTES = 64 * 1024
 
 # One character that no regular expression dialect counts as white space.
 _VISIBLE = r"[^\s\x1c-\x1f\x85\ufeff]"
 _VISIBLE_RE = re.compile(_VISIBLE)
+# JSON Schema searches, but generated clients look at the beginning alone.
+_VISIBLE_ANYWHERE = r"^[\s\S]*" + _VISIBLE
 
 
 def _visible(value: str) -> str:
@@ -64,11 +61,12 @@ def _text(max_length: int, description: str) -> Any:  # noqa: ANN401 - pydantic'
         min_length=1,
         max_length=max_length,
         description=description,
-        json_schema_extra={"pattern": _VISIBLE},
+        json_schema_extra={"pattern": _VISIBLE_ANYWHERE},
     )
 
 
 Visible = AfterValidator(_visible)
+UnitFloat = Annotated[float, Field(ge=0, le=1)]
 
 MemoryText = Annotated[str, _text(50_000, "What to remember."), Visible]
 Source = Annotated[
@@ -117,8 +115,8 @@ class SearchRequest(Filters):
     """A search."""
 
     query: Annotated[str, _text(10_000, "What to look for, in plain words."), Visible]
-    k: HitCount = Field(5, description="How many memories to return at most.")
-    hybrid: LaxBool = Field(True, description="Combine meaning and keywords; false: meaning alone.")
+    k: int = Field(5, ge=1, le=100, description="How many memories to return at most.")
+    hybrid: bool = Field(True, description="Combine meaning and keywords; false: meaning alone.")
     threshold: UnitFloat | None = Field(None, description="Least cosine similarity.")
     vector_weight: UnitFloat = Field(0.7, description="Weight of meaning over keywords.")
     metadata: Metadata | None = Field(None, description="Values the metadata must equal.")
@@ -127,7 +125,7 @@ class SearchRequest(Filters):
         description="How a hybrid search orders: by score, or by reciprocal ranks as the original.",
     )
     min_score: UnitFloat | None = Field(None, description="Least score; hybrid only.")
-    neighbours: LaxBool = Field(
+    neighbours: bool = Field(
         True, description="Whether memories beside a good one in the same source rise."
     )
 
@@ -148,7 +146,7 @@ class AddRequest(Input):
     text: MemoryText
     source: Source
     metadata: Metadata | None = None
-    deduplicate: LaxBool = Field(True, description="Skip it when a memory says the same.")
+    deduplicate: bool = Field(True, description="Skip it when a memory says the same.")
 
 
 class AddBatchItem(Input):
@@ -157,14 +155,14 @@ class AddBatchItem(Input):
     text: MemoryText
     source: Source
     metadata: Metadata | None = None
-    deduplicate: LaxBool | None = Field(None, description="Wins over the batch's own.")
+    deduplicate: bool | None = Field(None, description="Wins over the batch's own.")
 
 
 class AddBatchRequest(Input):
     """Memories to add, all or none."""
 
     memories: list[AddBatchItem] = Field(min_length=1, max_length=500)
-    deduplicate: LaxBool = Field(True, description="Skip memories that say the same as another.")
+    deduplicate: bool = Field(True, description="Skip memories that say the same as another.")
 
 
 class UpsertRequest(Input):
@@ -195,7 +193,7 @@ class DeleteBySourceRequest(Input):
 class DeleteBatchRequest(Input):
     """Which memories to delete by id."""
 
-    ids: list[MemoryNumber] = Field(min_length=1, max_length=1000)
+    ids: list[Annotated[int, Field(ge=0, le=MAX_ID)]] = Field(min_length=1, max_length=1000)
 
 
 class IsNovelRequest(Input):
@@ -208,11 +206,11 @@ class IsNovelRequest(Input):
 class DeduplicateRequest(Input):
     """What counts as a duplicate, and whether to remove them."""
 
-    threshold: UpperHalfFloat = Field(0.90, description="Least cosine of duplicates.")
+    threshold: float = Field(0.90, ge=0.5, le=1, description="Least cosine of duplicates.")
     by: Literal["same", "similarity"] = Field(
         "same", description="same: only memories that say the same; similarity: the cosine alone."
     )
-    dry_run: LaxBool = Field(True, description="Only report.")
+    dry_run: bool = Field(True, description="Only report.")
 
 
 class BuildRequest(Input):
@@ -223,7 +221,7 @@ class BuildRequest(Input):
         max_length=1000,
         description="Files, directories or globs under the workspace; null: all of it.",
     )
-    replace_all: LaxBool = Field(False, description="Remove every other memory too.")
+    replace_all: bool = Field(False, description="Remove every other memory too.")
 
 
 class BackupNameRequest(Input):

@@ -21,11 +21,11 @@ from deployments.http.answers import (
     MemoryOut,
     UpsertAnswer,
 )
-from deployments.http.coercion import MAX_ID
 from deployments.http.json_route import json_response, json_router
 from deployments.http.openapi import problems
 from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.requests import (
+    MAX_ID,
     AddBatchRequest,
     AddRequest,
     DeduplicateRequest,

@@ -22,7 +22,11 @@ from engine.records import ModelIdentity
 
 NDJSON = "application/x-ndjson"
 
-_LINES: dict[str, Any] = {NDJSON: {"schema": {"type": "string"}}}
+# Bytes first: generated clients know no NDJSON, and would leave the operation out or fail in it.
+_LINES: dict[str, Any] = {
+    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+    NDJSON: {"schema": {"type": "string"}},
+}
 
 router = json_router(tag="import and export")
 

@@ -14,7 +14,6 @@ import numpy as np
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_core import from_json
 
-from deployments.http.coercion import LaxBool
 from deployments.http.moments import Instant
 from deployments.http.requests import Input, MemoryText, Metadata, Source
 from deployments.transfer.line_reader import MAX_LINE_BYTES
@@ -46,7 +45,7 @@ class ImportLine(Input):
         str | list[float] | None,
         Field(description="Base64 of little-endian float32, or numbers; of unit length."),
     ] = None
-    deduplicate: LaxBool | None = Field(None, description="Wins over the import's own.")
+    deduplicate: bool | None = Field(None, description="Wins over the import's own.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

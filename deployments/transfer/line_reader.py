@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -123,10 +124,12 @@ class LineReader:
         loop should do other work: a few bytes may unpack to very many, with or without lines.
 
         Raises:
-            BodyError: the body cannot be unpacked, or unpacks to suspiciously much.
+            BodyError: the body cannot be unpacked, unpacks to suspiciously much, or is UTF-16.
         """
         self._n_packed += len(packed)
         for unpacked in self._unpacker.unpack(packed):
+            if not self._n_unpacked and unpacked.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+                raise BodyError("the body is UTF-16: send it as UTF-8")
             self._n_unpacked += len(unpacked)
             if self._n_unpacked > max(_ALWAYS_UNPACKED_BYTES, _MAX_RATIO * self._n_packed):
                 raise BodyError(f"the body unpacks to more than {_MAX_RATIO} times its size")
