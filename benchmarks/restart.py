@@ -39,7 +39,7 @@ def answers(service: RunningService, queries: Sequence[str]) -> Answers:
 def embedded_texts(service: RunningService) -> int:
     """Texts that the embedders have embedded since they started."""
     values = [
-        v for k, v in service.metrics().items() if k.startswith("faiss_memory_embedder_texts")
+        v for k, v in service.metrics().items() if k.startswith("faiss_memory_embedder_texts_total")
     ]
     if not values:
         raise BenchmarkError("/metrics does not tell how many texts were embedded")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from deployments import rendering
+from deployments.calls.part_reports import PartReport
 from deployments.calls.planned_builds import PlannedBuild, PlannedBuilds
 from engine.errors import (
     BackupNotFoundError,
@@ -111,8 +112,17 @@ class FakeEmbedder:
     async def embed_long(self, texts: Sequence[str], max_windows: int = 1) -> Embeddings:
         return await self.embed(texts, max_windows)
 
-    async def counters(self) -> dict[str, float]:
-        return {"batches": float(len(self.batches))}
+    async def reports(self) -> list[PartReport]:
+        return [
+            PartReport(
+                replica=name,
+                cpu_s=1.5,
+                resident_bytes=2**20,
+                totals={"batches": len(self.batches)},
+                levels={"queue_depth": 0},
+            )
+            for name in ("e1", "e2")
+        ]
 
 
 class FakeIndex:
@@ -167,6 +177,10 @@ class FakeIndex:
     async def count(self) -> int:
         self._check()
         return len(self.memories)
+
+    async def report(self) -> PartReport:
+        self._check()
+        return PartReport(replica="i1", cpu_s=2.5, resident_bytes=2**21)
 
     async def problem(self) -> str | None:
         self._check()

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from deployments.calls.parcels import ParcelHandle
+from deployments.calls.part_reports import PartReport
 from deployments.calls.planned_builds import PlannedBuild
 from deployments.calls.replica_calls import ReplicaCalls, first_answer
 from engine.offsite.cloud_sync import SyncStatus
@@ -107,9 +108,12 @@ class ServeEmbedderClient:
                 response.cancel()
             raise
 
-    async def counters(self) -> Mapping[str, float]:
-        """Counters of one replica of the pool."""
-        return await self._calls.answer(lambda: self._handle.counters.remote())
+    async def reports(self) -> list[PartReport]:
+        """What each replica of the pool says of itself; one that is dying says nothing."""
+        answers = await self._calls.answer(
+            lambda: self._handle.broadcast("report").results_async(return_exceptions=True)
+        )
+        return [answer for answer in answers if isinstance(answer, PartReport)]
 
 
 def blocking_embed(
@@ -142,6 +146,10 @@ class ServeIndexClient:
     async def count(self) -> int:
         """Memories stored. In memory; answers in the middle of anything."""
         return await self._calls.answer(lambda: self._handle.count.remote())
+
+    async def report(self) -> PartReport:
+        """Memory and processor time of its process."""
+        return await self._calls.answer(lambda: self._handle.report.remote())
 
     async def problem(self) -> str | None:
         """What keeps memories from being stored and backed up, if something does."""

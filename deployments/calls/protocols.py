@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from deployments.calls.part_reports import PartReport
 from deployments.calls.planned_builds import PlannedBuild
 from engine.offsite.cloud_sync import SyncStatus
 from engine.offsite.download import Download
@@ -59,6 +60,9 @@ class EmbedderClient(Protocol):
     async def embed_long(self, texts: Sequence[str], max_windows: int = 1) -> Embeddings:
         """The same for work that nobody waits for by the clock, such as an import."""
 
+    async def reports(self) -> Sequence[PartReport]:
+        """What each replica says of itself, for the metrics."""
+
 
 class IndexClient(Protocol):
     """The single-writer index actor.
@@ -69,6 +73,9 @@ class IndexClient(Protocol):
 
     async def count(self) -> int:
         """Memories stored. In memory; answers in the middle of anything."""
+
+    async def report(self) -> PartReport:
+        """What its process says of itself, for the metrics."""
 
     async def problem(self) -> str | None:
         """What keeps memories from being stored and backed up, if something does."""

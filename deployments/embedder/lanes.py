@@ -164,10 +164,14 @@ class EmbeddingLanes:
         return job.future
 
     def counters(self) -> dict[str, float]:
-        """What was done so far and how much waits now."""
+        """What was done so far."""
+        with self._changed:
+            return {**self._counters}
+
+    def depths(self) -> dict[str, float]:
+        """How much waits now."""
         with self._changed:
             return {
-                **self._counters,
                 "queue_depth": self._n_queued_texts,
                 "query_queue_depth": len(self._queries),
             }

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
+from deployments.calls.part_reports import PartReport, own_report
 from deployments.embedder.lanes import EmbeddingLanes
 from deployments.logs import configure_logging
 from deployments.settings import Settings
@@ -114,9 +115,10 @@ class EmbedderReplica:
         job = self._lanes.submit(texts, max_windows=max_windows)
         return (await asyncio.wrap_future(job)).embeddings
 
-    async def counters(self) -> dict[str, float]:
-        """Work done and waiting, for the metrics."""
-        return {**self._lanes.counters(), "query_cache_hits": self._cache.hits}
+    async def report(self) -> PartReport:
+        """Work done and waiting, memory and processor time, for the metrics."""
+        totals = {**self._lanes.counters(), "query_cache_hits": self._cache.hits}
+        return own_report(totals=totals, levels=self._lanes.depths())
 
     async def check_health(self) -> None:
         """Called by Serve; a replica that raises is replaced."""

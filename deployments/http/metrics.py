@@ -1,16 +1,19 @@
 """Prometheus metrics of one ingress replica.
 
-Every series carries the replica's name: behind several replicas a scrape reaches one of them,
-and each answers with its own numbers. Sum over `replica` for the service's.
+Every series carries the name of the replica that it is about: behind several ingresses a scrape
+reaches one of them, and each answers with its own numbers, the index's and all embedders'. Sum the
+rates over `replica` for the service's; of what the index says take the largest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+from deployments.calls.part_reports import PartReport
 from deployments.http.request_trace import Stage
 from engine.records import IndexStats
 
@@ -19,12 +22,50 @@ _METHODS = frozenset({"GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 
 
-@runtime_checkable
-class ReportsCounters(Protocol):
-    """An embedder client that knows the pool's counters."""
+class _Parts(Collector):
+    """What the processes said of themselves last, each under its own name."""
 
-    async def counters(self) -> Mapping[str, float]:
-        """Name (`batches`, `texts`, `queue_depth`, …) to value; each becomes a gauge."""
+    def __init__(self) -> None:
+        self.reports: Mapping[str, Sequence[PartReport]] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """Called for each exposition."""
+        cpu = CounterMetricFamily(
+            "faiss_memory_process_cpu_seconds",
+            "Processor time of each part's process.",
+            labels=["part", "replica"],
+        )
+        memory = GaugeMetricFamily(
+            "faiss_memory_process_resident_memory_bytes",
+            "Memory that each part's process holds.",
+            labels=["part", "replica"],
+        )
+        for part, reports in self.reports.items():
+            for report in reports:
+                cpu.add_metric([part, report.replica], report.cpu_s)
+                memory.add_metric([part, report.replica], report.resident_bytes)
+        yield from (cpu, memory)
+        for part, reports in self.reports.items():
+            yield from _own_metrics(part, reports)
+
+
+def _own_metrics(part: str, reports: Sequence[PartReport]) -> Iterator[Metric]:
+    """The metrics that one part alone has."""
+    families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+    for report in reports:
+        for family, values in (
+            (CounterMetricFamily, report.totals),
+            (GaugeMetricFamily, report.levels),
+        ):
+            for name, value in values.items():
+                if name not in families:
+                    families[name] = family(
+                        f"faiss_memory_{part}_{name}",
+                        f"{name.replace('_', ' ')} of this {part}.".capitalize(),
+                        labels=["replica"],
+                    )
+                families[name].add_metric([report.replica], value)
+    yield from families.values()
 
 
 class IngressMetrics:
@@ -60,7 +101,8 @@ class IngressMetrics:
             ),
         }
         self._up = self._gauge("index_up", "Whether the index answered this scrape.")
-        self._embedder: dict[str, Gauge] = {}
+        self._parts = _Parts()
+        self.registry.register(self._parts)
         build = Gauge(
             "faiss_memory_build_info",
             "What is running.",
@@ -93,14 +135,9 @@ class IngressMetrics:
         self._index["backups"].set(stats.backup_count)
         self._index["backup_failing"].set(stats.backup_error is not None)
 
-    def set_embedder(self, counters: Mapping[str, float]) -> None:
-        """Take over the embedding pool's counters."""
-        for name, value in counters.items():
-            if name not in self._embedder:
-                self._embedder[name] = self._gauge(
-                    f"embedder_{name}", f"{name.replace('_', ' ')} of the embedder that answered."
-                )
-            self._embedder[name].set(value)
+    def set_parts(self, reports: Mapping[str, Sequence[PartReport]]) -> None:
+        """Take over what the processes of each part say; those that said nothing are left out."""
+        self._parts.reports = reports
 
     def text(self) -> bytes:
         """The Prometheus exposition."""

@@ -18,6 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments import rendering
 from deployments.calls.handles import blocking_embed
 from deployments.calls.parcels import ParcelReplica
+from deployments.calls.part_reports import PartReport, own_report
 from deployments.calls.planned_builds import PlannedBuild, PlannedBuilds
 from deployments.index.open_index import OpenIndex
 from deployments.index.thread_lane import ThreadLane
@@ -154,6 +155,10 @@ class IndexReplica(ParcelReplica):
     async def count(self) -> int:
         """Memories stored."""
         return self._index.count()
+
+    async def report(self) -> PartReport:
+        """Memory and processor time, for the metrics."""
+        return own_report()
 
     async def problem(self) -> str | None:
         """What keeps memories from being stored and backed up, if something does."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 from starlette.routing import Route
 
 from deployments.calls.handles import ServeEmbedderClient, ServeIndexClient
+from deployments.calls.part_reports import replica_name
 from deployments.ingress.application import create_app
 from deployments.ingress_settings import IngressSettings
 from deployments.logs import configure_logging
@@ -26,7 +29,7 @@ class IngressReplica:
     ) -> None:
         configure_logging(settings, component="ingress")
         self._app = create_app(
-            ingress_settings,
+            replace(ingress_settings, replica=replica_name()),
             ServeEmbedderClient(
                 embedder,
                 timeout_s=settings.request_timeout_s,

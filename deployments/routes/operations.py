@@ -10,10 +10,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.calls.part_reports import own_report
 from deployments.http.answers import HealthAnswer, StatsAnswer, StatusAnswer
 from deployments.http.guards import HAS_KEY
 from deployments.http.json_route import json_response, json_router
-from deployments.http.metrics import ReportsCounters
 from deployments.http.openapi import problems
 from deployments.http.request_trace import trace_of
 from deployments.http.services import Services, services_of
@@ -166,10 +166,19 @@ async def stats(request: Request) -> Response:
     },
 )
 async def metrics(request: Request) -> Response:
-    """Answer this ingress replica's metrics, and the index's, to Prometheus."""
+    """Answer this ingress replica's metrics, the index's and the embedders', to Prometheus."""
     services = services_of(request)
-    services.metrics.set_index(await _in_time(services, services.index.stats()))
-    if isinstance(services.embedder, ReportsCounters):
-        counters = await _in_time(services, services.embedder.counters())
-        services.metrics.set_embedder(counters or {})
+    stats, index, embedders = await asyncio.gather(
+        _in_time(services, services.index.stats()),
+        _in_time(services, services.index.report()),
+        _in_time(services, services.embedder.reports()),
+    )
+    services.metrics.set_index(stats)
+    services.metrics.set_parts(
+        {
+            "ingress": [own_report()],
+            "index": [index] if index else [],
+            "embedder": embedders or [],
+        }
+    )
     return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)
