@@ -46,26 +46,25 @@ class _Parts(Collector):
                 memory.add_metric([part, report.replica], report.resident_bytes)
         yield from (cpu, memory)
         for part, reports in self.reports.items():
-            yield from _own_metrics(part, reports)
+            totals = [(report.replica, report.totals) for report in reports]
+            levels = [(report.replica, report.levels) for report in reports]
+            yield from _of_one_part(CounterMetricFamily, part, totals)
+            yield from _of_one_part(GaugeMetricFamily, part, levels)
 
 
-def _own_metrics(part: str, reports: Sequence[PartReport]) -> Iterator[Metric]:
-    """The metrics that one part alone has."""
-    families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-    for report in reports:
-        for family, values in (
-            (CounterMetricFamily, report.totals),
-            (GaugeMetricFamily, report.levels),
-        ):
-            for name, value in values.items():
-                if name not in families:
-                    families[name] = family(
-                        f"faiss_memory_{part}_{name}",
-                        f"{name.replace('_', ' ')} of this {part}.".capitalize(),
-                        labels=["replica"],
-                    )
-                families[name].add_metric([report.replica], value)
-    yield from families.values()
+def _of_one_part(
+    family: type[CounterMetricFamily | GaugeMetricFamily],
+    part: str,
+    said: Sequence[tuple[str, Mapping[str, float]]],
+) -> Iterator[Metric]:
+    """The metrics that one part alone has, from what each of its replicas said."""
+    for name in dict.fromkeys(name for _, values in said for name in values):
+        documentation = f"{name.replace('_', ' ')} of each {part}.".capitalize()
+        metric = family(f"faiss_memory_{part}_{name}", documentation, labels=["replica"])
+        for replica, values in said:
+            if name in values:
+                metric.add_metric([replica], values[name])
+        yield metric
 
 
 class IngressMetrics:
