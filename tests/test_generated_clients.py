@@ -26,6 +26,8 @@ PYTHON_CLIENT = (
 )
 GENERATOR = ("openapi-generator-cli==7.26.0",)
 TEXT = " Coffee is at nine.\n"
+SINCE = {"since": "7d", "timezone": "Europe/Berlin"}
+"""As strings, which is what the document must call them."""
 
 
 def installed(directory: Path, packages: tuple[str, ...]) -> Path:
@@ -89,12 +91,12 @@ def test_openapi_python_client_generates_every_operation_and_its_models_work(
 
     new = models.AddRequest(text=TEXT, source="stranger", deduplicate=False)
     added = call("add_memory", body=new)
-    hits = call("search_memory", body=models.SearchRequest(query="coffee", k=3, threshold=0.1))
+    hits = call("search_memory", body=models.SearchRequest(query="coffee", k=3, **SINCE))
     assert added.id in [hit.id for hit in hits.results]
     novel = call("is_novel", body=models.IsNovelRequest(text="coffee"))
     assert novel.most_similar.text
     assert call("update_memory", added.id, body=models.PatchRequest(text="Tea.")).text == "Tea."
-    assert added.id in [memory.id for memory in call("list_memories", limit=100).memories]
+    assert added.id in [memory.id for memory in call("list_memories", **SINCE).memories]
     assert call("get_stats").total_memories >= 1
     exported = call("export_memories", source="stranger").payload.read()
     imported = call("import_memories", body=types.File(payload=io.BytesIO(exported)))
@@ -130,11 +132,11 @@ def test_openapi_generator_generates_every_operation_and_its_models_work(
 
     assert all(any(hasattr(api, name) for api in interfaces) for name in operation_names(document))
     added = call("add_memory", client.AddRequest(text=TEXT, source="java", deduplicate=False))
-    hits = call("search_memory", client.SearchRequest(query="coffee", k=3, threshold=0.1))
+    hits = call("search_memory", client.SearchRequest(query="coffee", k=3, **SINCE))
     assert added.id in [hit.id for hit in hits.results]
     assert call("is_novel", client.IsNovelRequest(text="coffee")).most_similar.text
     assert call("update_memory", added.id, client.PatchRequest(text="Tea.")).text == "Tea."
-    assert added.id in [memory.id for memory in call("list_memories", limit=100).memories]
+    assert added.id in [memory.id for memory in call("list_memories", **SINCE).memories]
     assert call("get_stats").total_memories >= 1
     exported = bytes(call("export_memories", source="java"))
     imported = bytes(call("import_memories", body=exported))

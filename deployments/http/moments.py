@@ -5,22 +5,13 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone, tzinfo
 from typing import Annotated
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    TypeAdapter,
-    ValidationInfo,
-    WithJsonSchema,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationInfo
 from pydantic_core import PydanticCustomError
-from typing_extensions import TypeAliasType
 
 from engine.times import microseconds, period_of
 
-_AREAS = ("Afr", "Ame", "Ant", "Asi", "Atl", "Aus", "Eur", "Ind", "Pac")
 _ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d([T ]|$)", re.IGNORECASE)
 _PLUS_LOST = re.compile(r"(?<=\d[T ]\d\d:\d\d)(.*) (?=\d\d:?\d\d$)", re.IGNORECASE)
 
@@ -48,12 +39,8 @@ Instant = Annotated[
     Field(description="ISO-8601; UTC when it names no zone."),
 ]
 
-_ZONES = ["UTC", *sorted(name for name in available_timezones() if name[:3] in _AREAS)]
-TimeZoneName = TypeAliasType(
-    "TimeZoneName", Annotated[ZoneInfo, WithJsonSchema({"type": "string", "enum": _ZONES})]
-)
 TimeZone = Annotated[
-    TimeZoneName | None,
+    ZoneInfo | None,
     Field(description="Whose days since and until name, like Europe/Berlin; null: UTC."),
 ]
 
@@ -78,22 +65,6 @@ def _period(value: object, info: ValidationInfo) -> tuple[int, int]:
     return at_us, at_us
 
 
-_Named = Annotated[
-    str,
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "format": "date-time"},
-                {"type": "string", "format": "date"},
-                {"type": "string", "pattern": "^20[0-9]{2}-(0[1-9]|1[0-2])$"},
-                {"type": "string", "pattern": "^[0-9]{1,3}d$"},
-                {"type": "string", "enum": ["today", "yesterday"]},
-            ]
-        }
-    ),
-]
-
-
 def _first(value: object, info: ValidationInfo) -> int | None:
     return None if value is None else _period(value, info)[0]
 
@@ -104,13 +75,13 @@ def _last(value: object, info: ValidationInfo) -> int | None:
 
 Since = Annotated[
     int | None,
-    BeforeValidator(_first, json_schema_input_type=_Named | None),
+    BeforeValidator(_first, json_schema_input_type=str | None),
     Field(description="Created then or later: 2026-03-31, 2026-03, an ISO-8601 time, today, 7d."),
 ]
 """Microseconds since the epoch."""
 Until = Annotated[
     int | None,
-    BeforeValidator(_last, json_schema_input_type=_Named | None),
+    BeforeValidator(_last, json_schema_input_type=str | None),
     Field(description="Created then or before, likewise; a day or a month counts whole."),
 ]
 """Likewise."""
