@@ -7,7 +7,6 @@ import functools
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,7 +67,6 @@ _STATUS_PATIENCE_S = 2.0
 _MAX_WAITING_READS = 512
 _ANSWER_CHARS = 1 << 20
 """Of all texts found, when one more search is not answered with the others."""
-_LOOK_AGAIN_S = 1.0
 _READ_PATIENCE_S = 60.0
 _SLOW_PATIENCE_S = 1800.0
 """Builds take minutes; when all threads are away for half an hour, no backup is made either."""
@@ -118,7 +116,6 @@ class IndexReplica(ParcelReplica):
         self._listing: asyncio.Future[list[RemoteSnapshot]] | None = None
         self._n_reads = 0
         self._look: asyncio.Future[str | None] | None = None
-        self._looked_s = 0.0
         self._told: str | None = None
 
     def __del__(self) -> None:
@@ -162,10 +159,8 @@ class IndexReplica(ParcelReplica):
 
     async def problem(self) -> str | None:
         """What keeps memories from being stored and backed up, if something does."""
-        # Whoever asks may ask often, and it writes to the disk: one look serves all of a moment.
-        is_old = self._looked_s + _LOOK_AGAIN_S < time.monotonic()
-        if self._look is None or (self._look.done() and is_old):
-            self._looked_s = time.monotonic()
+        # It writes to the disk, and whoever likes may ask: one look at a time serves all.
+        if self._look is None or self._look.done():
             self._look = asyncio.ensure_future(asyncio.to_thread(self._look_for_problem))
         return self.stuck_threads() or await asyncio.shield(self._look)
 
