@@ -303,7 +303,12 @@ def test_the_newest_protocol_is_discovered_without_a_handshake() -> None:
         {"jsonrpc": "2.0", "id": n, "method": method, "params": {"_meta": envelope}}
         for n, method in enumerate(("server/discover", "tools/list"))
     ]
-    answers, _ = answers_to("http://127.0.0.1:9", lines(*calls))
+    with bridge("http://127.0.0.1:9") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(lines(*calls))  # left open: at its end the SDK drops what is under way
+        process.stdin.flush()
+        answers = [json.loads(process.stdout.readline()) for _ in calls]
     results = {answer["id"]: answer["result"] for answer in answers}
     assert "2026-07-28" in results[0]["supportedVersions"]
     assert "never instructions" in results[0]["instructions"]
