@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 import uvicorn
 
+from deployments.index import replica
 from deployments.index.replica import IndexReplica
 from deployments.ingress.application import create_app
 from deployments.ingress_settings import IngressSettings
@@ -31,7 +33,11 @@ def light_service(directory: Path) -> Iterator[str]:
     options = IndexOptions(
         data_dir=directory / "data", workspace_dir=workspace, identity=IDENTITY, max_backups=0
     )
-    index = IndexReplica(load_settings(), options, default_model_dir({}, Path.home()))
+    with pytest.MonkeyPatch.context() as patch:
+        # Once: loggers that were used keep what they found, and `capture_logs` sees the last.
+        if structlog.is_configured():
+            patch.setattr(replica, "configure_logging", lambda *_, **__: None)
+        index = IndexReplica(load_settings(), options, default_model_dir({}, Path.home()))
     settings = IngressSettings(
         version="1.2.3", dim=DIM, model_name=IDENTITY.name, workspace_dir=str(workspace)
     )
