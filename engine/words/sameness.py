@@ -71,11 +71,7 @@ _BRACKET: Final = re.compile(
     r"(?<![^\s\"'(])\((?=[\w\"'(.+#@$€£-])|(?<=[\w\"').,!?%…])\)[\"'.,:;!?…]*"
 )
 _LATE_EXCLAMATION: Final = re.compile(r"(?m) !+$")
-_CODE: Final = re.compile(
-    r"[={}\\]|\w\(|::|->|`[^`\n]+`|(?i:\bpass(?:word|phrase|code)s?\b"
-    r"|\b(?:token|secret|credential)s?\b"
-    r"|\b(?:api|wi-?fi|recovery|backup|access|private) (?:key|code)s?\b)"
-)
+_CODE: Final = re.compile(r"[={}\\]|\w\(|::|->|`[^`\n]+`|(?i:\bpass(?:word|phrase|code)s?\b)")
 """Texts of which every character counts: code, and secrets in plain words."""
 _GREEK_QUESTION_MARK: Final = re.compile(r"(?<=[\u0370-\u03ff\u1f00-\u1fff]);")
 
