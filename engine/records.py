@@ -106,6 +106,10 @@ class EmbeddedQuery:
     pieces: QueryPieces
 
 
+MAX_WINDOWS = 8
+"""Of a text that somebody waits for; further ones are embedded after the write."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embeddings:
     """The vectors of several texts: one each, and further ones of what is longer than a window."""

@@ -16,10 +16,8 @@ from deployments.settings import Settings
 from engine.errors import EmbeddingError, ModelMismatchError
 from engine.model.embedder import Embedder
 from engine.model.files import Precision
-from engine.records import EmbeddedQuery, Embeddings
+from engine.records import MAX_WINDOWS, EmbeddedQuery, Embeddings
 
-MAX_WINDOWS = 8
-"""Of a text that somebody waits for; further ones are embedded later."""
 _QUERY_CHARS = 1_500
 """Longer texts pass bulk work, but wait for queries: several windows take a tenth of a second."""
 _MAX_CACHED_PIECES = 32

@@ -17,11 +17,10 @@ from deployments.http.metrics import IngressMetrics
 from deployments.http.request_trace import RequestTrace
 from deployments.ingress_settings import IngressSettings
 from engine.errors import OverloadedError
-from engine.records import EmbeddedQuery, Embeddings
+from engine.records import MAX_WINDOWS, EmbeddedQuery, Embeddings
 
 T = TypeVar("T")
 
-_MAX_WINDOWS = 8
 _WINDOWS_A_REQUEST = 64
 """A second of work on two cores."""
 
@@ -93,7 +92,7 @@ class Services:
         """
         if not texts:
             return Embeddings(firsts=np.empty((0, self.settings.dim), dtype=np.float32))
-        max_windows = min(_MAX_WINDOWS, max(1, _WINDOWS_A_REQUEST // len(texts)))
+        max_windows = min(MAX_WINDOWS, max(1, _WINDOWS_A_REQUEST // len(texts)))
 
         def embed(part: Sequence[str]) -> Awaitable[Embeddings]:
             embed_part = self.embedder.embed_long if is_long else self.embedder.embed

@@ -176,13 +176,13 @@ class _Judge:
         tokens: list[str],
         filtered: BoolMask | None,
     ) -> _Judge:
-        terms_of = {word: analyse(word) for word in query.pieces.words} if query.pieces else {}
+        # A weight of 1 is the vectors' side alone: no word counts, nor how rare it is.
+        says_both = embedding.any() and 0 < query.vector_weight < 1
+        pieces = query.pieces if says_both else None
+        terms_of = {word: analyse(word) for word in pieces.words} if pieces else {}
         first_terms = [terms[0] for terms in terms_of.values() if terms]
         known = statistics(index.keywords, tokens + first_terms, filtered)
-        meant = embedding
-        # A weight of 1 is the vectors' side alone: no word counts, nor how rare it is.
-        if query.pieces is not None and embedding.any() and 0 < query.vector_weight < 1:
-            meant = pooled(query.pieces, terms_of, known)
+        meant = embedding if pieces is None else pooled(pieces, terms_of, known)
         lexical = lexical_scores(index.keywords, tokens, known, filtered)
         clear = clearness(index.keywords, tokens, known, lexical)
         weight = weight_of_meaning(query.vector_weight, clear)
