@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from engine.keys.records import ROOT_ID, Key
 from engine.offsite.cloud_sync import SyncStatus
 from engine.offsite.download import Download
 from engine.offsite.snapshots import RemoteSnapshot
@@ -38,6 +39,26 @@ def memory(record: Memory) -> Json:
         "updated_at": record.updated_at,
         "key": record.key,
     }
+
+
+def key(record: Key) -> Json:
+    """A key without its text, which nobody has, or its digest."""
+    made_us = None if record.id == ROOT_ID else record.created_us
+    return {
+        "id": record.id,
+        "name": record.name,
+        "scopes": record.scopes,
+        "namespaces": record.namespaces,
+        "expires_at": _iso_time(record.expires_us),
+        "max_memories": record.max_memories,
+        "writes_per_minute": record.writes_per_minute,
+        "created_at": _iso_time(made_us),
+        "last_used_at": _iso_time(record.last_used_us),
+    }
+
+
+def _iso_time(time_us: int | None) -> str | None:
+    return None if time_us is None else iso_time(time_us)
 
 
 def exported(found: ExportedMemory) -> bytes:

@@ -1,6 +1,7 @@
 """Typed clients of the other deployments over Serve handles.
 
-The only module that calls `.remote()`; see `deployments.calls.protocols` for what each call does.
+The only module, with its part for keys, that calls `.remote()`; see `deployments.calls.protocols`
+for what each call does.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TypeVar
 
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
+from deployments.calls.key_handle import ServeKeyClient
 from deployments.calls.parcels import ParcelHandle
 from deployments.calls.part_reports import PartReport
 from deployments.calls.planned_builds import PlannedBuild
@@ -133,7 +135,7 @@ def blocking_embed(
     return embed
 
 
-class ServeIndexClient:
+class ServeIndexClient(ServeKeyClient):
     """`IndexClient` over a Serve handle."""
 
     def __init__(

@@ -6,11 +6,12 @@ raise any `engine.errors.EngineError` but those its docstring excludes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from deployments.calls.part_reports import PartReport
 from deployments.calls.planned_builds import PlannedBuild
+from engine.keys.records import Key, KeyChanges, RingChange, RingVersion
 from engine.offsite.cloud_sync import SyncStatus
 from engine.offsite.download import Download
 from engine.offsite.snapshots import RemoteSnapshot
@@ -64,7 +65,38 @@ class EmbedderClient(Protocol):
         """What each replica says of itself, for the metrics."""
 
 
-class IndexClient(Protocol):
+class KeyClient(Protocol):
+    """The keys, which the index actor keeps."""
+
+    async def list_keys(self) -> list[Key]:
+        """All keys that are not revoked, oldest first."""
+
+    async def get_key(self, key_id: str) -> Key:
+        """One key. Raises `KeyNotFoundError`."""
+
+    async def create_key(self, key: Key, *, request_id: str) -> Key:
+        """Store a new key; the one that this request made when it was sent before.
+
+        Raises `KeyNotFoundError` when that one has been revoked.
+        """
+
+    async def change_key(self, key_id: str, changes: KeyChanges) -> Key:
+        """Change what a key may do. Raises `KeyNotFoundError`."""
+
+    async def revoke_key(self, key_id: str) -> None:
+        """Refuse a key from now on; idempotent. Raises `KeyNotFoundError`: there never was one."""
+
+    async def follow_keys(self, version: RingVersion, wait_s: float) -> RingChange | None:
+        """What has changed since, as soon as something has; None when nothing does in time."""
+
+    async def note_key_uses(self, used_us: Mapping[str, int]) -> None:
+        """Report when keys were used last, by id; microseconds since the epoch."""
+
+    async def admit_write(self, key_id: str) -> None:
+        """Count a write that is about to happen. Raises `RateLimitedError`, `KeyNotFoundError`."""
+
+
+class IndexClient(KeyClient, Protocol):
     """The single-writer index actor.
 
     `request_id` makes a write exactly-once: the index remembers the outcome beside the write,

@@ -11,8 +11,8 @@ from starlette.responses import Response
 
 from deployments.http.answers import InternalProblem, Invalid, Problem
 from deployments.http.gpt_document import gpt_document
-from deployments.http.guards import needs_key
 from deployments.http.json_route import json_response
+from deployments.http.needs import OPEN, OpenPaths, needs
 from deployments.ingress_settings import IngressSettings
 
 TITLE = "FAISS Memory API"
@@ -22,7 +22,7 @@ Responses = dict[int | str, dict[str, Any]]
 _PROBLEMS = {
     400: "Not possible as asked, or the Host is not allowed",
     401: "Invalid or missing API key",
-    403: "The Origin or another site's page is not allowed",
+    403: "The key may not do that or not there, or the Origin or site is not allowed",
     404: "Not found",
     408: "The body did not come in time",
     409: "The backup is broken",
@@ -52,7 +52,7 @@ def problems(*statuses: int) -> Responses:
 
 
 def install_openapi(app: FastAPI, settings: IngressSettings) -> None:
-    """Make `app.openapi` produce the document, once; a Custom GPT's is served beside it."""
+    """Make `app.openapi` produce the document, once; it is served, and a Custom GPT's beside it."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -64,18 +64,24 @@ def install_openapi(app: FastAPI, settings: IngressSettings) -> None:
                 tags=app.openapi_tags,
                 servers=app.servers,
             )
-            _declare_api_key(schema, required=bool(settings.api_key))
+            _declare_api_key(schema, OpenPaths(app.routes), required=bool(settings.api_key))
             app.openapi_schema = schema
         return app.openapi_schema
 
+    @needs(OPEN)
+    async def whole(_: Request) -> Response:
+        return json_response(document())
+
+    @needs(OPEN)
     async def for_custom_gpt(_: Request) -> Response:
         return json_response(gpt_document(document()))
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way
+    app.add_route("/openapi.json", whole, include_in_schema=False)
     app.add_route("/openapi-gpt.json", for_custom_gpt, include_in_schema=False)
 
 
-def _declare_api_key(schema: dict[str, Any], *, required: bool) -> None:
+def _declare_api_key(schema: dict[str, Any], open_paths: OpenPaths, *, required: bool) -> None:
     schema.setdefault("components", {})["securitySchemes"] = {
         "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}
     }
@@ -84,4 +90,4 @@ def _declare_api_key(schema: dict[str, Any], *, required: bool) -> None:
         security.append({})
     for path, operations in schema["paths"].items():
         for operation in operations.values():
-            operation["security"] = security if needs_key(path) else []
+            operation["security"] = [] if path in open_paths else security

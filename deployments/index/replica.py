@@ -19,6 +19,7 @@ from deployments.calls.handles import blocking_embed
 from deployments.calls.parcels import ParcelReplica
 from deployments.calls.part_reports import PartReport, own_report
 from deployments.calls.planned_builds import PlannedBuild, PlannedBuilds
+from deployments.index.key_replica import KeyReplica
 from deployments.index.open_index import OpenIndex
 from deployments.index.thread_lane import ThreadLane
 from deployments.logs import configure_logging
@@ -74,7 +75,7 @@ _SWITCH_INTERVAL_S = 0.001
 """How long the writer thread may keep the interpreter while a search waits for it."""
 
 
-class IndexReplica(ParcelReplica):
+class IndexReplica(ParcelReplica, KeyReplica):
     """Implements `deployments.calls.protocols.IndexClient` for callers in other processes.
 
     Reads run in a few threads, long work (builds, deduplication, backups) in others, writes in
@@ -109,6 +110,7 @@ class IndexReplica(ParcelReplica):
             embed = blocking_embed(embedder, timeout_s=settings.build_timeout_s)
             tools = VectorTools(read=tokeniser.facts, embed=embed)
         self._opened = OpenIndex(settings, options, tokeniser.count_pieces, tools)
+        self.open_keys(options.data_dir)
         self._builds = PlannedBuilds()
         self._readers = ThreadLane("reader", _READER_THREADS, patience_s=_READ_PATIENCE_S)
         self._slow = ThreadLane("slow", _SLOW_THREADS, patience_s=_SLOW_PATIENCE_S)
@@ -123,6 +125,7 @@ class IndexReplica(ParcelReplica):
         opened = getattr(self, "_opened", None)
         if opened is not None:
             opened.close()
+        self.close_keys()
 
     @property
     def _index(self) -> MemoryIndex:

@@ -12,6 +12,7 @@ from deployments.calls.patience import patiently
 from deployments.calls.planned_builds import PlannedBuild
 from deployments.http.answers import BuildAnswer
 from deployments.http.json_route import json_response, json_router
+from deployments.http.needs import WRITE, needs
 from deployments.http.openapi import problems
 from deployments.http.request_trace import RequestTrace, WriteId, trace_of
 from deployments.http.requests import BuildRequest
@@ -36,6 +37,7 @@ async def _embed(services: Services, build: PlannedBuild, trace: RequestTrace) -
     response_model=BuildAnswer,
     responses=problems(507),
 )
+@needs(WRITE)
 async def build_index(
     request: Request,
     write_id: WriteId,

@@ -22,6 +22,7 @@ from deployments.http.answers import (
     UpsertAnswer,
 )
 from deployments.http.json_route import json_response, json_router
+from deployments.http.needs import ADMIN, READ, WRITE, needs
 from deployments.http.openapi import problems
 from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.requests import (
@@ -69,6 +70,7 @@ def _memory_id(number: int) -> MemoryId:
 @router.post(
     "/memory/add", operation_id="addMemory", response_model=AddAnswer, responses=problems(507)
 )
+@needs(WRITE)
 async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, unless one that says the same is stored already."""
     services, trace = services_of(request), trace_of(request)
@@ -94,6 +96,7 @@ async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> R
     response_model=AddBatchAnswer,
     responses=problems(507),
 )
+@needs(WRITE)
 async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteId) -> Response:
     """Store up to 500 memories, all or none; duplicates are skipped."""
     services, trace = services_of(request), trace_of(request)
@@ -130,6 +133,7 @@ async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteI
     response_model=UpsertAnswer,
     responses=problems(507),
 )
+@needs(WRITE)
 async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, in the place of the one with the same source and key if there is one."""
     services, trace = services_of(request), trace_of(request)
@@ -153,6 +157,7 @@ async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId
     response_model=MemoryOut,
     responses=problems(404),
 )
+@needs(READ)
 async def get_memory(memory_id: PathId, request: Request) -> Response:
     """Read one memory."""
     with trace_of(request).stage("index"):
@@ -166,6 +171,7 @@ async def get_memory(memory_id: PathId, request: Request) -> Response:
     response_model=MemoryOut,
     responses=problems(404, 507),
 )
+@needs(WRITE)
 async def update_memory(
     memory_id: PathId, body: PatchRequest, request: Request, write_id: WriteId
 ) -> Response:
@@ -189,6 +195,7 @@ async def update_memory(
     response_model=DeleteAnswer,
     responses=problems(404, 507),
 )
+@needs(WRITE)
 async def delete_memory(memory_id: PathId, request: Request, write_id: WriteId) -> Response:
     """Delete one memory."""
     target = _memory_id(memory_id)
@@ -206,6 +213,7 @@ async def delete_memory(memory_id: PathId, request: Request, write_id: WriteId) 
     response_model=DeleteBySourceAnswer,
     responses=problems(507),
 )
+@needs(WRITE)
 async def delete_by_source(
     body: DeleteBySourceRequest, request: Request, write_id: WriteId
 ) -> Response:
@@ -223,6 +231,7 @@ async def delete_by_source(
     response_model=DeleteBatchAnswer,
     responses=problems(507),
 )
+@needs(WRITE)
 async def delete_batch(body: DeleteBatchRequest, request: Request, write_id: WriteId) -> Response:
     """Delete up to 1000 memories by id."""
     ids = [MemoryId(number) for number in dict.fromkeys(body.ids)]
@@ -236,6 +245,7 @@ async def delete_batch(body: DeleteBatchRequest, request: Request, write_id: Wri
 @router.get(
     "/memories", operation_id="listMemories", response_model=ListAnswer, responses=problems()
 )
+@needs(READ)
 async def list_memories(query: Annotated[ListQuery, Query()], request: Request) -> Response:
     """Browse memories in the order they were stored."""
     with trace_of(request).stage("index"):
@@ -263,6 +273,7 @@ async def list_memories(query: Annotated[ListQuery, Query()], request: Request) 
     response_model=DeduplicateAnswer,
     responses=problems(507),
 )
+@needs(ADMIN)
 async def deduplicate(
     request: Request,
     write_id: WriteId,

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
-from engine.disk.durable_files import fsync_directory, translating_os_errors
+from engine.disk.durable_files import fsync_directory, make_directory, translating_os_errors
 from engine.errors import KeyNotFoundError, StoreCorruptError, StoreFormatError
 from engine.keys.records import Key, KeyChanges, RingChange, RingVersion, Scope
 from engine.store.row_checksum import is_intact, with_checksum
@@ -258,6 +258,7 @@ def _key_of(row: Sequence[Any]) -> tuple[Key, str, bool]:
 def _connected(path: Path) -> sqlite3.Connection:
     """Open the file for this process alone, and lay it out if it is empty."""
     with translating_os_errors(path):
+        make_directory(path.parent)
         is_new = not path.exists()
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         path.chmod(0o600)

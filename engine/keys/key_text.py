@@ -29,5 +29,5 @@ def id_of(text: str) -> str:
 
 
 def digest_of(text: str) -> bytes:
-    """What is stored of a key's text."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    """What is stored of a key's text; surrogates are bytes that are no UTF-8."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()

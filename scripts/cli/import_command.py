@@ -101,7 +101,7 @@ def import_memories(
     reading.choose([file for file in files if file.in_workspace is None])
     named = [path if path == "-" else str(Path(path).expanduser().absolute()) for path in paths]
     columns = [text_column, source_column, key_column]
-    path = journal_path([service.url, named, format.value, source, deduplicate, columns])
+    path = journal_path([service.place, named, format.value, source, deduplicate, columns])
     if not resume:
         path.unlink(missing_ok=True)
     journal = Journal(path, deduplicate=deduplicate is not False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
 import urllib.error
 import urllib.request
@@ -26,11 +27,12 @@ PATIENCE_S = 30.0
 _TIMEOUT_S = 3600.0
 """Between two bytes: a build or a restore may say nothing for long."""
 _LONGEST_PAUSE_S = 5.0
+_NAMESPACE = re.compile(r"([a-z0-9][a-z0-9._-]{0,99})?")
 WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
 
 _ADVICE = {
-    401: "Set FAISS_API_KEY to the service's API_KEY.",
-    403: "A proxy or browser extension added an Origin that the service does not allow.",
+    401: "Set FAISS_API_KEY to the service's API_KEY, or to a key that is neither revoked nor "
+    "expired.",
     429: "It is overloaded; nothing was changed. Try again in a while.",
     503: "It is still starting; nothing was changed. Try again in a few seconds.",
     507: "Its disk is full; nothing was stored.",
@@ -48,7 +50,9 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 class Service:
     """The routes of one service."""
 
-    def __init__(self, url: str, api_key: str = "", *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, url: str, api_key: str = "", *, namespace: str = "", patience_s: float = PATIENCE_S
+    ) -> None:
         """Open no connection yet.
 
         Raises:
@@ -64,9 +68,14 @@ class Service:
             raise UsageError(f"{url!r} is no address; expected one like http://localhost:8900")
         if parts.username or parts.password:
             raise UsageError("the address must hold no name or password; use FAISS_API_KEY")
+        if not _NAMESPACE.fullmatch(namespace):
+            raise UsageError(f"{namespace!r} is no namespace; expected one like team.a or default")
         self.url = self._base
         self.is_local = parts.hostname in LOOPBACK_HOSTS
+        self.place = f"{self.url}/ns/{namespace}" if namespace else self.url
+        """Names the memories that are meant."""
         self._key = api_key
+        self._namespace = namespace
         self._patience_s = patience_s
         # A proxy from the environment never serves this machine's loopback.
         proxies = urllib.request.ProxyHandler({} if self.is_local else None)
@@ -80,21 +89,27 @@ class Service:
         """Call a route; values of `body` that are None are left out."""
         return self._json("POST", path, body=body, params=params)
 
-    def patch(self, path: str, body: Json) -> Json:
-        """Change what a path names; values of `body` that are None are left out."""
-        return self._json("PATCH", path, body=body)
+    def patch(self, path: str, body: Json, *, with_nulls: bool = False) -> Json:
+        """Change what a path names; unless `with_nulls` values that are None are left out."""
+        return self._json("PATCH", path, body=body, with_nulls=with_nulls)
 
     def delete(self, path: str) -> Json:
         """Delete what a path names."""
         return self._json("DELETE", path)
 
     def _json(
-        self, method: str, path: str, *, body: Json | None = None, params: Json | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Json | None = None,
+        params: Json | None = None,
+        with_nulls: bool = False,
     ) -> Json:
         headers = {} if method == "GET" else {"Idempotency-Key": uuid.uuid4().hex}
         content = None
         if body is not None:
-            given = {name: value for name, value in body.items() if value is not None}
+            given = {name: value for name, value in body.items() if with_nulls or value is not None}
             content = json.dumps(given).encode()
             headers["Content-Type"] = "application/json"
         with self.call(method, path, content=content, headers=headers, params=params) as answer:
@@ -136,6 +151,8 @@ class Service:
             except UnicodeEncodeError:
                 raise UsageError("FAISS_API_KEY holds characters that no HTTP header can") from None
             request.add_unredirected_header("X-API-Key", self._key)
+        if self._namespace:
+            request.add_unredirected_header("X-Memory-Namespace", self._namespace)
         response = self._open(request)
         try:
             yield response

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from deployments import rendering
 from deployments.calls.part_reports import PartReport
 from deployments.calls.planned_builds import PlannedBuild, PlannedBuilds
+from deployments.index.key_replica import KeyReplica
 from engine.errors import (
     BackupNotFoundError,
     InvalidInputError,
@@ -125,10 +128,15 @@ class FakeEmbedder:
         ]
 
 
-class FakeIndex:
-    """A dict of memories searched by brute force. Set `fails` to make every call raise."""
+class FakeIndex(KeyReplica):
+    """A dict of memories searched by brute force; its keys are real ones.
+
+    Set `fails` to make every call about memories raise.
+    """
 
     def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory()
+        self.open_keys(Path(self._directory.name))
         self.memories: dict[MemoryId, Memory] = {}
         self.vectors: dict[MemoryId, FloatVector] = {}
         self.outcomes: dict[str, Any] = {}

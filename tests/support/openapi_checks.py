@@ -15,13 +15,19 @@ _SCHEMAS = "#/components/schemas/"
 _BOOLEANS = ["0", "1", "true", "false", "yes", "no", "on", "off", "t", "f", "y", "n"]
 _SPELLINGS = {
     (1, 100): r"^(100|[1-9][0-9]?)$",
+    (1, 100_000): r"^(100000|[1-9][0-9]{0,4})$",
     (0, MAX_ID): r"^[0-9]{1,15}$",
     (0, 1): r"^(0(\.[0-9]{1,9})?|1(\.0{1,9})?)$",
     (0.5, 1): r"^(0\.[5-9][0-9]{0,8}|1(\.0{1,9})?)$",
 }
 """Of numbers as strings, by their bounds."""
 _MOMENTS = ["2026-03-31", "2026-03", "2026-03-31T12:00:00Z", "today", "Yesterday", "7d"]
-_WORDS = {"timezone": ["UTC", "Europe/Berlin"], "since": _MOMENTS, "until": _MOMENTS}
+_WORDS = {
+    "timezone": ["UTC", "Europe/Berlin"],
+    "since": _MOMENTS,
+    "until": _MOMENTS,
+    "expires_at": _MOMENTS[:3:2],
+}
 """Of what is text to the document, and read by rules that it cannot tell."""
 
 

@@ -16,7 +16,7 @@ import pytest
 from engine.errors import KeyNotFoundError, StoreCorruptError, StoreFormatError
 from engine.keys.key_store import KeyStore
 from engine.keys.records import RingVersion
-from tests.engine.keys.keys_under_test import new_key
+from tests.support.keys_under_test import new_key
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ _KILLED = """
 import os, sys
 from pathlib import Path
 from engine.keys.key_store import KeyStore
-from tests.engine.keys.keys_under_test import new_key
+from tests.support.keys_under_test import new_key
 store = KeyStore(Path(sys.argv[1]))
 keys = [new_key()[0] for _ in range(3)]
 for key in keys:

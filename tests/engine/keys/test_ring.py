@@ -15,7 +15,7 @@ from engine.errors import NotReadyError
 from engine.keys import key_text, ring
 from engine.keys.key_store import KeyStore
 from engine.keys.ring import KeyRing, root_key
-from tests.engine.keys.keys_under_test import new_key
+from tests.support.keys_under_test import new_key
 
 ROOT = Path(__file__).parents[3]
 

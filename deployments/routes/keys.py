@@ -1,0 +1,125 @@
+"""Making, listing, changing and revoking keys."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+from fastapi import Path
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments import rendering
+from deployments.http.callers import caller_of
+from deployments.http.json_route import json_response, json_router
+from deployments.http.key_models import (
+    KeyOut,
+    KeyPatchRequest,
+    KeysAnswer,
+    NewKeyAnswer,
+    NewKeyRequest,
+    OwnKeyAnswer,
+    RevokedAnswer,
+)
+from deployments.http.needs import ADMIN_ALL, VALID_KEY, needs
+from deployments.http.openapi import problems
+from deployments.http.request_trace import WriteId, trace_of
+from deployments.http.services import services_of
+from engine.keys.key_text import digest_of, id_of, new_key_text
+from engine.keys.records import ROOT_ID, Key
+from engine.times import microseconds
+
+router = json_router(tag="keys")
+
+
+class _KeyIdConvertor(Convertor[str]):
+    """Anything but the name of the route beside it, so that that one answers 405 for itself."""
+
+    regex = r"(?!me$)[^/]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("key_id", _KeyIdConvertor())
+
+KeyId = Annotated[str, Path(max_length=100, description="As GET /keys lists it.")]
+
+
+@router.post(
+    "/keys", operation_id="createKey", response_model=NewKeyAnswer, responses=problems(507)
+)
+@needs(ADMIN_ALL)
+async def create_key(body: NewKeyRequest, request: Request, write_id: WriteId) -> Response:
+    """Make a key; its text is in this answer and nowhere else."""
+    text = new_key_text()
+    key = Key(
+        id=id_of(text),
+        digest=digest_of(text),
+        name=body.name,
+        scopes=tuple(body.scopes),
+        namespaces=tuple(body.namespaces),
+        created_us=time.time_ns() // 1_000,
+        expires_us=None if body.expires_at is None else microseconds(body.expires_at),
+        max_memories=body.max_memories,
+        writes_per_minute=body.writes_per_minute,
+    )
+    with trace_of(request).stage("index"):
+        made = await services_of(request).index.create_key(key, request_id=write_id)
+    shown = {**rendering.key(made), "key": text if made.id == key.id else None}
+    return json_response(shown)
+
+
+@router.get("/keys", operation_id="listKeys", response_model=KeysAnswer, responses=problems())
+@needs(ADMIN_ALL)
+async def list_keys(request: Request) -> Response:
+    """List the keys that are not revoked, without their texts."""
+    with trace_of(request).stage("index"):
+        keys = await services_of(request).index.list_keys()
+    shown = [rendering.key(key) for key in keys]
+    return json_response({"keys": shown, "count": len(shown)})
+
+
+@router.get("/keys/me", operation_id="getOwnKey", response_model=OwnKeyAnswer, responses=problems())
+@needs(VALID_KEY)
+async def own_key(request: Request) -> Response:
+    """Tell what the key of this request may do, and which namespace the request is for."""
+    caller = caller_of(request)
+    key = caller.key
+    if key.id != ROOT_ID:
+        with trace_of(request).stage("index"):
+            key = await services_of(request).index.get_key(key.id)
+    return json_response({**rendering.key(key), "namespace": caller.namespace})
+
+
+@router.patch(
+    "/keys/{key_id:key_id}",
+    operation_id="updateKey",
+    response_model=KeyOut,
+    responses=problems(404, 507),
+)
+@needs(ADMIN_ALL)
+async def change_key(key_id: KeyId, body: KeyPatchRequest, request: Request) -> Response:
+    """Change what a key may do, from the next request with it on."""
+    index = services_of(request).index
+    with trace_of(request).stage("index"):
+        key = await index.change_key(key_id, body.changes())
+    return json_response(rendering.key(key))
+
+
+@router.delete(
+    "/keys/{key_id:key_id}",
+    operation_id="revokeKey",
+    response_model=RevokedAnswer,
+    responses=problems(404, 507),
+)
+@needs(ADMIN_ALL)
+async def revoke_key(key_id: KeyId, request: Request) -> Response:
+    """Refuse a key for good, within a second everywhere."""
+    with trace_of(request).stage("index"):
+        await services_of(request).index.revoke_key(key_id)
+    return json_response({"success": True, "revoked_id": key_id})
