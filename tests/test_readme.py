@@ -258,7 +258,16 @@ def _anchors(page: Path) -> list[str]:
 
 def test_files_that_are_named_exist() -> None:
     """By their path from the root, or by the end of it."""
-    rooms = ("engine", "deployments", "scripts", "mcp_server", "deploy", "tests", "benchmarks")
+    rooms = (
+        "engine",
+        "wire",
+        "deployments",
+        "scripts",
+        "mcp_server",
+        "deploy",
+        "tests",
+        "benchmarks",
+    )
     files = [*ROOT.glob("*.*"), *(file for room in rooms for file in (ROOT / room).rglob("*.*"))]
     paths = "\n".join(f"/{file.relative_to(ROOT)}" for file in files)
     named = re.findall(r"`([\w/-]+\.(?:py|sh|yaml|yml))\b", TEXT)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.times import microseconds, period_of
+from wire.times import microseconds, period_of
 
 NOW = datetime(2026, 3, 5, 23, 30, tzinfo=timezone.utc)
 

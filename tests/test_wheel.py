@@ -17,7 +17,8 @@ from scripts.runtime_dir import own_pids, runtime_dir_of
 from tests.service import ROOT, STOP_PATIENCE_S, free_port
 from tests.terminal import Terminal
 
-PARTS = ("engine", "deployments", "mcp_server", "scripts", "pyproject.toml", "README.md", "LICENSE")
+PACKAGES = ("engine", "wire", "deployments", "mcp_server", "scripts")
+PARTS = (*PACKAGES, "pyproject.toml", "README.md", "LICENSE")
 WEB = {"NO_PROXY": "*", "no_proxy": "*"}
 
 

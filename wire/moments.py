@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from engine.times import microseconds, period_of
+from wire.times import microseconds, period_of
 
 _ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d([T ]|$)", re.IGNORECASE)
 _PLUS_LOST = re.compile(r"(?<=\d[T ]\d\d:\d\d)(.*) (?=\d\d:?\d\d$)", re.IGNORECASE)
@@ -47,14 +47,22 @@ TimeZone = Annotated[
 _DATETIME = TypeAdapter(datetime)
 
 
-def _period(value: object, info: ValidationInfo) -> tuple[int, int]:
-    """First and last microsecond of what since or until names, in the request's zone."""
-    zone = info.data.get("timezone") or timezone.utc
-    name = value.strip().lower() if isinstance(value, str) else ""
+def period(name: object, zone: tzinfo | None) -> tuple[int, int]:
+    """First and last microsecond, since the epoch, of what since or until names.
+
+    Args:
+        name: as `wire.times.period_of` knows them, or an ISO-8601 time.
+        zone: whose days those are; None: UTC.
+
+    Raises:
+        PydanticCustomError: it names no time.
+    """
+    zone = zone or timezone.utc
+    word = name.strip().lower() if isinstance(name, str) else ""
     try:
-        if period := period_of(name, zone=zone, now=datetime.now(timezone.utc)):
-            return period
-        instant = _DATETIME.validate_python(_iso_8601(value))
+        if found := period_of(word, zone=zone, now=datetime.now(timezone.utc)):
+            return found
+        instant = _DATETIME.validate_python(_iso_8601(name))
     except ValueError:
         raise PydanticCustomError(
             "time",
@@ -65,23 +73,19 @@ def _period(value: object, info: ValidationInfo) -> tuple[int, int]:
     return at_us, at_us
 
 
-def _first(value: object, info: ValidationInfo) -> int | None:
-    return None if value is None else _period(value, info)[0]
-
-
-def _last(value: object, info: ValidationInfo) -> int | None:
-    return None if value is None else _period(value, info)[1]
+def _named(value: object, info: ValidationInfo) -> object:
+    if value is not None:
+        period(value, info.data.get("timezone"))
+    return value
 
 
 Since = Annotated[
-    int | None,
-    BeforeValidator(_first, json_schema_input_type=str | None),
+    str | None,
+    BeforeValidator(_named),
     Field(description="Created then or later: 2026-03-31, 2026-03, an ISO-8601 time, today, 7d."),
 ]
-"""Microseconds since the epoch."""
 Until = Annotated[
-    int | None,
-    BeforeValidator(_last, json_schema_input_type=str | None),
+    str | None,
+    BeforeValidator(_named),
     Field(description="Created then or before, likewise; a day or a month counts whole."),
 ]
-"""Likewise."""
