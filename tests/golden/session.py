@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from tests.service import running_service
+from tests.support.service import running_service
 
 RECORDING = Path(__file__).with_name("session.txt")
 ENVIRONMENT = {"MODEL_PRECISION": "fp32", "MAX_BACKUPS": "0", "REQUEST_TIMEOUT_S": "120"}
