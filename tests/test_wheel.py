@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deployments.settings import Settings
-from scripts.runtime_dir import own_pids, runtime_dir_of
+from scripts.launcher.runtime_dir import own_pids, runtime_dir_of
 from tests.service import ROOT, STOP_PATIENCE_S, free_port
 from tests.terminal import Terminal
 
