@@ -11,10 +11,7 @@ DEFAULT: Final = "default"
 EVERY: Final = "*"
 """The glob of all of them."""
 
-NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,99}$"
-GLOB_PATTERN: Final = r"^(\*|[a-z0-9][a-z0-9._-]{0,99}\*?)$"
-
-_NAME = re.compile(NAME_PATTERN.strip("^$"))
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
 def is_name(text: str) -> bool:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, NoReturn
 
 import typer
 
 from mcp_server import identity
-from mcp_server.bridge_command import Bridge
-from mcp_server.config_file import ConfigError, Edit
-from mcp_server.install import Assistant, Scope, plan_install, plan_uninstall
-from mcp_server.settings import NAMESPACE
+from mcp_server.installer.bridge_command import Bridge
+from mcp_server.installer.config_file import ConfigError, Edit
+from mcp_server.installer.install import Assistant, Scope, plan_install, plan_uninstall
+from wire.limits import NAMESPACE
 
 app = typer.Typer(
     add_completion=False,
@@ -41,14 +42,14 @@ def serve(
     if version:
         typer.echo(f"faiss-memory-mcp {identity.version()}")
     elif http:
-        from mcp_server.http import serve_http
+        from mcp_server.transport.http import serve_http
 
         try:
             serve_http(host=host, port=port)
         except ValueError as exc:
             _fail(str(exc))
     else:
-        from mcp_server.stdio import serve_stdio
+        from mcp_server.transport.stdio import serve_stdio
 
         serve_stdio()
 
@@ -58,7 +59,7 @@ def install(assistant: Assistant, scope: ScopeOption = Scope.USER, dry_run: DryR
     """Connect an assistant. FAISS_URL, FAISS_API_KEY, FAISS_NAMESPACE are written when set."""
     _refuse_project_scope(assistant, scope)
     namespace = os.environ.get("FAISS_NAMESPACE", "")
-    if not NAMESPACE.fullmatch(namespace):
+    if namespace and not re.match(NAMESPACE, namespace):
         _fail(f"FAISS_NAMESPACE is {namespace!r}; expected a name like team.a")
     if scope is Scope.PROJECT:
         bridge = Bridge.of_any_machine(namespace)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-NAMESPACE = re.compile(r"([a-z0-9][a-z0-9._-]{0,99})?")
-"""A namespace's name, or nothing for the one that the service chooses."""
+from wire import limits
+
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -23,7 +22,7 @@ class BridgeSettings(BaseSettings):
     """Base URL of the service; a trailing slash is fine."""
     faiss_api_key: SecretStr = SecretStr("")
     """The service's API_KEY, or one of its keys; empty when it asks for none."""
-    faiss_namespace: Annotated[str, Field(pattern=f"^{NAMESPACE.pattern}$")] = ""
+    faiss_namespace: Annotated[str, Field(pattern=f"^$|{limits.NAMESPACE}")] = ""
     """The namespace that is used; empty leaves it to the key, and then it is `default`."""
     faiss_wait_s: Annotated[float, Field(ge=0, le=600)] = 15.0
     """How long a call waits for a service that is down, loading or overloaded, in seconds."""

@@ -25,7 +25,8 @@ from engine.errors import NotReadyError
 from engine.keys.key_text import PREFIX
 from engine.keys.records import Key
 from engine.keys.ring import KeyRing
-from engine.namespaces import DEFAULT, NAME_PATTERN, is_name
+from engine.namespaces import DEFAULT, is_name
+from wire.limits import NAMESPACE
 
 NAMESPACE_HEADER = "X-Memory-Namespace"
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="faiss-memory"'}
@@ -148,7 +149,7 @@ def _invalid(place: Place, name: str) -> Response:
     problem = {
         "type": "namespace",
         "loc": place,
-        "msg": f"A namespace is written like {NAME_PATTERN}",
+        "msg": f"A namespace is written like {NAMESPACE}",
         "input": name[:MAX_ECHO_CHARS].encode("utf-8", "replace").decode(),
     }
     return json_response({"detail": [problem]}, status=422)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import Path
@@ -13,7 +14,13 @@ from starlette.responses import Response
 from deployments import rendering
 from deployments.http.callers import caller_of
 from deployments.http.json_route import json_response, json_router
-from deployments.http.key_models import (
+from deployments.http.needs import ADMIN_ALL, VALID_KEY, needs
+from deployments.http.openapi import problems
+from deployments.http.request_trace import WriteId, trace_of
+from deployments.http.services import services_of
+from engine.keys.key_text import digest_of, id_of, new_key_text
+from engine.keys.records import ROOT_ID, Key, KeyChanges
+from wire.keys import (
     KeyOut,
     KeyPatchRequest,
     KeysAnswer,
@@ -22,13 +29,7 @@ from deployments.http.key_models import (
     OwnKeyAnswer,
     RevokedAnswer,
 )
-from deployments.http.needs import ADMIN_ALL, VALID_KEY, needs
-from deployments.http.openapi import problems
-from deployments.http.request_trace import WriteId, trace_of
-from deployments.http.services import services_of
-from engine.keys.key_text import digest_of, id_of, new_key_text
-from engine.keys.records import ROOT_ID, Key
-from engine.times import microseconds
+from wire.times import microseconds
 
 router = json_router(tag="keys")
 
@@ -64,7 +65,7 @@ async def create_key(body: NewKeyRequest, request: Request, write_id: WriteId) -
         scopes=tuple(body.scopes),
         namespaces=tuple(body.namespaces),
         created_us=time.time_ns() // 1_000,
-        expires_us=None if body.expires_at is None else microseconds(body.expires_at),
+        expires_us=_microseconds(body.expires_at),
         max_memories=body.max_memories,
         writes_per_minute=body.writes_per_minute,
     )
@@ -107,7 +108,7 @@ async def change_key(key_id: KeyId, body: KeyPatchRequest, request: Request) -> 
     """Change what a key may do, from the next request with it on."""
     index = services_of(request).index
     with trace_of(request).stage("index"):
-        key = await index.change_key(key_id, body.changes())
+        key = await index.change_key(key_id, _changes(body))
     return json_response(rendering.key(key))
 
 
@@ -123,3 +124,25 @@ async def revoke_key(key_id: KeyId, request: Request) -> Response:
     with trace_of(request).stage("index"):
         await services_of(request).index.revoke_key(key_id)
     return json_response({"success": True, "revoked_id": key_id})
+
+
+def _changes(asked: KeyPatchRequest) -> KeyChanges:
+    """What is named; a name, scopes or namespaces that are null are not."""
+    changes: KeyChanges = {}
+    if asked.name is not None:
+        changes["name"] = asked.name
+    if asked.scopes is not None:
+        changes["scopes"] = tuple(asked.scopes)
+    if asked.namespaces is not None:
+        changes["namespaces"] = tuple(asked.namespaces)
+    if "expires_at" in asked.model_fields_set:
+        changes["expires_us"] = _microseconds(asked.expires_at)
+    if "max_memories" in asked.model_fields_set:
+        changes["max_memories"] = asked.max_memories
+    if "writes_per_minute" in asked.model_fields_set:
+        changes["writes_per_minute"] = asked.writes_per_minute
+    return changes
+
+
+def _microseconds(instant: datetime | None) -> int | None:
+    return None if instant is None else microseconds(instant)

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.calls.part_reports import own_report
-from deployments.http.answers import HealthAnswer, StatsAnswer, StatusAnswer
 from deployments.http.callers import known_caller
 from deployments.http.json_route import json_response, json_router
 from deployments.http.needs import OPEN, READ, READ_ALL, needs
@@ -19,6 +18,7 @@ from deployments.http.openapi import problems
 from deployments.http.request_trace import trace_of
 from deployments.http.services import Services, services_of
 from engine.errors import EngineError, NotReadyError, OverloadedError
+from wire.answers import HealthAnswer, StatsAnswer, StatusAnswer
 
 T = TypeVar("T")
 

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from urllib.parse import quote, urlencode, urlsplit
 
 from scripts.cli.errors import CliError, RefusedError, UnreachableError, UsageError
+from wire.limits import NAMESPACE
 
 Json = dict[str, Any]
 
@@ -27,7 +28,6 @@ PATIENCE_S = 30.0
 _TIMEOUT_S = 3600.0
 """Between two bytes: a build or a restore may say nothing for long."""
 _LONGEST_PAUSE_S = 5.0
-_NAMESPACE = re.compile(r"([a-z0-9][a-z0-9._-]{0,99})?")
 WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
 
 _ADVICE = {
@@ -68,7 +68,7 @@ class Service:
             raise UsageError(f"{url!r} is no address; expected one like http://localhost:8900")
         if parts.username or parts.password:
             raise UsageError("the address must hold no name or password; use FAISS_API_KEY")
-        if not _NAMESPACE.fullmatch(namespace):
+        if namespace and not re.match(NAMESPACE, namespace):
             raise UsageError(f"{namespace!r} is no namespace; expected one like team.a or default")
         self.url = self._base
         self.is_local = parts.hostname in LOOPBACK_HOSTS

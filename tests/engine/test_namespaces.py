@@ -6,13 +6,15 @@ import re
 
 import pytest
 
-from engine.namespaces import GLOB_PATTERN, is_covered, is_name
+from engine.namespaces import is_covered, is_name
+from wire.limits import NAMESPACE, NAMESPACE_GLOB
 
 
 @pytest.mark.parametrize("name", ["default", "a", "0", "team.a", "a-b_c.d", "a" * 100])
 def test_names_that_are_allowed(name: str) -> None:
     assert is_name(name)
-    assert re.fullmatch(GLOB_PATTERN, name)
+    assert re.search(NAMESPACE, name)
+    assert re.search(NAMESPACE_GLOB, name)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +22,7 @@ def test_names_that_are_allowed(name: str) -> None:
 )
 def test_names_that_are_not(name: str) -> None:
     assert not is_name(name)
+    assert not re.fullmatch(NAMESPACE, name) or name.endswith("\n")
 
 
 @pytest.mark.parametrize(
