@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 
 from engine.errors import NotReadyError
-from engine.keys import key_text, ring
+from engine.keys import key_text
 from engine.keys.key_store import KeyStore
 from engine.keys.ring import KeyRing, root_key
+from tests import ROOT
 from tests.support.keys_under_test import new_key
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -112,7 +111,7 @@ def test_one_comparison_in_constant_time_is_made_however_many_keys_there_are(
         return compare(one, other)
 
     compare = hmac.compare_digest
-    monkeypatch.setattr(ring.hmac, "compare_digest", counted)
+    monkeypatch.setattr(hmac, "compare_digest", counted)
     _, unknown = new_key()
     for text in (*texts, unknown, texts[0] + "x", "root", "", "fm_", "sécret\udcff"):
         keys.key_of(text, 0)
