@@ -7,13 +7,24 @@ excessive nesting never get here: the JSON reader refuses them.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_core import PydanticCustomError
 
 from wire import limits
-from wire.memory import Id, Input, Key, Metadata, Source, Text, UnitFloat, Visible, prose
+from wire.memory import (
+    AnyMetadata,
+    Id,
+    Input,
+    Key,
+    Metadata,
+    Source,
+    Text,
+    UnitFloat,
+    Visible,
+    prose,
+)
 from wire.moments import Instant, Since, TimeZone, Until, period
 
 SourceFilter = Annotated[
@@ -27,6 +38,10 @@ SourcePrefix = Annotated[
     str | None,
     Field(max_length=limits.SOURCE_CHARS, description="Only sources that start with this."),
 ]
+
+K_DESCRIPTION = "How many memories to return at most."
+LIMIT_DESCRIPTION = "How many memories a page has at most."
+OFFSET: Any = Field(0, ge=0, le=limits.MAX_ID, description="How many memories to skip.")
 
 
 def _no_nul(value: str) -> str:
@@ -52,22 +67,24 @@ class Filters(Input):
         )
 
 
-class SearchRequest(Filters):
-    """A search."""
+class Query(Input):
+    """What is looked for."""
 
     query: Annotated[str, prose(limits.QUERY_CHARS, "What to look for, in plain words."), Visible]
-    k: int = Field(
-        limits.HITS,
-        ge=1,
-        le=limits.MAX_HITS,
-        description="How many memories to return at most.",
-    )
+    k: int = Field(limits.HITS, ge=1, le=limits.MAX_HITS, description=K_DESCRIPTION)
     hybrid: bool = Field(True, description="Combine meaning and keywords; false: meaning alone.")
-    threshold: UnitFloat | None = Field(None, description="Least cosine similarity.")
+    threshold: UnitFloat | None = Field(
+        None, description="Least cosine similarity; 0.3 cuts unrelated memories."
+    )
+    metadata: Metadata | None = Field(None, description="Values the metadata must equal.")
+
+
+class SearchRequest(Query, Filters):
+    """A search."""
+
     vector_weight: UnitFloat = Field(
         limits.VECTOR_WEIGHT, description="Weight of meaning over keywords."
     )
-    metadata: Metadata | None = Field(None, description="Values the metadata must equal.")
     fusion: Literal["score", "rrf"] = Field(
         "score",
         description="How a hybrid search orders: by score, or by reciprocal ranks as the original.",
@@ -84,21 +101,23 @@ class BatchSearchRequest(Input):
     queries: list[SearchRequest] = Field(min_length=1, max_length=limits.MAX_QUERIES)
 
 
-class AddRequest(Input):
-    """A memory to add."""
+class NewMemory(Input):
+    """What every new memory has."""
 
     text: Text
     source: Source
-    metadata: Metadata | None = None
+    metadata: AnyMetadata = None
+
+
+class AddRequest(NewMemory):
+    """A memory to add."""
+
     deduplicate: bool = Field(True, description="Skip it when a memory says the same.")
 
 
-class AddBatchItem(Input):
+class AddBatchItem(NewMemory):
     """One memory of a batch."""
 
-    text: Text
-    source: Source
-    metadata: Metadata | None = None
     deduplicate: bool | None = Field(None, description="Wins over the batch's own.")
 
 
@@ -109,21 +128,20 @@ class AddBatchRequest(Input):
     deduplicate: bool = Field(True, description="Skip memories that say the same as another.")
 
 
-class UpsertRequest(Input):
+class UpsertRequest(NewMemory):
     """A memory to add, or to put in the place of the one with this source and key."""
 
-    text: Text
-    source: Source
     key: Key
-    metadata: Metadata | None = None
 
 
 class PatchRequest(Input):
     """The fields of a memory to change; an absent or null one stays."""
 
-    text: Text | None = None
-    source: Source | None = None
-    metadata: Metadata | None = None
+    text: Text | None = Field(None, description="The new text.")
+    source: Source | None = Field(None, description="The new source.")
+    metadata: Metadata | None = Field(
+        None, description="The new metadata, any JSON object of at most 64 KiB."
+    )
 
 
 class DeleteBySourceRequest(Input):
@@ -186,8 +204,8 @@ class BackupNameRequest(Input):
 class ListQuery(Filters):
     """Which memories to list."""
 
-    offset: int = Field(0, ge=0, le=limits.MAX_ID)
-    limit: int = Field(limits.PAGE, ge=1, le=limits.MAX_PAGE)
+    offset: int = OFFSET
+    limit: int = Field(limits.PAGE, ge=1, le=limits.MAX_PAGE, description=LIMIT_DESCRIPTION)
     order: Literal["asc", "desc"] = Field("asc", description="By time: asc: oldest first.")
     cursor: str | None = Field(
         None,
@@ -213,12 +231,9 @@ class ImportQuery(Input):
     )
 
 
-class ImportLine(Input):
+class ImportLine(NewMemory):
     """One memory to import. Other keys, `id` among them, are ignored."""
 
-    text: Text
-    source: Source
-    metadata: Metadata | None = None
     key: Annotated[
         str | None,
         Field(

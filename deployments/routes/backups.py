@@ -34,7 +34,7 @@ async def list_backups(request: Request) -> Response:
     with trace_of(request).stage("index"):
         summaries = await services_of(request).index.backups()
     shown = [rendering.backup(summary) for summary in summaries]
-    return json_response({"backups": shown, "count": len(shown)})
+    return json_response(BackupsAnswer(backups=shown, count=len(shown)))
 
 
 @router.post(
@@ -48,11 +48,11 @@ async def create_backup(
     with trace_of(request).stage("index"):
         summary = await services_of(request).index.backup(prefix or "manual")
     return json_response(
-        {
-            "success": True,
-            "backup_path": summary.path,
-            "message": "Backup created successfully",
-        }
+        BackupAnswer(
+            success=True,
+            backup_path=summary.path,
+            message="Backup created successfully",
+        )
     )
 
 
@@ -67,7 +67,7 @@ async def verify_backup(body: BackupNameRequest, request: Request) -> Response:
     with trace_of(request).stage("index"):
         check = await services_of(request).index.verify_backup(body.backup_name)
     return json_response(
-        {"backup_name": check.name, "ok": not check.problems, "problems": check.problems}
+        VerifyAnswer(backup_name=check.name, ok=not check.problems, problems=check.problems)
     )
 
 
@@ -86,10 +86,10 @@ async def restore_backup(body: BackupNameRequest, request: Request, write_id: Wr
         # The service is fine, the named backup is not: the caller can choose another.
         return detail_response(409, str(exc))
     return json_response(
-        {
-            "success": True,
-            "restored_from": body.backup_name,
-            "total_memories": total,
-            "message": "Restored successfully",
-        }
+        RestoreAnswer(
+            success=True,
+            restored_from=body.backup_name,
+            total_memories=total,
+            message="Restored successfully",
+        )
     )

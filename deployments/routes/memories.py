@@ -84,9 +84,10 @@ async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> R
     with trace.stage("index"):
         [outcome] = await services.index.add([memory], embedded.firsts, request_id=write_id)
     message = "Duplicate skipped" if outcome.id is None else "Memory added successfully"
-    return json_response(
-        {"success": True, "id": outcome.id, "message": message, **rendering.added(outcome)}
-    )
+    answer = AddAnswer(success=True, id=outcome.id, message=message)
+    if outcome.duplicate_of is not None:
+        answer["duplicate_of"] = outcome.duplicate_of
+    return json_response({**answer, **rendering.added(outcome)})
 
 
 @router.post(
@@ -111,17 +112,17 @@ async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteI
     ]
     with trace.stage("index"):
         outcomes = await services.index.add(memories, embedded.firsts, request_id=write_id)
-    ids = [outcome.id for outcome in outcomes if outcome.id is not None]
+    ids: list[int] = [outcome.id for outcome in outcomes if outcome.id is not None]
     return json_response(
-        {
-            "success": True,
-            "ids": ids,
-            "count": len(ids),
-            "message": f"Added {len(ids)} memories",
-            "results": [
+        AddBatchAnswer(
+            success=True,
+            ids=ids,
+            count=len(ids),
+            message=f"Added {len(ids)} memories",
+            results=[
                 {"id": o.id, "duplicate_of": o.duplicate_of, **rendering.added(o)} for o in outcomes
             ],
-        }
+        )
     )
 
 
@@ -145,7 +146,7 @@ async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId
     )
     with trace.stage("index"):
         outcome = await services.index.upsert(memory, embedded.firsts[0], request_id=write_id)
-    return json_response({"success": True, "id": outcome.id, "created": outcome.created})
+    return json_response(UpsertAnswer(success=True, id=outcome.id, created=outcome.created))
 
 
 @router.get(
@@ -198,7 +199,9 @@ async def delete_memory(memory_id: PathId, request: Request, write_id: WriteId) 
     if not outcome.deleted:
         raise MemoryNotFoundError(memory_id)
     [deleted] = outcome.deleted
-    return json_response({"success": True, "deleted_id": deleted.id, "deleted_text": deleted.text})
+    return json_response(
+        DeleteAnswer(success=True, deleted_id=deleted.id, deleted_text=deleted.text)
+    )
 
 
 @router.post(
@@ -215,7 +218,7 @@ async def delete_by_source(
         n_deleted = await services_of(request).index.delete_by_source(
             body.source_pattern, request_id=write_id
         )
-    return json_response({"success": True, "deleted_count": n_deleted})
+    return json_response(DeleteBySourceAnswer(success=True, deleted_count=n_deleted))
 
 
 @router.post(
@@ -230,7 +233,9 @@ async def delete_batch(body: DeleteBatchRequest, request: Request, write_id: Wri
     with trace_of(request).stage("index"):
         outcome = await services_of(request).index.delete(ids, request_id=write_id)
     return json_response(
-        {"success": True, "deleted_count": len(outcome.deleted), "missing": outcome.missing}
+        DeleteBatchAnswer(
+            success=True, deleted_count=len(outcome.deleted), missing=list(outcome.missing)
+        )
     )
 
 
@@ -248,13 +253,13 @@ async def list_memories(query: Annotated[ListQuery, Query()], request: Request) 
             cursor=query.cursor,
         )
     return json_response(
-        {
-            "memories": [rendering.memory(memory) for memory in page.memories],
-            "total": page.total,
-            "offset": query.offset,
-            "limit": query.limit,
-            "next_cursor": page.next_cursor,
-        }
+        ListAnswer(
+            memories=[rendering.memory(memory) for memory in page.memories],
+            total=page.total,
+            offset=query.offset,
+            limit=query.limit,
+            next_cursor=page.next_cursor,
+        )
     )
 
 

@@ -56,7 +56,7 @@ async def sync_status(request: Request) -> Response:
     """Tell whether cloud sync is on, what is uploaded, what waits and what went wrong last."""
     services = services_of(request)
     if services.settings.cloud_sync_prefix is None:
-        return json_response({"enabled": False, "message": NOT_CONFIGURED})
+        return json_response(SyncStatusAnswer(enabled=False, message=NOT_CONFIGURED))
     with trace_of(request).stage("index"):
         status = await services.index.sync_status()
     return json_response(rendering.sync_status(status))
@@ -78,11 +78,11 @@ async def sync_upload(
     with trace_of(request).stage("index"):
         name = await _services(request).index.sync_upload(_UPLOAD_PREFIX, overwrite=overwrite)
     return json_response(
-        {
-            "success": True,
-            "backup_name": name,
-            "message": "Backup created and uploaded to cloud",
-        }
+        SyncUploadAnswer(
+            success=True,
+            backup_name=name,
+            message="Backup created and uploaded to cloud",
+        )
     )
 
 
@@ -100,7 +100,7 @@ async def sync_snapshots(request: Request) -> Response:
     shown = [
         rendering.snapshot(each, services.settings.cloud_sync_prefix or "") for each in snapshots
     ]
-    return json_response({"snapshots": shown, "count": len(shown)})
+    return json_response(SnapshotsAnswer(snapshots=shown, count=len(shown)))
 
 
 @router.post(
@@ -138,12 +138,12 @@ async def sync_restore(
     except BackupError as exc:
         return detail_response(409, str(exc))
     return json_response(
-        {
-            "success": True,
-            "downloaded": rendering.download(got),
-            "restored": {"restored_from": got.backup.name, "total_memories": total},
-            "message": "Downloaded and restored successfully",
-        }
+        SyncRestoreAnswer(
+            success=True,
+            downloaded=rendering.download(got),
+            restored={"restored_from": got.backup.name, "total_memories": total},
+            message="Downloaded and restored successfully",
+        )
     )
 
 
