@@ -156,7 +156,7 @@ async def _delete_by_source(service: FaissClient, args: arguments.DeleteBySource
 
 async def _list(service: FaissClient, args: arguments.ListMemories) -> Answer:
     offset, cursor = args.start()
-    query = {"offset": offset, "limit": args.limit, "source": args.source, "cursor": cursor}
+    query = {**args.where(), "offset": offset, "limit": args.limit, "cursor": cursor}
     page = answers.Page.model_validate(await service.get("/memories", query))
     n_wanted = len(page.memories)
     # A page that is too long is asked for again with fewer memories: its cursor is where it ends.

@@ -437,7 +437,9 @@ async def test_errors_of_the_service_are_passed_on(service: FakeService, url: st
     assert missing.is_error
     assert text_of(missing) == "FAISS API error 404: Memory ID 9 not found"
     blank = await called(url, "memory_search", query="  ")
-    assert text_of(blank) == "FAISS API error 422: query: must not be empty"
+    assert text_of(blank) == (
+        "Invalid arguments for memory_search: query: Must not be empty or only white space"
+    )
     service.refusals = [Refused(500, "Internal error")]
     assert text_of(await called(url, "memory_stats")) == "FAISS API error 500: Internal error"
 
