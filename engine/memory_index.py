@@ -421,10 +421,10 @@ class MemoryIndex:
         )
 
     def delete_by_source(
-        self, pattern: str, *, request_id: str, deadline_s: float | None = None
+        self, where: MemoryFilter, *, request_id: str, deadline_s: float | None = None
     ) -> Future[int]:
-        """Delete every memory whose source contains `pattern`."""
-        run = functools.partial(writes.delete_by_source, pattern=pattern)
+        """Delete every memory that passes a filter."""
+        run = functools.partial(writes.delete_by_source, where=where)
         return self._writer.submit(run, _COUNT, request_id=request_id, deadline_s=deadline_s)
 
     def deduplicate(

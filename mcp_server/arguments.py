@@ -166,6 +166,10 @@ class Delete(Arguments):
 class DeleteBySource(Arguments, requests.DeleteBySourceRequest):
     """Arguments of memory_delete_by_source."""
 
+    def which(self) -> str:
+        """What is true of the sources meant, after "a source that"."""
+        return f'contains "{self.source_pattern}"'
+
 
 class ListMemories(Bounded, requests.Filters):
     """Arguments of memory_list."""

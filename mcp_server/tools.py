@@ -150,8 +150,9 @@ async def _delete(service: FaissClient, args: arguments.Delete) -> Answer:
 async def _delete_by_source(service: FaissClient, args: arguments.DeleteBySource) -> Answer:
     answer = await service.write("POST", "/memory/delete-by-source", args.model_dump())
     count = answers.Deletions.model_validate(answer).deleted_count
-    text = texts.deleted_by_source(args.source_pattern, count)
-    return text, results.DeletedBySource(deleted_count=count)
+    return texts.deleted_by_source(args.which(), count), results.DeletedBySource(
+        deleted_count=count
+    )
 
 
 async def _list(service: FaissClient, args: arguments.ListMemories) -> Answer:

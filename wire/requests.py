@@ -27,18 +27,6 @@ from wire.memory import (
 )
 from wire.moments import Instant, Since, TimeZone, Until, period
 
-SourceFilter = Annotated[
-    str | None,
-    Field(
-        max_length=limits.SOURCE_CHARS,
-        description="Only sources that contain this, case-sensitive.",
-    ),
-]
-SourcePrefix = Annotated[
-    str | None,
-    Field(max_length=limits.SOURCE_CHARS, description="Only sources that start with this."),
-]
-
 K_DESCRIPTION = "How many memories to return at most."
 LIMIT_DESCRIPTION = "How many memories a page has at most."
 OFFSET: Any = Field(0, ge=0, le=limits.MAX_ID, description="How many memories to skip.")
@@ -51,10 +39,19 @@ def _no_nul(value: str) -> str:
 
 
 class Filters(Input):
-    """Which memories are meant."""
+    """Which memories are meant. What is empty counts as absent."""
 
-    source: SourceFilter = None
-    source_prefix: SourcePrefix = None
+    source: Annotated[
+        str | None,
+        Field(
+            max_length=limits.SOURCE_CHARS,
+            description="Only sources that contain this, case-sensitive.",
+        ),
+    ] = None
+    source_prefix: Annotated[
+        str | None,
+        Field(max_length=limits.SOURCE_CHARS, description="Only sources that start with this."),
+    ] = None
     timezone: TimeZone = None
     since: Since = None
     until: Until = None
@@ -152,6 +149,11 @@ class DeleteBySourceRequest(Input):
         max_length=limits.SOURCE_CHARS,
         description="Case-sensitive substring of the source.",
     )
+
+    @property
+    def source(self) -> str:
+        """The pattern, as filters call it."""
+        return self.source_pattern
 
 
 class DeleteBatchRequest(Input):

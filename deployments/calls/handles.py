@@ -255,11 +255,11 @@ class ServeIndexClient:
             )
         )
 
-    async def delete_by_source(self, pattern: str, *, request_id: str) -> int:
-        """Delete every memory whose source contains `pattern`."""
+    async def delete_by_source(self, where: MemoryFilter, *, request_id: str) -> int:
+        """Delete every memory that passes a filter."""
         return await self._calls.write(
             lambda deadline_s: self._handle.delete_by_source.remote(
-                pattern, request_id=request_id, deadline_s=deadline_s
+                where, request_id=request_id, deadline_s=deadline_s
             )
         )
 

@@ -146,8 +146,8 @@ class IndexClient(Protocol):
     async def delete(self, ids: Sequence[MemoryId], *, request_id: str) -> DeleteOutcome:
         """Delete those that exist; never raises `MemoryNotFoundError`."""
 
-    async def delete_by_source(self, pattern: str, *, request_id: str) -> int:
-        """Delete every memory whose source contains `pattern`."""
+    async def delete_by_source(self, where: MemoryFilter, *, request_id: str) -> int:
+        """Delete every memory that passes a filter."""
 
     async def list_memories(
         self,

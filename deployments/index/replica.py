@@ -316,11 +316,11 @@ class IndexReplica(ParcelReplica):
         )
 
     async def delete_by_source(
-        self, pattern: str, *, request_id: str, deadline_s: float | None = None
+        self, where: MemoryFilter, *, request_id: str, deadline_s: float | None = None
     ) -> int:
-        """Delete every memory whose source contains `pattern`."""
+        """Delete every memory that passes a filter."""
         return await asyncio.wrap_future(
-            self._index.delete_by_source(pattern, request_id=request_id, deadline_s=deadline_s)
+            self._index.delete_by_source(where, request_id=request_id, deadline_s=deadline_s)
         )
 
     async def deduplicate(

@@ -216,7 +216,7 @@ async def delete_by_source(
     """Delete every memory whose source contains a string."""
     with trace_of(request).stage("index"):
         n_deleted = await services_of(request).index.delete_by_source(
-            body.source_pattern, request_id=write_id
+            where_of(body), request_id=write_id
         )
     return json_response(DeleteBySourceAnswer(success=True, deleted_count=n_deleted))
 

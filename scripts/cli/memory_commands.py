@@ -190,11 +190,12 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Delete memories by id, or all of a source."""
-    if bool(ids) == bool(source):
-        raise UsageError("give ids, or --source, and not both")
+    where = {name: value for name, value in (("source", source),) if value}
+    if bool(ids) == bool(where):
+        raise UsageError("give ids, or a source, and not both")
     service = service_at(url)
-    if source:
-        answer = _delete_source(service, source, yes=yes)
+    if where:
+        answer = _delete_sources(service, where, yes=yes)
     else:
         answer = _delete_ids(service, list(dict.fromkeys(ids or [])), yes=yes)
     if as_json:
@@ -206,12 +207,18 @@ def delete(
         raise CliError(f"{counted(len(missing), 'memory')} did not exist: {listed}")
 
 
-def _delete_source(service: Service, source: str, *, yes: bool) -> Json:
-    total = service.get("/memories", source=source, limit=1)["total"]
+def _delete_sources(service: Service, where: dict[str, str], *, yes: bool) -> Json:
+    which = " and ".join(f"{_MEANT[name]} {value!r}" for name, value in where.items())
+    total = service.get("/memories", **where, limit=1)["total"]
     if not total:
-        raise NothingFoundError(f"No memory has a source that contains {source!r}.")
-    confirm(f"Delete {counted(total, 'memory')} whose source contains {source!r}?", yes=yes)
-    return service.post("/memory/delete-by-source", {"source_pattern": source})
+        raise NothingFoundError(f"No memory has a source that {which}.")
+    confirm(f"Delete {counted(total, 'memory')} whose source {which}?", yes=yes)
+    body = {_ASKED_AS.get(name, name): value for name, value in where.items()}
+    return service.post("/memory/delete-by-source", body)
+
+
+_MEANT = {"source": "contains"}
+_ASKED_AS = {"source": "source_pattern"}
 
 
 def _delete_ids(service: Service, ids: list[int], *, yes: bool) -> Json:

@@ -177,8 +177,15 @@ def test_delete_by_source_takes_the_pattern_literally(index: MemoryIndex) -> Non
     add(index, "a", source="50%_done")
     add(index, "b", source="50 xdone")
     add(index, "c", source="50%_DONE")
-    assert index.delete_by_source("%_d", request_id="1").result() == 1
+    assert index.delete_by_source(MemoryFilter(source="%_d"), request_id="1").result() == 1
     assert index.count() == 2
+
+
+def test_a_delete_without_any_condition_deletes_nothing(index: MemoryIndex) -> None:
+    add(index, "a")
+    with pytest.raises(InvalidInputError, match="deletes nothing"):
+        index.delete_by_source(MemoryFilter(), request_id="1").result()
+    assert index.count() == 1
 
 
 @pytest.mark.parametrize(
@@ -221,7 +228,7 @@ def test_a_source_is_found_in_either_unicode_form(
     for where in (MemoryFilter(source=wanted), MemoryFilter(source_prefix=wanted)):
         page = index.list_memories(where, offset=0, limit=10)
         assert [memory.text for memory in page.memories] == ["one"]
-    assert index.delete_by_source(wanted, request_id="1").result() == 1
+    assert index.delete_by_source(MemoryFilter(source=wanted), request_id="1").result() == 1
 
 
 @pytest.mark.parametrize("newest_first", [False, True])

@@ -389,9 +389,9 @@ class FakeIndex:
         self.outcomes[request_id] = outcome
         return outcome
 
-    async def delete_by_source(self, pattern: str, *, request_id: str) -> int:
+    async def delete_by_source(self, where: MemoryFilter, *, request_id: str) -> int:
         self._check()
-        ids = [m.id for m in self.memories.values() if pattern in m.source]
+        ids = [m.id for m in self.memories.values() if _passes(m, where)]
         return len((await self.delete(ids, request_id=request_id)).deleted)
 
     async def list_memories(
