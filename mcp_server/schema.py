@@ -10,6 +10,9 @@ from typing_extensions import override
 
 from wire.memory import VISIBLE_ANYWHERE
 
+_LEFT_OUT = ("title", "description", "anyOf")
+"""Of a model; hosts take no `anyOf` at the top of a tool's arguments."""
+
 
 class PlainSchema(GenerateJsonSchema):
     """A generator whose schemas spend a model's context on what matters."""
@@ -27,7 +30,7 @@ class PlainSchema(GenerateJsonSchema):
     @override
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         json_schema = super().model_schema(schema)
-        return {k: v for k, v in json_schema.items() if k not in ("title", "description")}
+        return {k: v for k, v in json_schema.items() if k not in _LEFT_OUT}
 
 
 def _without_pattern(node: Any) -> Any:  # noqa: ANN401 - any part of a schema
