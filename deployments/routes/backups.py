@@ -15,6 +15,7 @@ from deployments.http.openapi import problems
 from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.services import services_of
 from engine.errors import BackupError
+from wire import limits
 from wire.answers import (
     BackupAnswer,
     BackupsAnswer,
@@ -42,7 +43,9 @@ async def list_backups(request: Request) -> Response:
 )
 async def create_backup(
     request: Request,
-    prefix: Annotated[str, Query(max_length=50, description="Start of the name.")] = "manual",
+    prefix: Annotated[
+        str, Query(max_length=limits.BACKUP_PREFIX_CHARS, description="Start of the name.")
+    ] = "manual",
 ) -> Response:
     """Make a backup now."""
     with trace_of(request).stage("index"):

@@ -16,6 +16,7 @@ from deployments.http.openapi import problems
 from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.services import Services, services_of
 from engine.errors import BackupError, InvalidInputError
+from wire import limits
 from wire.answers import (
     SnapshotsAnswer,
     SyncDownloadAnswer,
@@ -30,7 +31,10 @@ _UPLOAD_PREFIX = "sync"
 router = json_router(tag="sync")
 
 Confirm = Annotated[bool, Query(description="Must be true.")]
-Name = Annotated[str | None, Query(min_length=1, max_length=200, description="The newest without.")]
+Name = Annotated[
+    str | None,
+    Query(min_length=1, max_length=limits.BACKUP_NAME_CHARS, description="The newest without."),
+]
 
 
 def _services(request: Request) -> Services:

@@ -19,6 +19,7 @@ from deployments.transfer.import_body import ClientGoneError
 from deployments.transfer.import_stream import ImportOptions, ImportStream
 from deployments.transfer.line_reader import is_supported
 from engine.records import ModelIdentity
+from wire import limits
 from wire.requests import ExportQuery, ImportQuery
 
 NDJSON = "application/x-ndjson"
@@ -59,7 +60,7 @@ async def import_memories(
     idempotency_key: Annotated[
         str | None,
         Header(
-            pattern=r"^[!-~]{1,200}$",
+            pattern=limits.IDEMPOTENCY_KEY,
             description="Names the import: sent again with it, no line is applied twice.",
         ),
     ] = None,
