@@ -168,7 +168,9 @@ class DeleteBySource(Arguments, requests.DeleteBySourceRequest):
 
     def which(self) -> str:
         """What is true of the sources meant, after "a source that"."""
-        return f'contains "{self.source_pattern}"'
+        contains = self.source_pattern and f'contains "{self.source_pattern}"'
+        same = self.source_exact and f'is "{self.source_exact}"'
+        return " and ".join(filter(None, (contains, same)))
 
 
 class ListMemories(Bounded, requests.Filters):

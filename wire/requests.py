@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, Field
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+from typing_extensions import Self
 
 from wire import limits
 from wire.memory import (
@@ -31,6 +32,11 @@ K_DESCRIPTION = "How many memories to return at most."
 LIMIT_DESCRIPTION = "How many memories a page has at most."
 OFFSET: Any = Field(0, ge=0, le=limits.MAX_ID, description="How many memories to skip.")
 
+_ONE_OF_TWO: Any = [
+    {"required": [name], "properties": {name: {"type": "string"}}}
+    for name in ("source_pattern", "source_exact")
+]
+
 
 def _no_nul(value: str) -> str:
     if "\0" in value:
@@ -47,6 +53,10 @@ class Filters(Input):
             max_length=limits.SOURCE_CHARS,
             description="Only sources that contain this, case-sensitive.",
         ),
+    ] = None
+    source_exact: Annotated[
+        str | None,
+        Field(max_length=limits.SOURCE_CHARS, description="Only this very source."),
     ] = None
     source_prefix: Annotated[
         str | None,
@@ -142,16 +152,28 @@ class PatchRequest(Input):
 
 
 class DeleteBySourceRequest(Input):
-    """Which memories to delete by source."""
+    """Which memories to delete by source: give one of the two, or both, and both must hold."""
 
-    source_pattern: str = Field(
+    model_config = ConfigDict(json_schema_extra={"anyOf": _ONE_OF_TWO})
+
+    source_pattern: str | None = Field(
+        None,
         min_length=1,
         max_length=limits.SOURCE_CHARS,
         description="Case-sensitive substring of the source.",
     )
+    source_exact: str | None = Field(
+        None, min_length=1, max_length=limits.SOURCE_CHARS, description="The whole source."
+    )
+
+    @model_validator(mode="after")
+    def _names_a_source(self) -> Self:
+        if self.source_pattern is None and self.source_exact is None:
+            raise PydanticCustomError("missing", "Give source_pattern or source_exact")
+        return self
 
     @property
-    def source(self) -> str:
+    def source(self) -> str | None:
         """The pattern, as filters call it."""
         return self.source_pattern
 

@@ -185,12 +185,14 @@ def delete(
     source: Annotated[
         str | None, typer.Option("--source", "-s", help="All whose source contains this.")
     ] = None,
+    source_exact: Annotated[str | None, typer.Option(help="All of this very source.")] = None,
     yes: Yes = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
     """Delete memories by id, or all of a source."""
-    where = {name: value for name, value in (("source", source),) if value}
+    given = {"source": source, "source_exact": source_exact}
+    where = {name: value for name, value in given.items() if value}
     if bool(ids) == bool(where):
         raise UsageError("give ids, or a source, and not both")
     service = service_at(url)
@@ -217,7 +219,7 @@ def _delete_sources(service: Service, where: dict[str, str], *, yes: bool) -> Js
     return service.post("/memory/delete-by-source", body)
 
 
-_MEANT = {"source": "contains"}
+_MEANT = {"source": "contains", "source_exact": "is"}
 _ASKED_AS = {"source": "source_pattern"}
 
 

@@ -28,6 +28,7 @@ FILTERS: dict[str, Any] = {
     "source": Annotated[
         str | None, typer.Option("--source", "-s", help="Only sources that contain this.")
     ],
+    "source_exact": Annotated[str | None, typer.Option(help="Only this very source.")],
     "source_prefix": Annotated[str | None, typer.Option(help="Only sources that start with this.")],
     "since": Annotated[
         str | None,

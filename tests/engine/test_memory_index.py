@@ -193,6 +193,9 @@ def test_a_delete_without_any_condition_deletes_nothing(index: MemoryIndex) -> N
     [
         (MemoryFilter(source="b"), ["two", "three"]),
         (MemoryFilter(source_prefix="a/"), ["one", "two"]),
+        (MemoryFilter(source_exact="b"), ["three"]),
+        (MemoryFilter(source_exact="B"), []),
+        (MemoryFilter(source_exact="a/b", source="b"), ["two"]),
         (MemoryFilter(source_prefix="a/", source="b"), ["two"]),
         (MemoryFilter(metadata={"n": 1}), ["one"]),
         (MemoryFilter(metadata={"n": 1.0}), ["one"]),
@@ -225,7 +228,12 @@ def test_a_source_is_found_in_either_unicode_form(
     add(index, "two", source="Cafe/Ubersicht.md")
     wanted = unicodedata.normalize(asked, "Café/Ü")
 
-    for where in (MemoryFilter(source=wanted), MemoryFilter(source_prefix=wanted)):
+    whole = unicodedata.normalize(asked, "Café/Übersicht.md")
+    for where in (
+        MemoryFilter(source=wanted),
+        MemoryFilter(source_prefix=wanted),
+        MemoryFilter(source_exact=whole),
+    ):
         page = index.list_memories(where, offset=0, limit=10)
         assert [memory.text for memory in page.memories] == ["one"]
     assert index.delete_by_source(MemoryFilter(source=wanted), request_id="1").result() == 1

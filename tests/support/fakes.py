@@ -586,6 +586,7 @@ def _passes(memory: Memory, where: MemoryFilter) -> bool:
     created_us = (created - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
     return (
         (where.source is None or where.source in memory.source)
+        and where.source_exact in (None, memory.source)
         and (where.source_prefix is None or memory.source.startswith(where.source_prefix))
         and all(memory.metadata.get(k) == v for k, v in (where.metadata or {}).items())
         and (where.since_us is None or created_us >= where.since_us)
