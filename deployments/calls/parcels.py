@@ -98,10 +98,15 @@ class ParcelReplica:
         """Call a method of this replica.
 
         Raises:
+            NotReadyError: another release of the caller calls what there is not.
             TooLargeError: it was called, but too many large answers wait to be fetched.
         """
-        args, kwargs = pickle.loads(self._taken(request))
-        answer = await getattr(self, method)(*args, **kwargs)
+        content = self._taken(request)
+        run = getattr(self, method, None)
+        if run is None:
+            raise NotReadyError("the service is being updated; try again shortly")
+        args, kwargs = pickle.loads(content)
+        answer = await run(*args, **kwargs)
         return self._held(pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
 
     async def begin_parcel(self, n_bytes: int) -> str:
