@@ -10,31 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments import rendering
-from deployments.http.answers import (
-    AddAnswer,
-    AddBatchAnswer,
-    DeduplicateAnswer,
-    DeleteAnswer,
-    DeleteBatchAnswer,
-    DeleteBySourceAnswer,
-    ListAnswer,
-    MemoryOut,
-    UpsertAnswer,
-)
+from deployments.http.filters import where_of
 from deployments.http.json_route import json_response, json_router
 from deployments.http.openapi import problems
 from deployments.http.request_trace import WriteId, trace_of
-from deployments.http.requests import (
-    MAX_ID,
-    AddBatchRequest,
-    AddRequest,
-    DeduplicateRequest,
-    DeleteBatchRequest,
-    DeleteBySourceRequest,
-    ListQuery,
-    PatchRequest,
-    UpsertRequest,
-)
 from deployments.http.services import services_of
 from engine.errors import MemoryNotFoundError
 from engine.operations.reads import GetMemory, ListMemories
@@ -47,6 +26,28 @@ from engine.operations.writes import (
     UpsertMemory,
 )
 from engine.records import MemoryId, MemoryPatch, NewMemory
+from wire.answers import (
+    AddAnswer,
+    AddBatchAnswer,
+    DeduplicateAnswer,
+    DeleteAnswer,
+    DeleteBatchAnswer,
+    DeleteBySourceAnswer,
+    ListAnswer,
+    MemoryOut,
+    UpsertAnswer,
+)
+from wire.limits import MAX_ID
+from wire.requests import (
+    AddBatchRequest,
+    AddRequest,
+    DeduplicateRequest,
+    DeleteBatchRequest,
+    DeleteBySourceRequest,
+    ListQuery,
+    PatchRequest,
+    UpsertRequest,
+)
 
 router = json_router(tag="memories")
 
@@ -258,7 +259,7 @@ async def list_memories(query: Annotated[ListQuery, Query()], request: Request) 
     with trace_of(request).stage("index"):
         page = await services_of(request).index.ask(
             ListMemories(
-                query.where(),
+                where_of(query),
                 offset=query.offset,
                 limit=query.limit,
                 newest_first=query.order == "desc",

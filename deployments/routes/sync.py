@@ -10,13 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments import rendering
-from deployments.http.answers import (
-    SnapshotsAnswer,
-    SyncDownloadAnswer,
-    SyncRestoreAnswer,
-    SyncStatusAnswer,
-    SyncUploadAnswer,
-)
 from deployments.http.errors import detail_response
 from deployments.http.json_route import json_response, json_router
 from deployments.http.openapi import problems
@@ -29,6 +22,13 @@ from engine.operations.offsite import (
     OffsiteStatus,
     RestoreSnapshot,
     UploadBackup,
+)
+from wire.answers import (
+    SnapshotsAnswer,
+    SyncDownloadAnswer,
+    SyncRestoreAnswer,
+    SyncStatusAnswer,
+    SyncUploadAnswer,
 )
 
 NOT_CONFIGURED = "Cloud sync not configured"

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from deployments.settings import Settings
-from scripts.runtime_dir import own_pids, runtime_dir_of
+from scripts.launcher.runtime_dir import own_pids, runtime_dir_of
 from tests import ROOT
 from tests.support.service import STOP_PATIENCE_S, free_port
 from tests.support.terminal import Terminal
 
-PARTS = ("engine", "deployments", "mcp_server", "scripts", "pyproject.toml", "README.md", "LICENSE")
+PACKAGES = ("engine", "wire", "deployments", "mcp_server", "scripts")
+PARTS = (*PACKAGES, "pyproject.toml", "README.md", "LICENSE")
 WEB = {"NO_PROXY": "*", "no_proxy": "*"}
 
 
