@@ -98,14 +98,15 @@ class ParcelReplica:
         """Call a method of this replica.
 
         Raises:
-            NotReadyError: another release of the caller calls what there is not.
+            NotReadyError: the caller is of another release, and asks for what there is not here.
             TooLargeError: it was called, but too many large answers wait to be fetched.
         """
         content = self._taken(request)
-        run = getattr(self, method, None)
-        if run is None:
-            raise NotReadyError("the service is being updated; try again shortly")
-        args, kwargs = pickle.loads(content)
+        try:
+            run = getattr(self, method)
+            args, kwargs = pickle.loads(content)
+        except (AttributeError, ImportError) as exc:
+            raise NotReadyError("the service is being updated; try again shortly") from exc
         answer = await run(*args, **kwargs)
         return self._held(pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
 
