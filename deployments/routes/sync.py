@@ -16,6 +16,13 @@ from deployments.http.openapi import problems
 from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.services import Services, services_of
 from engine.errors import BackupError, InvalidInputError
+from engine.operations.offsite import (
+    DownloadSnapshot,
+    ListSnapshots,
+    OffsiteStatus,
+    RestoreSnapshot,
+    UploadBackup,
+)
 from wire import limits
 from wire.answers import (
     SnapshotsAnswer,
@@ -62,7 +69,7 @@ async def sync_status(request: Request) -> Response:
     if services.settings.cloud_sync_prefix is None:
         return json_response(SyncStatusAnswer(enabled=False, message=NOT_CONFIGURED))
     with trace_of(request).stage("index"):
-        status = await services.index.sync_status()
+        status = await services.index.ask(OffsiteStatus())
     return json_response(rendering.sync_status(status))
 
 
@@ -80,11 +87,11 @@ async def sync_upload(
 ) -> Response:
     """Make a backup and upload it; answers once it can be restored from the cloud."""
     with trace_of(request).stage("index"):
-        name = await _services(request).index.sync_upload(_UPLOAD_PREFIX, overwrite=overwrite)
+        report = await _services(request).index.ask(UploadBackup(_UPLOAD_PREFIX, overwrite))
     return json_response(
         SyncUploadAnswer(
             success=True,
-            backup_name=name,
+            backup_name=report.snapshot.name or report.snapshot.label,
             message="Backup created and uploaded to cloud",
         )
     )
@@ -100,7 +107,7 @@ async def sync_snapshots(request: Request) -> Response:
     """List the snapshots in the cloud, newest first."""
     services = _services(request)
     with trace_of(request).stage("index"):
-        snapshots = await services.index.sync_snapshots()
+        snapshots = await services.index.ask(ListSnapshots())
     shown = [
         rendering.snapshot(each, services.settings.cloud_sync_prefix or "") for each in snapshots
     ]
@@ -120,7 +127,7 @@ async def sync_download(
     services = _services(request)
     _confirmed(confirm, "This downloads a snapshot")
     with trace_of(request).stage("index"):
-        got = await services.index.sync_download(backup_name)
+        got = await services.index.ask(DownloadSnapshot(backup_name))
     return json_response(rendering.download(got))
 
 
@@ -138,7 +145,8 @@ async def sync_restore(
     _confirmed(confirm, "This replaces every memory by those of the snapshot")
     try:
         with trace_of(request).stage("index"):
-            got, total = await services.index.sync_restore(backup_name, request_id=write_id)
+            operation = RestoreSnapshot(backup_name, request_id=write_id)
+            got, total = await services.index.ask(operation)
     except BackupError as exc:
         return detail_response(409, str(exc))
     return json_response(
