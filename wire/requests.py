@@ -32,6 +32,8 @@ K_DESCRIPTION = "How many memories to return at most."
 LIMIT_DESCRIPTION = "How many memories a page has at most."
 OFFSET: Any = Field(0, ge=0, le=limits.MAX_ID, description="How many memories to skip.")
 
+_CURSOR = r"^-?[0-9]{1,18}\.[0-9]{1,16}$"
+"""Another one is a 400 of the index."""
 _ONE_OF_TWO: Any = [
     {"required": [name], "properties": {name: {"type": "string"}}}
     for name in ("source_pattern", "source_exact")
@@ -47,21 +49,17 @@ def _no_nul(value: str) -> str:
 class Filters(Input):
     """Which memories are meant. What is empty counts as absent."""
 
-    source: Annotated[
-        str | None,
-        Field(
-            max_length=limits.SOURCE_CHARS,
-            description="Only sources that contain this, case-sensitive.",
-        ),
-    ] = None
-    source_exact: Annotated[
-        str | None,
-        Field(max_length=limits.SOURCE_CHARS, description="Only this very source."),
-    ] = None
-    source_prefix: Annotated[
-        str | None,
-        Field(max_length=limits.SOURCE_CHARS, description="Only sources that start with this."),
-    ] = None
+    source: str | None = Field(
+        None,
+        max_length=limits.SOURCE_CHARS,
+        description="Only sources that contain this, case-sensitive.",
+    )
+    source_exact: str | None = Field(
+        None, max_length=limits.SOURCE_CHARS, description="Only this very source."
+    )
+    source_prefix: str | None = Field(
+        None, max_length=limits.SOURCE_CHARS, description="Only sources that start with this."
+    )
     timezone: TimeZone = None
     since: Since = None
     until: Until = None
@@ -235,9 +233,7 @@ class ListQuery(Filters):
         None,
         max_length=limits.CURSOR_CHARS,
         description="`next_cursor` of the page before; wins over offset.",
-        json_schema_extra={
-            "pattern": r"^-?[0-9]{1,18}\.[0-9]{1,16}$"
-        },  # another one is a 400 of the index
+        json_schema_extra={"pattern": _CURSOR},
     )
 
 
@@ -258,14 +254,7 @@ class ImportQuery(Input):
 class ImportLine(NewMemory):
     """One memory to import. Other keys, `id` among them, are ignored."""
 
-    key: Annotated[
-        str | None,
-        Field(
-            min_length=1,
-            max_length=limits.KEY_CHARS,
-            description="Put it in the place of this one.",
-        ),
-    ] = None
+    key: Key | None = Field(None, description="Put it in the place of this one.")
     timestamp: Annotated[
         Instant | None, Field(validation_alias=AliasChoices("timestamp", "created_at"))
     ] = None
