@@ -39,7 +39,6 @@ class AddMemories(Write[list[AddOutcome]]):
     """A row for each."""
 
     def run(self, index: MemoryIndex) -> Future[list[AddOutcome]]:
-        """Hand it to the writer."""
         return index.add(
             self.memories,
             self.embeddings,
@@ -60,7 +59,6 @@ class IngestLines(Write[list[ImportOutcome]]):
     """What makes a named import exactly-once line by line."""
 
     def run(self, index: MemoryIndex) -> Future[list[ImportOutcome]]:
-        """Hand it to the writer."""
         return index.ingest(
             self.memories,
             self.embeddings,
@@ -79,7 +77,6 @@ class UpsertMemory(Write[UpsertOutcome]):
     embedding: FloatVector
 
     def run(self, index: MemoryIndex) -> Future[UpsertOutcome]:
-        """Hand it to the writer."""
         return index.upsert(
             self.memory, self.embedding, request_id=self.request_id, deadline_s=self.deadline_s
         )
@@ -95,7 +92,6 @@ class UpdateMemory(Write[Memory]):
     """Shape (windows, dim); they go with a new text."""
 
     def run(self, index: MemoryIndex) -> Future[Memory]:
-        """Hand it to the writer."""
         return index.update(
             self.memory_id,
             self.patch,
@@ -112,7 +108,6 @@ class DeleteMemories(Write[DeleteOutcome]):
     ids: Sequence[MemoryId]
 
     def run(self, index: MemoryIndex) -> Future[DeleteOutcome]:
-        """Hand it to the writer."""
         return index.delete(self.ids, request_id=self.request_id, deadline_s=self.deadline_s)
 
 
@@ -123,7 +118,6 @@ class DeleteBySource(Write[int]):
     pattern: str
 
     def run(self, index: MemoryIndex) -> Future[int]:
-        """Hand it to the writer."""
         return index.delete_by_source(
             self.pattern, request_id=self.request_id, deadline_s=self.deadline_s
         )
@@ -143,7 +137,6 @@ class Deduplicate(MemoryOperation[DedupeReport]):
     request_id: str = field(kw_only=True)
 
     def run(self, index: MemoryIndex) -> DedupeReport:
-        """Compare, then remove in one write."""
         return index.deduplicate(
             self.threshold, by=self.by, dry_run=self.dry_run, request_id=self.request_id
         )
