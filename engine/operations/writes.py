@@ -40,7 +40,6 @@ class AddMemories(Write[list[AddOutcome]]):
     """A row for each."""
 
     def run(self, index: MemoryIndex) -> Future[list[AddOutcome]]:
-        """Hand it to the writer."""
         return index.add(
             self.memories,
             self.embeddings,
@@ -61,7 +60,6 @@ class IngestLines(Write[list[ImportOutcome]]):
     """What makes a named import exactly-once line by line."""
 
     def run(self, index: MemoryIndex) -> Future[list[ImportOutcome]]:
-        """Hand it to the writer."""
         return index.ingest(
             self.memories,
             self.embeddings,
@@ -80,7 +78,6 @@ class UpsertMemory(Write[UpsertOutcome]):
     embedding: FloatVector
 
     def run(self, index: MemoryIndex) -> Future[UpsertOutcome]:
-        """Hand it to the writer."""
         return index.upsert(
             self.memory, self.embedding, request_id=self.request_id, deadline_s=self.deadline_s
         )
@@ -96,7 +93,6 @@ class UpdateMemory(Write[Memory]):
     """Shape (windows, dim); they go with a new text."""
 
     def run(self, index: MemoryIndex) -> Future[Memory]:
-        """Hand it to the writer."""
         return index.update(
             self.memory_id,
             self.patch,
@@ -113,7 +109,6 @@ class DeleteMemories(Write[DeleteOutcome]):
     ids: Sequence[MemoryId]
 
     def run(self, index: MemoryIndex) -> Future[DeleteOutcome]:
-        """Hand it to the writer."""
         return index.delete(self.ids, request_id=self.request_id, deadline_s=self.deadline_s)
 
 
@@ -124,7 +119,6 @@ class DeleteBySource(Write[int]):
     where: MemoryFilter
 
     def run(self, index: MemoryIndex) -> Future[int]:
-        """Hand it to the writer."""
         return index.delete_by_source(
             self.where, request_id=self.request_id, deadline_s=self.deadline_s
         )
@@ -144,7 +138,6 @@ class Deduplicate(MemoryOperation[DedupeReport]):
     request_id: str = field(kw_only=True)
 
     def run(self, index: MemoryIndex) -> DedupeReport:
-        """Compare, then remove in one write."""
         return index.deduplicate(
             self.threshold, by=self.by, dry_run=self.dry_run, request_id=self.request_id
         )
