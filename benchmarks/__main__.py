@@ -21,6 +21,7 @@ class Benchmark(str, Enum):
     keyword_search = "keyword_search"
     vector_search = "vector_search"
     sameness = "sameness"
+    languages = "languages"
     backup_cost = "backup_cost"
     rest = "rest"
     ingest = "ingest"

@@ -46,7 +46,7 @@ def expected_scores(texts: list[list[str]], query: list[str]) -> list[float]:
         for text in texts
     ]
     best = max(raw)
-    confidence = min(1.0, best / (sum(idf.values()) * min(1, 4 / len(terms))))
+    confidence = 0.99 * min(1.0, best / (sum(idf.values()) * min(1, 4 / len(terms))))
     return [confidence * value / best if best else 0.0 for value in raw]
 
 

@@ -21,6 +21,7 @@ from engine.search.later_windows import relevance, similarity_of_best
 from engine.search.ranking import (
     CANDIDATES_A_HIT,
     LEAST_CANDIDATES,
+    MOST_BUT_FOR_THE_SAME,
     LexicalScores,
     clearness,
     combined,
@@ -36,6 +37,7 @@ from engine.words.analyser import analyse, analyse_query
 
 _LEAST_RANKED = 60
 _GATE_CANDIDATES = 60
+_SAME_TO_THE_MODEL = 0.9999
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +147,8 @@ def _by_score(
     # A vector of zeros has no say: there the words decide.
     certainty = np.where(similarities == 0.0, shares, similarities)
     says_something = (similarities != 0.0) | (scores > 0.0)
+    most = np.where(similarities >= _SAME_TO_THE_MODEL, 1.0, MOST_BUT_FOR_THE_SAME)
+    scores = np.minimum(scores, most)
     return _Found(
         rows=rows,
         similarities=similarities,
@@ -152,7 +156,7 @@ def _by_score(
         passes=says_something
         & _reaches(certainty, query.threshold)
         & _reaches(scores, query.min_score),
-        scores=np.clip(scores, 0.0, 1.0),
+        scores=np.maximum(scores, 0.0),
         rrf_scores=_reciprocal(rows, similarities, shares, query.vector_weight),
     )
 

@@ -41,6 +41,8 @@ _LEAST_PIECE_WEIGHT: Final = 0.05
 _K1: Final = 1.5
 _PRIOR_LENGTH: Final = 80  # terms; short texts differ in length by chance
 _SURE_TERMS: Final = 4  # a query of more is well answered by some of them
+MOST_BUT_FOR_THE_SAME: Final = 0.99
+"""Of a score: a memory that has all words of a query does not say the same yet."""
 _VECTOR_SUPPORT: Final = 0.1
 _WORD_SUPPORT: Final = 0.3
 _LEADERS: Final = 10
@@ -134,7 +136,7 @@ def lexical_scores(
     if best == 0.0:
         return LexicalScores(scores=scores, scale=0.0)
     mass = sum(known.idf(term) for term in counts) * min(1.0, _SURE_TERMS / len(counts))
-    return LexicalScores(scores=scores, scale=min(1.0, best / mass) / best)
+    return LexicalScores(scores=scores, scale=MOST_BUT_FOR_THE_SAME * min(1.0, best / mass) / best)
 
 
 def clearness(
