@@ -26,6 +26,7 @@ class Benchmark(str, Enum):
     rest = "rest"
     ingest = "ingest"
     recall = "recall"
+    foreign_questions = "foreign_questions"
     known_items = "known_items"
     scale = "scale"
 

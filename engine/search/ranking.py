@@ -140,14 +140,20 @@ def lexical_scores(
 
 
 def clearness(
-    keywords: BM25Index, tokens: Sequence[str], known: Statistics, lexical: LexicalScores
+    keywords: BM25Index, tokens: Sequence[str], known: Statistics, by_words: RowArray
 ) -> float:
     """How clearly one memory answers by its words, 0…1: an exact name leaves all others far behind.
 
     By the squared idf of the query's words that it has: one rare word outweighs several common
     ones, which others may have together.
+
+    Args:
+        keywords: the index.
+        tokens: the analysed query.
+        known: statistics that have every token.
+        by_words: the best rows by their words, best first.
     """
-    rows = lexical.best_rows(_LEADERS)
+    rows = by_words[:_LEADERS]
     if not len(rows):
         return 0.0
     masses, total = np.zeros(max(len(rows), 2)), 0.0
