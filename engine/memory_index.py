@@ -50,6 +50,7 @@ from engine.store.exports import ExportFacts, Exports
 from engine.store.read_snapshot import ExportedMemory, Snapshot
 from engine.store.rows import iso_time
 from engine.workspace.builds import plan_build
+from engine.workspace.planned_builds import PlannedBuilds
 from engine.workspace.workspace import Workspace
 from engine.writing import writes
 from engine.writing.deduplication import DuplicateRule, find_duplicates, remove_duplicates
@@ -110,6 +111,7 @@ class MemoryIndex:
             self._lock.release()
             raise
         self._exports = Exports()
+        self.builds = PlannedBuilds()
         self._state = LiveState(store, index, n_uncached=n_uncached)
         self._writer = Writer(
             self._state,

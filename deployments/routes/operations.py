@@ -10,14 +10,16 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.calls.operations import Report
 from deployments.calls.part_reports import own_report
-from deployments.http.answers import HealthAnswer, StatsAnswer, StatusAnswer
 from deployments.http.guards import HAS_KEY
 from deployments.http.json_route import json_response, json_router
 from deployments.http.openapi import problems
 from deployments.http.request_trace import trace_of
 from deployments.http.services import Services, services_of
 from engine.errors import EngineError, NotReadyError, OverloadedError
+from engine.operations.whole import Count, Problem, Stats
+from wire.answers import HealthAnswer, StatsAnswer, StatusAnswer
 
 T = TypeVar("T")
 
@@ -38,7 +40,7 @@ async def _count(services: Services) -> tuple[int | None, str | None]:
     """How many memories there are; or None, and what the index says that it waits for."""
     try:
         services.last_count.value = await asyncio.wait_for(
-            services.index.count(), services.settings.health_timeout_s
+            services.index.ask(Count()), services.settings.health_timeout_s
         )
     except OverloadedError:
         pass  # busy is healthy: what it last said will do
@@ -106,7 +108,9 @@ async def ready(request: Request) -> Response:
 async def _problem(services: Services) -> str | None:
     """What keeps memories from being stored, if something does."""
     try:
-        return await asyncio.wait_for(services.index.problem(), services.settings.health_timeout_s)
+        return await asyncio.wait_for(
+            services.index.ask(Problem()), services.settings.health_timeout_s
+        )
     except OverloadedError:
         return None  # busy is healthy
     except EngineError as exc:
@@ -124,7 +128,7 @@ async def stats(request: Request) -> Response:
     """Describe the store and its indexes."""
     services = services_of(request)
     with trace_of(request).stage("index"):
-        state = await services.index.stats()
+        state = await services.index.ask(Stats())
     return json_response(
         {
             "total_memories": state.total_memories,
@@ -169,8 +173,8 @@ async def metrics(request: Request) -> Response:
     """Answer this ingress replica's metrics, the index's and the embedders', to Prometheus."""
     services = services_of(request)
     stats, index, embedders = await asyncio.gather(
-        _in_time(services, services.index.stats()),
-        _in_time(services, services.index.report()),
+        _in_time(services, services.index.ask(Stats())),
+        _in_time(services, services.index.ask(Report())),
         _in_time(services, services.embedder.reports()),
     )
     services.metrics.set_index(stats)
