@@ -320,6 +320,9 @@ class StatsAnswer(BaseModel):
     index_terms: int
     pending_writes: int
     workspace_dir: str = Field(description="Whose files /index/build may read.")
+    workspace_id: str | None = Field(
+        description="By which a client on the same machine knows that it sees the same directory."
+    )
     counts: CountsOut
 
 

@@ -40,7 +40,7 @@ TITLES = {
 }
 PROGRAMS = {"haproxy": "haproxy", "raylet": "raylet", "gcs": "gcs_server"}
 AGENT = "ray_agent_stub.py"
-ENDING = {"launcher", "raylet", "gcs", "everything"}
+ENDING = {"launcher", "raylet", "agents", "gcs", "everything"}
 """Whose death ends the service; whoever watches over it starts it again."""
 
 

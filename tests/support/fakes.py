@@ -205,6 +205,7 @@ class FakeIndex:
             n_stored=len(self.memories),
             n_vectors=len(self.memories),
             n_documents=len(self.memories),
+            workspace_id=None,
         )
 
     async def search(
