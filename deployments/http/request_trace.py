@@ -21,7 +21,7 @@ Stage = Literal["embed", "index"]
 
 TRACE_KEY = "faiss_memory.trace"
 PROXY_WRITE_ID = "x-faiss-memory-write-id"
-"""Set by HAProxy on every request, whatever the client says: see `scripts/haproxy_shim.py`."""
+"""Set by HAProxy on every request, whatever the client says: see its shim in `scripts`."""
 
 # A caller's own id is taken over only when it can do no harm in a log line or a header.
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -63,7 +63,7 @@ def watch(
     Until Ctrl-C, changed files are read again, and what deleted files said is deleted. In the
     service's workspace the service reads them; elsewhere they are read here and sent.
     """
-    from scripts.cli.watching import Built, Sent, follow
+    from scripts.cli.importing.watching import Built, Sent, follow
 
     service = service_at(url)
     top = directory.resolve()

@@ -18,7 +18,7 @@ from pathlib import Path
 from platformdirs import user_log_path
 
 from deployments.settings import Settings
-from scripts.runtime_dir import LauncherError
+from scripts.launcher.runtime_dir import LauncherError
 
 ANSWERS = b"FAISS Memory answers at"
 """What the launcher prints when the service is ready."""

@@ -10,9 +10,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mcp_server.answers import Record
-from mcp_server.quoting import one_line, without_cut_notes
-from mcp_server.results import Result
+from mcp_server.tools.answers import Record
+from mcp_server.tools.quoting import one_line, without_cut_notes
+from mcp_server.tools.results import Result
 
 Answer = tuple[str, Result]
 """The text of a result and its structured content."""

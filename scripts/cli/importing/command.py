@@ -15,18 +15,18 @@ from scripts.cli.errors import (
     UnreachableError,
     UsageError,
 )
-from scripts.cli.file_commands import workspace_of
-from scripts.cli.journal import Journal, Tally, journal_path
+from scripts.cli.importing.file_commands import workspace_of
+from scripts.cli.importing.journal import Journal, Tally, journal_path
+from scripts.cli.importing.reading import Reading
+from scripts.cli.importing.sending import Sender, parts_of
+from scripts.cli.importing.stored_passages import forget_rest
 from scripts.cli.options import DEFAULT_URL, AsJson, Url, service_at
 from scripts.cli.progress import progress
 from scripts.cli.readers import KNOWN_NAMES, NOT_READ, SUFFIXES, TEXT_SUFFIXES, Format, kind_of
 from scripts.cli.readers.identity import utf8
 from scripts.cli.readers.inputs import InputFile, find_inputs
 from scripts.cli.readers.records import Options
-from scripts.cli.reading import Reading
-from scripts.cli.sending import Sender, parts_of
 from scripts.cli.service import Json, Service
-from scripts.cli.stored_passages import forget_rest
 from scripts.cli.terminal import counted, note, one_line, print_json, say
 
 _SHOWN_IN_DRY_RUN = 20
@@ -203,7 +203,7 @@ def _build(service: Service, reading: Reading) -> Tally:
 
     paths = [file.path.resolve() for file in reading.files if file.path and file.in_workspace]
     if paths and (workspace := workspace_of(service)):
-        from scripts.cli.watching import Built
+        from scripts.cli.importing.watching import Built
 
         Built(service, workspace, on_built=count, on_refused=refuse).sync(paths, [])
     tally.lines = tally.added + tally.unchanged

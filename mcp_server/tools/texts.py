@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mcp_server import results
-from mcp_server.quoting import one_line, one_line_json, quoted, quoted_preview
+from mcp_server.tools import results
+from mcp_server.tools.quoting import one_line, one_line_json, quoted, quoted_preview
 
 LIST_PREVIEW_CHARS = 150
 QUOTE_CHARS = 200

@@ -15,15 +15,15 @@ from typing import Protocol
 from watchfiles import watch
 
 from scripts.cli.errors import CliError, RefusedError, UnreachableError
+from scripts.cli.importing.sending import Sender, parts_of
+from scripts.cli.importing.stored_passages import file_of, forget_rest
 from scripts.cli.memory_commands import delete_all, pages
 from scripts.cli.readers import TEXT_SUFFIXES
 from scripts.cli.readers.identity import owner, path_name, utf8
 from scripts.cli.readers.inputs import InputFile, find_inputs, is_entered
 from scripts.cli.readers.records import Memory, Options, Unreadable
 from scripts.cli.readers.text_files import read_text
-from scripts.cli.sending import Sender, parts_of
 from scripts.cli.service import WORTH_ANOTHER_TRY, Json, Service
-from scripts.cli.stored_passages import file_of, forget_rest
 from scripts.cli.terminal import counted, note, print_json, say
 
 _NOTHING_BUILT: Json = {"files_processed": 1, "memories_added": 0, "unchanged": 0}

@@ -19,7 +19,7 @@ from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, ServeDeploySchema
 
-from scripts.runtime_dir import LauncherError
+from scripts.launcher.runtime_dir import LauncherError
 
 _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 _WATCH_INTERVAL_S = 2.0

@@ -13,7 +13,7 @@ from deployments.settings import Settings
 from engine.disk.durable_files import make_directory
 from engine.model.files import SET_UP_COMMAND, default_model_dir, graph_file, read_manifest
 from engine.model.precision import choose_precision
-from scripts.runtime_dir import LauncherError
+from scripts.launcher.runtime_dir import LauncherError
 
 LEAST_FREE_BYTES = 4 << 20
 """SQLite makes files of its own to open a store, and a first write must fit too."""

@@ -8,10 +8,10 @@ from typing import Any, Generic, TypedDict, TypeVar
 
 from mcp_types import ToolAnnotations
 
-from mcp_server import answers, arguments, bounds, results, texts
-from mcp_server.bounds import Answer
 from mcp_server.client import FaissClient
-from mcp_server.quoting import one_line
+from mcp_server.tools import answers, arguments, bounds, results, texts
+from mcp_server.tools.bounds import Answer
+from mcp_server.tools.quoting import one_line
 
 ArgumentsT = TypeVar("ArgumentsT", bound=arguments.Arguments)
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
-from mcp_server import handshake, jsonrpc_line
-from mcp_server.jsonrpc_line import Json
+from mcp_server.transport import handshake, jsonrpc_line
+from mcp_server.transport.jsonrpc_line import Json
 
 if TYPE_CHECKING:
     from mcp.shared._stream_protocols import WriteStream

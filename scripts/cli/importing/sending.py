@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scripts.cli.errors import CliError, RefusedError, UnreachableError
-from scripts.cli.journal import Tally
+from scripts.cli.importing.journal import Tally
 from scripts.cli.readers.records import Memory
 from scripts.cli.service import WORTH_ANOTHER_TRY, Service
 

@@ -1,7 +1,7 @@
 """The environment variables that make Ray and Serve fit one small machine and stay private.
 
 Measured with three empty deployments on two cores, in the order given by `DESIGN.md`: 1,020 MB
-and 14 % of a core idle by default, 630 MB and 5 % with these and `scripts.local_ray`.
+and 14 % of a core idle by default, 630 MB and 5 % with these and `scripts.launcher.local_ray`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import sys
 import zlib
 from pathlib import Path
 
-from scripts.runtime_dir import OWNER_VARIABLE, RuntimeDir
+from scripts.launcher.runtime_dir import OWNER_VARIABLE, RuntimeDir
 
 MAX_MESSAGE_BYTES = 64 << 20
 
-_SHIM = Path(__file__).with_name("haproxy_shim.py")
+_SHIM = Path(__file__).parent / "stubs" / "haproxy_shim.py"
 
 
 def ray_variables(runtime: RuntimeDir) -> dict[str, str]:
@@ -70,7 +70,7 @@ def haproxy_variables(runtime: RuntimeDir, binary: str, host: str) -> dict[str, 
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(_write_shim_command(directory, binary, host)),
         "RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH": (
-            "scripts.serve_controller.without_fallback_proxy"
+            "scripts.launcher.stubs.serve_controller.without_fallback_proxy"
         ),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "h.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "s"),

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from deployments.settings import SettingsError, load_settings
 from engine.errors import EngineError
-from scripts.background import Keeper, job_of, keeper_for
-from scripts.preflight import check_data_dir, check_workspace_dir
-from scripts.runtime_dir import LauncherError
-from scripts.setup_model import set_up_shared
+from scripts.launcher.background import Keeper, job_of, keeper_for
+from scripts.launcher.preflight import check_data_dir, check_workspace_dir
+from scripts.launcher.runtime_dir import LauncherError
+from scripts.model.set_up import set_up_shared
 
 _NOT_RUNNING = 3
 

@@ -23,9 +23,9 @@ from ray._private.node import Node
 from ray._private.parameter import RayParams
 
 from deployments.settings import Settings
-from scripts.runtime_dir import LauncherError, RuntimeDir
+from scripts.launcher.runtime_dir import LauncherError, RuntimeDir
 
-_AGENT_STUB = Path(__file__).with_name("ray_agent_stub.py")
+_AGENT_STUB = Path(__file__).parent / "stubs" / "ray_agent_stub.py"
 _SERVE_API_ONLY = "--modules-to-load=ServeHead"
 """The other parts show what the agents report, and each is a process."""
 _OBJECT_STORE_BYTES = 80 * 2**20

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from mcp_server import identity
-from mcp_server.jsonrpc_line import parsed
+from mcp_server.transport.jsonrpc_line import parsed
 
 VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 """Protocol versions whose `initialize` is answered early; others are the SDK's to judge."""
 
-TOOLS_FILE = Path(__file__).with_name("tools_list.json")
-"""What the SDK answers to `tools/list`, made by `python -m mcp_server.described_tools`."""
+TOOLS_FILE = Path(__file__).parent.parent / "tools" / "tools_list.json"
+"""What the SDK answers to `tools/list`, made by `python -m mcp_server.tools.described_tools`."""
 
 CAPABILITIES = {
     "prompts": {"listChanged": False},

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mcp_server import config_file
-from mcp_server.bridge_command import Bridge, starts_bridge
-from mcp_server.config_file import ConfigError, Edit
 from mcp_server.identity import NAME
+from mcp_server.installer import config_file
+from mcp_server.installer.bridge_command import Bridge, starts_bridge
+from mcp_server.installer.config_file import ConfigError, Edit
 
 if sys.version_info >= (3, 11):
     import tomllib

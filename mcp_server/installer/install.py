@@ -11,12 +11,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from mcp_server import codex_config, config_file
-from mcp_server.bridge_command import Bridge
-from mcp_server.config_file import ConfigError, Edit
 from mcp_server.identity import NAME
+from mcp_server.installer import codex_config, config_file
+from mcp_server.installer.bridge_command import Bridge
+from mcp_server.installer.config_file import ConfigError, Edit
 
-SKILL = Path(__file__).parent.parent / "integrations" / "openclaw-skill.md"
+SKILL = Path(__file__).parents[2] / "integrations" / "openclaw-skill.md"
 SKILL_URL = "${FAISS_URL:=http://localhost:8900}"
 _PLAIN_URL = re.compile(r"https?://[\w.~:/?#@!&()*+,;=%\[\]-]+")
 

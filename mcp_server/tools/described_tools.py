@@ -2,7 +2,7 @@
 
 The bridge answers the first `tools/list` from a file made here, before the SDK is loaded:
 
-    python -m mcp_server.described_tools > mcp_server/tools_list.json
+    python -m mcp_server.tools.described_tools > mcp_server/tools/tools_list.json
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import cache
 
 import mcp_types as types
 
-from mcp_server.schema import PlainSchema
-from mcp_server.tools import TOOLS
+from mcp_server.tools.catalogue import TOOLS
+from mcp_server.tools.schema import PlainSchema
 
 
 @cache
