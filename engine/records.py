@@ -382,3 +382,5 @@ class IndexStats:
     """Living rows of the vector index."""
     n_documents: int
     """Documents of the keyword index. The three counts agree once no write is under way."""
+    workspace_id: str | None
+    """See `engine.workspace.directory_id`."""

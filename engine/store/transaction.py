@@ -264,17 +264,28 @@ class Transaction:
         """
         if memory.key is not None:
             return self.id_of_key(memory.source, memory.key)
-        # A source has few memories, or a moment has: a build stores all of its passages at one.
-        rows = self._connection.execute(
-            "SELECT 1 FROM memories WHERE source = ? LIMIT ?", (memory.source, _FEW)
-        )
-        index = "memories_by_source" if len(rows.fetchall()) < _FEW else "memories_by_created"
+        digests = digests_of(memory.text, memory.source)
+        parameters: tuple[Any, ...] = (memory.source, memory.created_us, memory.text)
+        if self._has_few("source", memory.source):
+            among = "INDEXED BY memories_by_source"
+        elif self._has_few("created_us", memory.created_us) or not digests:
+            among = "INDEXED BY memories_by_created"
+        else:
+            of_text = "SELECT DISTINCT id FROM text_digests WHERE digest IN (?, ?)"
+            among = f"JOIN ({of_text}) USING (id)"
+            parameters = (*digests, text_digest(memory.text), *parameters)
         row = self._connection.execute(
-            f"SELECT id FROM memories INDEXED BY {index} WHERE source = ? AND created_us = ? "
-            "AND text = ? ORDER BY id LIMIT 1 OFFSET ?",
-            (memory.source, memory.created_us, memory.text, (memory.merge_copy or 1) - 1),
+            f"SELECT id FROM memories {among} WHERE source = ? AND created_us = ? AND text = ? "
+            "ORDER BY id LIMIT 1 OFFSET ?",
+            (*parameters, (memory.merge_copy or 1) - 1),
         ).fetchone()
         return row[0] if row else None
+
+    def _has_few(self, column: str, value: str | int | None) -> bool:
+        rows = self._connection.execute(
+            f"SELECT 1 FROM memories WHERE {column} = ? LIMIT ?", (value, _FEW)
+        )
+        return len(rows.fetchall()) < _FEW
 
     # Imports that are sent again
 

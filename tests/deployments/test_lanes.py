@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 
 import pytest
@@ -73,8 +72,11 @@ def test_reads_are_refused_while_too_many_wait(monkeypatch: pytest.MonkeyPatch) 
 def test_an_answer_that_is_still_being_made_is_waited_for(lane: Lane) -> None:
     async def ask() -> int:
         answer: Future[int] = Future()
-        work: Callable[[], int | Future[int]] = lambda: answer
-        asking = asyncio.create_task(Lanes().run(lane, work))
+
+        def making() -> int | Future[int]:
+            return answer
+
+        asking = asyncio.create_task(Lanes().run(lane, making))
         await asyncio.sleep(0)
         assert not asking.done()
         answer.set_result(7)
