@@ -13,7 +13,18 @@ from pydantic import AfterValidator, AliasChoices, Field
 from pydantic_core import PydanticCustomError
 
 from wire import limits
-from wire.memory import Id, Input, Key, Metadata, Source, Text, UnitFloat, Visible, prose
+from wire.memory import (
+    Id,
+    Input,
+    Key,
+    Metadata,
+    MetadataFilter,
+    Source,
+    Text,
+    UnitFloat,
+    Visible,
+    prose,
+)
 from wire.moments import Instant, Since, TimeZone, Until, period
 
 SourceFilter = Annotated[
@@ -67,7 +78,7 @@ class SearchRequest(Filters):
     vector_weight: UnitFloat = Field(
         limits.VECTOR_WEIGHT, description="Weight of meaning over keywords."
     )
-    metadata: Metadata | None = Field(None, description="Values the metadata must equal.")
+    metadata: MetadataFilter | None = None
     fusion: Literal["score", "rrf"] = Field(
         "score",
         description="How a hybrid search orders: by score, or by reciprocal ranks as the original.",
