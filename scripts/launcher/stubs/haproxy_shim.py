@@ -40,10 +40,11 @@ def _error_page(status: str, detail: str, *headers: str) -> str:
     return "\r\n".join(lines) + "\r\n\r\n" + body
 
 
+_ALLOWED = "Allow: GET, HEAD, OPTIONS, POST, PATCH, DELETE"
 ERROR_PAGES = {
     "400.http": _error_page("400 Bad Request", "This is no valid HTTP request"),
     "404.http": _error_page("404 Not Found", "Not Found"),
-    "405.http": _error_page("405 Method Not Allowed", "Method Not Allowed"),
+    "405.http": _error_page("405 Method Not Allowed", "Method Not Allowed", _ALLOWED),
     "408.http": _error_page("408 Request Timeout", "The request did not come in time"),
     "503.http": _error_page(
         "503 Service Unavailable",
@@ -87,10 +88,12 @@ _STREAM_RULES = (
     " { req.hdr(Transfer-Encoding) -m found }\n"
 )
 # `OPTIONS *` has no path by which Serve would find an application. What uvicorn's parser does not
-# know, it answers in words of its own, and a wish for a WebSocket with nothing.
+# know, it answers in words of its own, and a wish for a WebSocket with nothing. No route has PUT:
+# what stands for a method that nobody knows gets the 405 of its path.
 _ODD_REQUEST_RULES = (
     "    http-request set-uri / if { url -m str * }\n"
-    "    http-request deny deny_status 405 unless"
+    "    http-request deny deny_status 405 if METH_CONNECT\n"
+    "    http-request set-method PUT unless"
     " { method GET HEAD POST PUT PATCH DELETE OPTIONS TRACE }\n"
     "    http-request deny deny_status 400 unless { path -m beg / }\n"
     "    http-request del-header Upgrade\n"
