@@ -28,6 +28,7 @@ from deployments.transfer.import_lines import BadLine, GoodLine, LineParser
 from deployments.transfer.import_report import PROGRESS_S, ImportReport
 from engine.errors import EngineError, NotReadyError, OverloadedError, UnknownOutcomeError
 from engine.records import FloatMatrix, FloatVector, ModelIdentity
+from engine.workspace.passages import text_in_context
 from engine.writing.lines import ImportAttempt, ImportOutcome
 
 T = TypeVar("T")
@@ -120,7 +121,7 @@ class ImportStream:
         missing: dict[str, list[int]] = {}
         for row, line in enumerate(lines):
             if line.vector is None:
-                missing.setdefault(line.memory.text, []).append(row)
+                missing.setdefault(text_in_context(line.memory), []).append(row)
             else:
                 embeddings[row] = line.vector
         if missing:
