@@ -13,6 +13,7 @@ from typing import Literal
 
 from markdown_it import MarkdownIt
 
+from engine.workspace.documents import DOCUMENT_SUFFIXES
 from engine.workspace.front_matter import FrontMatter, split_front_matter
 from engine.workspace.list_items import is_list
 from engine.workspace.rst_titles import title_at, transition_at
@@ -61,7 +62,7 @@ class Document:
 
 
 def parse_document(relative_path: str, text: str) -> Document:
-    """Parse a file by its suffix; an unknown suffix is read as plain text."""
+    """Parse a file by its suffix, a document from its Markdown; any other suffix is plain text."""
     path = PurePosixPath(relative_path)
     suffix = path.suffix.lower()
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -71,6 +72,8 @@ def parse_document(relative_path: str, text: str) -> Document:
         sections = _markdown(text)
         if front_matter is not None:
             sections = _named(sections, front_matter, file_name=path.stem)
+    elif suffix in DOCUMENT_SUFFIXES:
+        sections = _markdown(text)
     else:
         sections = _restructured_text(text) if suffix in RST_SUFFIXES else _plain(text)
     return Document(sections=sections, title=_title_of(path, sections), front_matter=front_matter)

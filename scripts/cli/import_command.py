@@ -19,7 +19,15 @@ from scripts.cli.file_commands import workspace_of
 from scripts.cli.journal import Journal, Tally, journal_path
 from scripts.cli.options import DEFAULT_URL, AsJson, Url, service_at
 from scripts.cli.progress import progress
-from scripts.cli.readers import KNOWN_NAMES, NOT_READ, SUFFIXES, TEXT_SUFFIXES, Format, kind_of
+from scripts.cli.readers import (
+    KNOWN_NAMES,
+    NOT_READ,
+    SUFFIXES,
+    TEXT_SUFFIXES,
+    Format,
+    kind_of,
+    why_not_read,
+)
 from scripts.cli.readers.identity import utf8
 from scripts.cli.readers.inputs import InputFile, find_inputs
 from scripts.cli.readers.records import Options
@@ -130,7 +138,7 @@ def _chosen(paths: list[str], format: Format) -> tuple[list[InputFile], list[tup
     if format is not Format.AUTO:
         return find_inputs(paths, SUFFIXES[format]), []
     found = find_inputs(paths, SUFFIXES[format] | NOT_READ.keys())
-    why = {file.name: NOT_READ.get(file.suffix) or _unknown(file) for file in found}
+    why = {file.name: why_not_read(file) or _unknown(file) for file in found}
     files = [file for file in found if why[file.name] is None]
     return files, [(name, reason) for name, reason in why.items() if reason is not None]
 

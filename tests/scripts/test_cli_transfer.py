@@ -180,7 +180,7 @@ def test_what_other_programs_kept_comes_in_once_with_its_dates(
             [{"id": "c", "create_time": 1738555506, "mapping": {"n": {"message": said}}}]
         ),
         "list.json": json.dumps([{"id": "x", "content": "of a list", "created_at": at}]),
-        "paper.pdf": "%PDF",
+        "paper.odt": "PK",
     }
     for name, content in files.items():
         (tmp_path / name).write_text(content)
@@ -193,7 +193,7 @@ def test_what_other_programs_kept_comes_in_once_with_its_dates(
     assert stored() == []
     first = run("import", *paths)
     assert (first.exit_code, first.stdout) == (0, "4 added\n"), first.stderr
-    assert f"Skipped {tmp_path}/paper.pdf: PDF is not read" in first.stderr
+    assert f"Skipped {tmp_path}/paper.odt: a word processor's file is not read" in first.stderr
     memories = stored()
     assert {memory["timestamp"][:19] for memory in memories} == {at[:19]}
     for again in (paths, [*paths, "--no-resume"]):
@@ -221,11 +221,11 @@ def test_a_directory_s_documents_that_cannot_be_read_are_named(
 ) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
-    for name in ("a.docx", "conversations.json"):
+    for name in ("a.odt", "conversations.json"):
         (notes / name).write_text("{}")
     nothing = run("import", notes)
     assert nothing.exit_code != 0
-    assert "a.docx: a word processor's file is not read" in nothing.stderr
+    assert "a.odt: a word processor's file is not read" in nothing.stderr
     assert "conversations.json" in nothing.stderr
     (notes / "a.md").write_text("some words")
     result = run("import", notes)
