@@ -38,7 +38,7 @@ from scripts.cli.stored_passages import forget_rest
 from scripts.cli.terminal import counted, note, one_line, print_json, say
 
 _SHOWN_IN_DRY_RUN = 20
-_CALLED_BY_PATH = TEXT_SUFFIXES | SUFFIXES[Format.CSV] | {".json"}
+_CALLED_BY_PATH = TEXT_SUFFIXES | SUFFIXES[Format.CSV] | {".json", ".sqlite3"}
 """Files whose memories may be told by the file's name alone."""
 
 
