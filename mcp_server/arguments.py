@@ -134,10 +134,18 @@ class Search(Bounded):
         Metadata | None, Field(description="Only memories whose metadata has these values.")
     ] = None
     since: Annotated[
-        str | None, Field(description="Only memories created at or after this ISO-8601 time.")
+        str | None,
+        Field(
+            description="Only memories created from then on: an ISO-8601 time, a day, a month "
+            "(2026-03), today, yesterday, or days ago (7d)."
+        ),
     ] = None
     until: Annotated[
-        str | None, Field(description="Only memories created at or before this ISO-8601 time.")
+        str | None, Field(description="Only those created until then; a day counts whole.")
+    ] = None
+    timezone: Annotated[
+        str | None,
+        Field(max_length=100, description="Whose days those are, e.g. Europe/Berlin; default UTC."),
     ] = None
 
     def body(self) -> dict[str, Any]:
