@@ -28,6 +28,7 @@ COPY requirements-build.lock pyproject.toml README.md LICENSE ./
 COPY engine ./engine
 COPY deployments ./deployments
 COPY mcp_server ./mcp_server
+COPY integrations ./integrations
 COPY scripts ./scripts
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --quiet --no-compile --require-hashes -r requirements-build.lock \
