@@ -208,12 +208,26 @@ def test_a_change_of_a_note_s_fields_alone_is_followed(workspace: Path, tmp_path
         (notes / "a.md").write_text(f"---\nstatus: {status}\n---\nwords\n")
         assert run("watch", notes, "--once").exit_code == 0
         [memory] = stored()
-        assert memory["metadata"] == {"status": status}
+        assert memory["metadata"] == {"status": status, "passage_context": "a"}
     run("update", str(memory["id"]), "--metadata", '{"status": "done", "by": "me"}')
     [noted] = stored()
-    assert noted["metadata"] == {"status": "done", "by": "me"}
+    assert noted["metadata"] == {"status": "done", "by": "me", "passage_context": "a"}
     assert run("watch", notes, "--once").exit_code == 0
     assert stored() == [noted]
+
+
+@pytest.mark.parametrize("command", [("import",), ("watch", "--once")])
+def test_a_new_heading_row_changes_every_passage_below_it(
+    workspace: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    rows = "".join(f"| host{n} | Dana | rack {n} |\n" for n in range(90))
+    for head in ("| host | owner | place |", "| host | keeper | place |"):
+        (notes / "a.md").write_text(f"# Hosts\n\n{head}\n|---|---|---|\n{rows}")
+        assert run(*command, notes).exit_code == 0
+        above = {memory["metadata"].get("passage_context") for memory in stored()}
+        assert above == {None, head.strip("| ")}
 
 
 def test_a_directory_s_documents_that_cannot_be_read_are_named(
