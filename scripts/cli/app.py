@@ -22,9 +22,9 @@ or it is still starting, 4 nothing found, 130 interrupted.
 """
 
 COMMANDS = {
-    "serve": "offline:serve",
-    "service": "offline:service",
-    "setup": "offline:setup",
+    "serve": "launching:serve",
+    "service": "launching:service",
+    "setup": "launching:setup",
     "status": "memory_commands:status",
     "add": "memory_commands:add",
     "search": "memory_commands:search",
@@ -32,14 +32,14 @@ COMMANDS = {
     "show": "one_memory:show",
     "update": "one_memory:update",
     "delete": "memory_commands:delete",
-    "import": "import_command:import_memories",
+    "import": "importing.command:import_memories",
     "export": "exporting:export",
-    "build": "file_commands:build",
-    "watch": "file_commands:watch",
+    "build": "importing.file_commands:build",
+    "watch": "importing.file_commands:watch",
     "backup": "backup_commands:backup",
     "restore": "backup_commands:restore",
     "verify": "backup_commands:verify",
-    "doctor": "offline:doctor",
+    "doctor": "offline.store:doctor",
 }
 """Module and function of each, in the order of the help."""
 

@@ -15,7 +15,7 @@ import pytest
 
 from deployments.settings import Settings
 from mcp_server.settings import BridgeSettings
-from mcp_server.tools import TOOLS
+from mcp_server.tools.catalogue import TOOLS
 from tests import ROOT
 from tests.docs.readme_commands import (
     BACKUP_NAME,
@@ -258,7 +258,16 @@ def _anchors(page: Path) -> list[str]:
 
 def test_files_that_are_named_exist() -> None:
     """By their path from the root, or by the end of it."""
-    rooms = ("engine", "deployments", "scripts", "mcp_server", "deploy", "tests", "benchmarks")
+    rooms = (
+        "engine",
+        "wire",
+        "deployments",
+        "scripts",
+        "mcp_server",
+        "deploy",
+        "tests",
+        "benchmarks",
+    )
     files = [*ROOT.glob("*.*"), *(file for room in rooms for file in (ROOT / room).rglob("*.*"))]
     paths = "\n".join(f"/{file.relative_to(ROOT)}" for file in files)
     named = re.findall(r"`([\w/-]+\.(?:py|sh|yaml|yml))\b", TEXT)
@@ -270,7 +279,7 @@ def test_files_that_are_named_exist() -> None:
 def test_every_room_is_documented() -> None:
     rooms = {
         str(door.parent.relative_to(ROOT))
-        for package in ("engine", "deployments")
+        for package in ("engine", "deployments", "scripts", "mcp_server")
         for door in (ROOT / package).glob("*/__init__.py")
     }
     assert set(first_cells(TEXT, "Rooms")) == rooms

@@ -57,7 +57,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One that has the bridge's wheel, what it says that it needs, and nothing else."""
     source = tmp_path_factory.mktemp("source")
     shutil.copytree(_BRIDGE, source / "packaging" / "bridge")
-    shutil.copytree(ROOT / "mcp_server", source / "mcp_server")
+    for package in ("mcp_server", "wire"):
+        shutil.copytree(ROOT / package, source / package)
     wheels = tmp_path_factory.mktemp("wheels")
     build = ("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels))
     _pip(*build, str(source / "packaging" / "bridge"))

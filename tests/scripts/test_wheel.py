@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from deployments.settings import Settings
-from scripts.runtime_dir import own_pids, runtime_dir_of
+from scripts.launcher.runtime_dir import own_pids, runtime_dir_of
 from tests import ROOT
 from tests.support.service import STOP_PATIENCE_S, free_port
 from tests.support.terminal import Terminal
 
-PARTS = ("engine", "deployments", "mcp_server", "scripts", "pyproject.toml", "README.md", "LICENSE")
+PACKAGES = ("engine", "wire", "deployments", "mcp_server", "scripts")
+PARTS = (*PACKAGES, "pyproject.toml", "README.md", "LICENSE")
 WEB = {"NO_PROXY": "*", "no_proxy": "*"}
 
 
@@ -66,7 +67,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def test_the_wheel_has_its_configuration_and_no_benchmarks(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"scripts/serve_config.yaml", "mcp_server/openclaw-skill.md"} <= set(names)
+    assert {"scripts/serve_config.yaml", "mcp_server/installer/openclaw-skill.md"} <= set(names)
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(PARTS[:4])
 
 

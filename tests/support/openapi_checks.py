@@ -9,7 +9,7 @@ import schemathesis
 from schemathesis.checks import CHECKS
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from deployments.http.requests import MAX_ID
+from wire.limits import MAX_ID
 
 _SCHEMAS = "#/components/schemas/"
 _BOOLEANS = ["0", "1", "true", "false", "yes", "no", "on", "off", "t", "f", "y", "n"]
