@@ -17,7 +17,7 @@ from engine.errors import InvalidInputError, RottenRowError
 from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, ModelIdentity
 from engine.store.row_checksum import is_intact, with_checksum
 from engine.words.sameness import gist_digest
-from engine.workspace.builds import file_of
+from engine.workspace.passages import CONTEXT, context_of, file_of, joined
 
 COLUMNS = "id, text, source, key, created_us, updated_us, metadata, lsn, checksum"
 _CREATED_US: Final = 4
@@ -110,6 +110,11 @@ def vectors_of(blob: bytes, dim: int) -> FloatMatrix:
 def text_digest(text: str) -> bytes:
     """What `text_digests` finds a text by."""
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def embedded_text(text: str, source: str, metadata: str) -> str:
+    """What is embedded of a memory, from its columns: see `engine.workspace.passages`."""
+    return joined(context_of(source, json.loads(metadata)), text) if CONTEXT in metadata else text
 
 
 def digests_of(text: str, source: str) -> tuple[bytes, ...]:
