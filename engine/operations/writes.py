@@ -15,6 +15,7 @@ from engine.records import (
     FloatMatrix,
     FloatVector,
     Memory,
+    MemoryFilter,
     MemoryId,
     MemoryPatch,
     NewMemory,
@@ -38,6 +39,11 @@ class AddMemories(Write[list[AddOutcome]]):
     embeddings: FloatMatrix
     """A row for each."""
 
+    @property
+    def n_chars(self) -> int:
+        """Of all texts."""
+        return sum(len(memory.text) for memory in self.memories)
+
     def run(self, index: MemoryIndex) -> Future[list[AddOutcome]]:
         return index.add(
             self.memories,
@@ -57,6 +63,11 @@ class IngestLines(Write[list[ImportOutcome]]):
     """The request before it in the stream, which will not be sent again."""
     attempt: ImportAttempt | None = None
     """What makes a named import exactly-once line by line."""
+
+    @property
+    def n_chars(self) -> int:
+        """Of all texts."""
+        return sum(len(memory.text) for memory in self.memories)
 
     def run(self, index: MemoryIndex) -> Future[list[ImportOutcome]]:
         return index.ingest(
@@ -113,13 +124,13 @@ class DeleteMemories(Write[DeleteOutcome]):
 
 @dataclass(frozen=True, slots=True)
 class DeleteBySource(Write[int]):
-    """Delete every memory whose source contains `pattern`; how many there were."""
+    """Delete every memory that passes a filter, which may not be empty; how many there were."""
 
-    pattern: str
+    where: MemoryFilter
 
     def run(self, index: MemoryIndex) -> Future[int]:
         return index.delete_by_source(
-            self.pattern, request_id=self.request_id, deadline_s=self.deadline_s
+            self.where, request_id=self.request_id, deadline_s=self.deadline_s
         )
 
 

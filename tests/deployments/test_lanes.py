@@ -73,10 +73,10 @@ def test_an_answer_that_is_still_being_made_is_waited_for(lane: Lane) -> None:
     async def ask() -> int:
         answer: Future[int] = Future()
 
-        def work() -> int | Future[int]:
+        def making() -> int | Future[int]:
             return answer
 
-        asking = asyncio.create_task(Lanes().run(lane, work))
+        asking = asyncio.create_task(Lanes().run(lane, making))
         await asyncio.sleep(0)
         assert not asking.done()
         answer.set_result(7)
