@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from wire import limits
 from wire.memory import Input
@@ -80,7 +81,7 @@ class KeyPatchRequest(Input):
     writes_per_minute: WritesPerMinute = None
 
 
-class KeyOut(BaseModel):
+class KeyOut(TypedDict):
     """A key, without its text."""
 
     id: str
@@ -90,32 +91,33 @@ class KeyOut(BaseModel):
     expires_at: str | None
     max_memories: int | None
     writes_per_minute: int | None
-    created_at: str | None = Field(description="UTC ISO-8601; null for the root key.")
-    last_used_at: str | None = Field(description="To about a minute; null for never.")
+    created_at: Annotated[str | None, Field(description="UTC ISO-8601; null for the root key.")]
+    last_used_at: Annotated[str | None, Field(description="To about a minute; null for never.")]
 
 
 class NewKeyAnswer(KeyOut):
     """A new key."""
 
-    key: str | None = Field(
-        description="Its text, shown this once; null when this request made it before."
-    )
+    key: Annotated[
+        str | None,
+        Field(description="Its text, shown this once; null when this request made it before."),
+    ]
 
 
 class OwnKeyAnswer(KeyOut):
     """The key of the request."""
 
-    namespace: str = Field(description="The one that this request is for.")
+    namespace: Annotated[str, Field(description="The one that this request is for.")]
 
 
-class KeysAnswer(BaseModel):
+class KeysAnswer(TypedDict):
     """Keys that are not revoked, oldest first."""
 
     keys: list[KeyOut]
     count: int
 
 
-class RevokedAnswer(BaseModel):
+class RevokedAnswer(TypedDict):
     """Which key is refused from now on."""
 
     success: bool

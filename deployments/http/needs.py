@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from deployments.http.callers import Caller, caller_of
 from deployments.http.services import services_of
 from engine.keys.records import Scope
+from engine.operations.keys import AdmitWrite
 
 Endpoint = TypeVar("Endpoint")
 
@@ -128,4 +129,4 @@ async def check_request(request: Request, what: Needs) -> None:
     what.check(caller)
     is_write = request.method != "GET" and what.scope in ("write", "admin")
     if is_write and caller.key.writes_per_minute is not None:
-        await services_of(request).index.admit_write(caller.key.id)
+        await services_of(request).index.ask(AdmitWrite(caller.key.id))

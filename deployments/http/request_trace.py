@@ -18,6 +18,7 @@ from starlette.types import Scope
 from deployments.http.callers import caller_of
 from engine.namespaces import DEFAULT
 from engine.store.remembered_outcomes import CALLERS_KEY
+from wire import limits
 
 Stage = Literal["embed", "index"]
 
@@ -73,7 +74,7 @@ async def _write_id(
     idempotency_key: Annotated[
         str | None,
         Header(
-            pattern=r"^[!-~]{1,200}$",
+            pattern=limits.IDEMPOTENCY_KEY,
             description="Sending a write again with the same key returns its first outcome.",
         ),
     ] = None,

@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 from fastapi import FastAPI
 
-from deployments.calls.protocols import KeyClient
+from deployments.calls.protocols import IndexClient
 from engine.errors import EngineError
 from engine.keys.ring import KeyRing
+from engine.operations.keys import FollowKeys, NoteKeyUses
 
 _WAIT_S = 5.0
 """How long one call waits for a change: long enough to cost nothing, short enough to end with."""
@@ -28,8 +29,8 @@ class FollowedKeys:
     While it does not answer, the keys are those last known: it alone can change them.
     """
 
-    def __init__(self, client: KeyClient, ring: KeyRing) -> None:
-        self._client = client
+    def __init__(self, index: IndexClient, ring: KeyRing) -> None:
+        self._index = index
         self._ring = ring
         self._reported_s = time.monotonic()
 
@@ -47,7 +48,7 @@ class FollowedKeys:
     async def _follow(self) -> None:
         while True:
             try:
-                change = await self._client.follow_keys(self._ring.version, _WAIT_S)
+                change = await self._index.ask(FollowKeys(self._ring.version, _WAIT_S))
                 if change is not None:
                     self._ring.follow(change)
                 if time.monotonic() - self._reported_s >= _REPORT_EVERY_S:
@@ -63,7 +64,7 @@ class FollowedKeys:
         used_us = self._ring.take_uses()
         if used_us:
             try:
-                await self._client.note_key_uses(used_us)
+                await self._index.ask(NoteKeyUses(used_us))
             except BaseException:
                 self._ring.put_back(used_us)
                 raise

@@ -20,6 +20,7 @@ from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.services import services_of
 from engine.keys.key_text import digest_of, id_of, new_key_text
 from engine.keys.records import ROOT_ID, Key, KeyChanges
+from engine.operations.keys import ChangeKey, CreateKey, GetKey, ListKeys, RevokeKey
 from wire.keys import (
     KeyOut,
     KeyPatchRequest,
@@ -70,9 +71,9 @@ async def create_key(body: NewKeyRequest, request: Request, write_id: WriteId) -
         writes_per_minute=body.writes_per_minute,
     )
     with trace_of(request).stage("index"):
-        made = await services_of(request).index.create_key(key, request_id=write_id)
-    shown = {**rendering.key(made), "key": text if made.id == key.id else None}
-    return json_response(shown)
+        made = await services_of(request).index.ask(CreateKey(key, request_id=write_id))
+    shown = text if made.id == key.id else None
+    return json_response(NewKeyAnswer(**rendering.key(made), key=shown))
 
 
 @router.get("/keys", operation_id="listKeys", response_model=KeysAnswer, responses=problems())
@@ -80,9 +81,9 @@ async def create_key(body: NewKeyRequest, request: Request, write_id: WriteId) -
 async def list_keys(request: Request) -> Response:
     """List the keys that are not revoked, without their texts."""
     with trace_of(request).stage("index"):
-        keys = await services_of(request).index.list_keys()
+        keys = await services_of(request).index.ask(ListKeys())
     shown = [rendering.key(key) for key in keys]
-    return json_response({"keys": shown, "count": len(shown)})
+    return json_response(KeysAnswer(keys=shown, count=len(shown)))
 
 
 @router.get("/keys/me", operation_id="getOwnKey", response_model=OwnKeyAnswer, responses=problems())
@@ -93,8 +94,8 @@ async def own_key(request: Request) -> Response:
     key = caller.key
     if key.id != ROOT_ID:
         with trace_of(request).stage("index"):
-            key = await services_of(request).index.get_key(key.id)
-    return json_response({**rendering.key(key), "namespace": caller.namespace})
+            key = await services_of(request).index.ask(GetKey(key.id))
+    return json_response(OwnKeyAnswer(**rendering.key(key), namespace=caller.namespace))
 
 
 @router.patch(
@@ -108,7 +109,7 @@ async def change_key(key_id: KeyId, body: KeyPatchRequest, request: Request) -> 
     """Change what a key may do, from the next request with it on."""
     index = services_of(request).index
     with trace_of(request).stage("index"):
-        key = await index.change_key(key_id, _changes(body))
+        key = await index.ask(ChangeKey(key_id, _changes(body)))
     return json_response(rendering.key(key))
 
 
@@ -122,8 +123,8 @@ async def change_key(key_id: KeyId, body: KeyPatchRequest, request: Request) -> 
 async def revoke_key(key_id: KeyId, request: Request) -> Response:
     """Refuse a key for good, within a second everywhere."""
     with trace_of(request).stage("index"):
-        await services_of(request).index.revoke_key(key_id)
-    return json_response({"success": True, "revoked_id": key_id})
+        await services_of(request).index.ask(RevokeKey(key_id))
+    return json_response(RevokedAnswer(success=True, revoked_id=key_id))
 
 
 def _changes(asked: KeyPatchRequest) -> KeyChanges:

@@ -13,6 +13,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +79,8 @@ class KeyStore:
         self._n_changes = 1
         self._changed_at: dict[str, int] = {}
         """By id, which change was its last."""
+        self._followers: dict[Future[RingChange], RingVersion] = {}
+        """Who waits for a change, and what each of them knows."""
         self._connection = _connected(path)
         try:
             self._read()
@@ -92,13 +95,13 @@ class KeyStore:
 
     def list_keys(self) -> list[Key]:
         """All keys that are not revoked, oldest first."""
-        with self._lock:
-            return list(self._keys.values())
+        return list(self._keys.values())
 
     def get(self, key_id: str) -> Key:
         """One key. Raises `KeyNotFoundError`."""
-        with self._lock:
-            return self._get(key_id)
+        if key_id not in self._keys:
+            raise KeyNotFoundError(key_id)
+        return self._keys[key_id]
 
     def create(self, key: Key, *, request_id: str) -> Key:
         """Store a new key; the one that this request made when it was sent before.
@@ -109,7 +112,7 @@ class KeyStore:
         """
         with self._lock:
             if made := self._made_by.get(request_id):
-                return self._get(made)
+                return self.get(made)
             with self._transaction() as connection:
                 _insert(connection, key, request_id)
             self._made_by[request_id] = key.id
@@ -119,7 +122,7 @@ class KeyStore:
     def change(self, key_id: str, changes: KeyChanges) -> Key:
         """Change what a key may do. Raises as `create` does."""
         with self._lock:
-            key = replace(self._get(key_id), **changes)
+            key = replace(self.get(key_id), **changes)
             with self._transaction() as connection:
                 request_id = _delete(connection, key_id)
                 _insert(connection, key, request_id)
@@ -136,13 +139,13 @@ class KeyStore:
         with self._lock:
             if key_id in self._revoked:
                 return
-            key = self._get(key_id)
+            key = self.get(key_id)
             with self._transaction() as connection:
                 request_id = _delete(connection, key_id)
                 _insert(connection, key, request_id, is_revoked=True)
                 connection.execute("DELETE FROM uses WHERE id = ?", (key_id,))
-            del self._keys[key_id]
             self._revoked.add(key_id)
+            del self._keys[key_id]
             self._note_change(key_id)
 
     def note_uses(self, used_us: Mapping[str, int]) -> None:
@@ -160,35 +163,46 @@ class KeyStore:
 
     def changes_since(self, version: RingVersion) -> RingChange | None:
         """What has changed; None for nothing. Uses are no changes."""
-        with self._lock:
-            now = RingVersion(self._counted_by, self._n_changes)
-            if version == now:
-                return None
-            is_whole = version.counted_by != self._counted_by
-            ids = [
-                key_id
-                for key_id in (self._keys if is_whole else self._changed_at)
-                if is_whole or self._changed_at[key_id] > version.n_changes
-            ]
-            return RingChange(
-                version=now,
-                keys=[self._keys[key_id] for key_id in ids if key_id in self._keys],
-                revoked=[key_id for key_id in ids if key_id in self._revoked],
-                is_whole=is_whole,
-            )
+        # The number comes first: what is changed meanwhile may be told twice, but never not.
+        now = RingVersion(self._counted_by, self._n_changes)
+        keys = self._keys.copy()
+        if version == now:
+            return None
+        if version.counted_by != self._counted_by:
+            return RingChange(version=now, keys=list(keys.values()), revoked=[], is_whole=True)
+        changed_at = self._changed_at.copy()
+        ids = [key_id for key_id, change in changed_at.items() if change > version.n_changes]
+        return RingChange(
+            version=now,
+            keys=[keys[key_id] for key_id in ids if key_id in keys],
+            revoked=[key_id for key_id in ids if key_id not in keys],
+            is_whole=False,
+        )
 
-    def _get(self, key_id: str) -> Key:
-        if key_id not in self._keys:
-            raise KeyNotFoundError(key_id)
-        return self._keys[key_id]
+    def after(self, version: RingVersion) -> Future[RingChange]:
+        """What has changed, once something has. Whoever no longer waits cancels it."""
+        follower: Future[RingChange] = Future()
+        follower.add_done_callback(lambda _: self._followers.pop(follower, None))
+        self._followers[follower] = version
+        self._tell_followers()
+        return follower
+
+    def _tell_followers(self) -> None:
+        for follower, version in self._followers.copy().items():
+            change = self.changes_since(version)
+            if change is None or self._followers.pop(follower, None) is None:
+                continue  # nothing to tell, or another thread does it
+            if follower.set_running_or_notify_cancel():
+                follower.set_result(change)
 
     def _put(self, key: Key) -> None:
         self._keys[key.id] = key
         self._note_change(key.id)
 
     def _note_change(self, key_id: str) -> None:
+        self._changed_at[key_id] = self._n_changes + 1
         self._n_changes += 1
-        self._changed_at[key_id] = self._n_changes
+        self._tell_followers()
 
     def _read(self) -> None:
         with _translating_errors(self._path):
