@@ -13,6 +13,7 @@ from engine.keys.records import Key
 from engine.keys.records import Scope as KeyScope
 
 CALLER_KEY = "faiss_memory.caller"
+NAMESPACE_HEADER = "X-Memory-Namespace"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import cast
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments.http.callers import CALLER_KEY, Caller, may_not_use
+from deployments.http.callers import CALLER_KEY, NAMESPACE_HEADER, Caller, may_not_use
 from deployments.http.errors import MAX_ECHO_CHARS, detail_response
 from deployments.http.guards import header_values
 from deployments.http.json_route import json_response
@@ -28,7 +28,6 @@ from engine.keys.ring import KeyRing
 from engine.namespaces import DEFAULT, is_name
 from wire.limits import NAMESPACE
 
-NAMESPACE_HEADER = "X-Memory-Namespace"
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="faiss-memory"'}
 _BELOW_NS = re.compile(r"/ns/([^/]*)(/.*)", re.DOTALL)
 _BELOW_MCP = re.compile(r"(/mcp)/([^/]+)", re.DOTALL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -19,7 +20,10 @@ from deployments.http.needs import Needs, OpenPaths, declared_needs
 from deployments.ingress.application import create_app
 from engine.errors import NotReadyError
 from engine.keys.key_text import new_key_text
-from tests.support.fakes import FakeEmbedder, FakeIndex
+from engine.operations.keys import FollowKeys
+from tests import ROOT as REPOSITORY
+from tests.support.fake_index import FakeIndex
+from tests.support.fakes import FakeEmbedder
 from tests.support.ingress_under_test import (
     BASE_URL,
     Ingress,
@@ -108,11 +112,12 @@ def test_a_revoked_key_is_refused_at_every_ingress_and_for_good(ingress: Ingress
 
 
 def test_before_the_keys_are_known_a_key_gets_503_and_the_root_key_an_answer() -> None:
-    class Deaf(FakeIndex):
-        async def follow_keys(self, version: object, wait_s: float) -> None:
-            raise NotReadyError("starting")
+    async def deaf(_: FollowKeys) -> None:
+        raise NotReadyError("starting")
 
-    app = create_app(ingress_settings(api_key=ROOT_KEY), FakeEmbedder(), Deaf())
+    index = FakeIndex()
+    index.answers[FollowKeys] = deaf
+    app = create_app(ingress_settings(api_key=ROOT_KEY), FakeEmbedder(), index)
     with TestClient(app, base_url=BASE_URL) as http:
         made = made_key(http)
         refused = http.get("/stats", headers=with_key(made))
@@ -192,6 +197,20 @@ def test_a_route_answers_who_has_what_it_declares_and_nobody_else(route: str) ->
                     403,
                     {"detail": "This key may not use namespace 'default'"},
                 )
+
+
+def test_the_page_lists_each_route_beside_what_it_needs() -> None:
+    page = (REPOSITORY / "docs" / "namespaces.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| (.+?) \| (`[A-Z]+ /.*`) \|$", page, re.M))
+    shown = {route: row for row, listed in rows.items() for route in re.findall("`(.+?)`", listed)}
+    documented = make_ingress().http.get("/openapi.json").json()["paths"]
+    offered = {f"{method.upper()} {path}" for path in documented for method in documented[path]}
+    assert shown.keys() == offered
+    where = {"call": "in the call's namespace", "all": "in all, `*`", "named": "in those named"}
+    for route, row in shown.items():
+        _, what = ROUTES[route]
+        nothing = "no key" if what.is_open else "any key"
+        assert row == (f"`{what.scope}` {where[what.of]}" if what.scope else nothing), route
 
 
 def test_each_scope_has_routes_and_a_few_are_open() -> None:
