@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sqlite3
 import threading
 import uuid
@@ -17,6 +18,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, cast
 
 from engine.disk.durable_files import fsync_directory, make_directory, translating_os_errors
@@ -223,6 +225,18 @@ class KeyStore:
         with _translating_errors(self._path), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
+
+
+def check_keys(path: Path) -> None:
+    """Look at a file of keys, if there is one; changes nothing. Raises as opening it does."""
+    with TemporaryDirectory() as directory:
+        for file in (path, path.with_name(f"{path.name}-journal")):
+            if file.exists():
+                shutil.copy(file, directory)
+        try:
+            KeyStore(Path(directory) / path.name).close()
+        except StoreCorruptError as exc:
+            raise _damaged(path, exc.reason) from exc
 
 
 def _insert(

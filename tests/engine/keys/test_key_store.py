@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import KeyNotFoundError, StoreCorruptError, StoreFormatError
-from engine.keys.key_store import KeyStore
+from engine.keys.key_store import KeyStore, check_keys
 from engine.keys.records import RingVersion
 from tests.support.keys_under_test import new_key
 
@@ -117,7 +117,7 @@ def test_what_never_was_a_key_cannot_be_revoked(store: KeyStore) -> None:
 _KILLED = """
 import os, sys
 from pathlib import Path
-from engine.keys.key_store import KeyStore
+from engine.keys.key_store import KeyStore, check_keys
 from tests.support.keys_under_test import new_key
 store = KeyStore(Path(sys.argv[1]))
 keys = [new_key()[0] for _ in range(3)]
@@ -202,3 +202,23 @@ def test_changes_are_told_once_and_all_after_a_reopening(store: KeyStore, path: 
         whole = again.changes_since(change.version)
         assert whole is not None
         assert ([key.id for key in whole.keys], whole.is_whole) == ([two.id], True)
+
+
+def test_a_look_at_the_keys_makes_no_file(path: Path) -> None:
+    check_keys(path)
+    assert not path.exists()
+
+
+def test_whoever_follows_hears_of_a_change_at_once_and_of_none_when_it_no_longer_waits(
+    store: KeyStore,
+) -> None:
+    whole = store.after(RingVersion()).result(timeout=60)
+    waiting, gone = store.after(whole.version), store.after(whole.version)
+    assert not waiting.done()
+    gone.cancel()
+    key, _ = new_key()
+    store.create(key, request_id="r")
+    change = waiting.result(timeout=60)
+    assert [made.id for made in change.keys] == [key.id]
+    store.note_uses({key.id: 5})
+    assert not store.after(change.version).done()
