@@ -15,7 +15,7 @@ from pathlib import Path
 
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryFilter, MemoryId, MemoryPatch, NewMemory
-from engine.store.schema import FORMAT_VERSION
+from engine.store.tables import FORMAT_VERSION
 from tests.fakes import embedding_of
 from tests.index_under_test import add, fresh_request_id, open_index
 

@@ -12,7 +12,7 @@ import pytest
 
 from engine.errors import StoreCorruptError, StoreFormatError
 from engine.store.database import DATABASE_NAME
-from engine.store.schema import FORMAT_VERSION
+from engine.store.tables import FORMAT_VERSION
 from tests.index_under_test import add, open_index, search, texts_of
 from tests.make_data_directory import DIRECTORIES, EXPECTED_NAME, memories_in
 

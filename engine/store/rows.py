@@ -16,11 +16,13 @@ import numpy as np
 from engine.errors import InvalidInputError, RottenRowError
 from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, ModelIdentity
 from engine.store.row_checksum import is_intact, with_checksum
+from engine.store.tables import MEMORIES
 from engine.words.sameness import gist_digest
 from engine.workspace.builds import file_of
 
-COLUMNS = "id, text, source, key, created_us, updated_us, metadata, lsn, checksum"
-_CREATED_US: Final = 4
+COLUMNS: Final = ", ".join(MEMORIES.names)
+AT: Final = {name: at for at, name in enumerate(MEMORIES.names)}
+"""Where in a row of `COLUMNS` each stands."""
 PRUNED_LSN = "pruned_lsn"
 """The fact that says up to which LSN tombstones may be missing."""
 UPKEEP = "upkeep"
@@ -138,23 +140,27 @@ def select_alike(connection: sqlite3.Connection, text: str) -> list[Memory]:
 
 def memory_of(row: tuple[Any, ...]) -> Memory:
     """The memory in a row of `COLUMNS`. Raises `RottenRowError` when it is not as written."""
-    memory_id, text, source, key, created_us, updated_us, metadata, *_ = row
     if not is_intact(row):
-        raise RottenRowError(f"memory {memory_id} is not as it was written")
+        raise RottenRowError(f"memory {row[AT['id']]} is not as it was written")
     return Memory(
-        id=memory_id,
-        text=text,
-        source=source,
-        key=key,
-        timestamp=iso_time(created_us),
-        updated_at=iso_time(updated_us),
-        metadata=json.loads(metadata),
+        id=row[AT["id"]],
+        text=row[AT["text"]],
+        source=row[AT["source"]],
+        key=row[AT["key"]],
+        timestamp=iso_time(row[AT["created_us"]]),
+        updated_at=iso_time(row[AT["updated_us"]]),
+        metadata=json.loads(row[AT["metadata"]]),
     )
+
+
+def memory_row(**values: object) -> tuple[Any, ...]:
+    """A row of `COLUMNS` from a value for each, but for the checksum."""
+    return with_checksum(*(values[name] for name in MEMORIES.names[:-1]))
 
 
 def cursor_after(row: tuple[Any, ...]) -> str:
     """The cursor of the page that begins after a row of `COLUMNS`."""
-    return f"{row[_CREATED_US]}.{row[0]}"
+    return f"{row[AT['created_us']]}.{row[AT['id']]}"
 
 
 def place_of(cursor: str) -> tuple[int, int]:

@@ -23,8 +23,9 @@ from engine.errors import EngineError, StoreCorruptError
 from engine.records import ModelIdentity
 from engine.store.distrust import distrusted
 from engine.store.foreign_json import object_of, parse_json, record_of
-from engine.store.row_checksum import CHECKED_TABLES, is_intact, rotten_rows
-from engine.store.rows import PRUNED_LSN, canonical_json, last_id_of
+from engine.store.row_checksum import is_intact, rotten_rows
+from engine.store.rows import AT, PRUNED_LSN, canonical_json, last_id_of
+from engine.store.tables import MEMORIES, TABLES
 
 _LARGE_BYTES = 8 << 20
 _NICENESS = 19
@@ -41,9 +42,12 @@ _COUNTS = {
     "changed_us": _LATEST_US,
 }
 """Facts that are counts, and the highest that can be."""
+_TIMES, _NUMBERS = ("created_us", "updated_us"), ("id", "lsn")
 _NEEDED = ("epoch", "lsn", "created_us", "model")
 _SEQUENCES = {"memories": _MAX_ID, "imports": _MAX_ID, "requests": 3 << 61}
 """The highest number that each table can have given out; the next ones must be numbers too."""
+_CHECKED = [table.name for table in TABLES if table.is_checked]
+"""The indexes and the other tables are derived from `memories`."""
 _ORPHANS = (
     ("memories", "embeddings", "memory {} has no embedding"),
     ("embeddings", "memories", "an embedding of memory {}, which does not exist"),
@@ -91,7 +95,7 @@ def check_rows(database: Path) -> None:
     """Raise `StoreCorruptError` unless the rows of a delta are as they were written."""
     with closing(sqlite3.connect(database)) as connection:
         connection.text_factory = bytes
-        for table in CHECKED_TABLES:
+        for table in _CHECKED:
             for key in rotten_rows(connection, table):
                 raise StoreCorruptError(str(database), _rotten(table, key))
 
@@ -107,8 +111,8 @@ def _problems(connection: sqlite3.Connection) -> Iterator[str]:
         return  # what else is asked of it need not come to an end
     yield from _problems_of_facts(connection)
     derived = 0
-    for table in CHECKED_TABLES:
-        if table == "memories":
+    for table in _CHECKED:
+        if table == MEMORIES.name:
             rotten, derived = _read_memories(connection)
         else:
             rotten = list(itertools.islice(rotten_rows(connection, table), _NAMED))
@@ -160,20 +164,19 @@ def _read_memories(connection: sqlite3.Connection) -> tuple[list[object], int]:
     for row in connection.execute("SELECT * FROM memories"):
         if not (is_intact(row) and _is_possible(row)):
             rotten.append(row[0])
-        elif row[6] != b"{}":
+        elif row[AT["metadata"]] != b"{}":
             total += _sum_of(
                 (name.encode(), canonical_json(value).encode(), row[0])
-                for name, value in object_of(json.loads(row[6])).items()
+                for name, value in object_of(json.loads(row[AT["metadata"]])).items()
             )
     return rotten[:_NAMED], total
 
 
 def _is_possible(row: tuple[Any, ...]) -> bool:
-    created_us, updated_us = row[4:6]
-    are_times = (
-        _EARLIEST_US <= created_us <= _LATEST_US and _EARLIEST_US <= updated_us <= _LATEST_US
+    times, numbers = (row[AT[name]] for name in _TIMES), (row[AT[name]] for name in _NUMBERS)
+    return all(_EARLIEST_US <= time_us <= _LATEST_US for time_us in times) and all(
+        0 <= number <= _MAX_ID for number in numbers
     )
-    return bool(are_times and 0 <= row[0] <= _MAX_ID and 0 <= row[7] <= _MAX_ID)
 
 
 def _sum_of(rows: Any) -> int:  # noqa: ANN401 - an iterator of rows

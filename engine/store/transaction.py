@@ -19,15 +19,25 @@ from engine.store.rows import (
     condition_of,
     digests_of,
     last_id_of,
+    memory_row,
     select_alike,
     select_many,
     set_meta,
     text_digest,
     vector_blob,
 )
+from engine.store.tables import (
+    EMBEDDINGS,
+    IMPORT_LINES,
+    MEMORIES,
+    METADATA_VALUES,
+    TOMBSTONES,
+)
 from engine.words.sameness import gist_digest
 
-_MARKS = ", ".join("?" * len(COLUMNS.split(",")))
+_OVERWRITE = (
+    f"UPDATE memories SET ({COLUMNS}) = ({', '.join('?' * len(MEMORIES.columns))}) WHERE id = ?"
+)
 _PRUNED_AT_ONCE = 5_000
 _FEW = 50
 
@@ -82,20 +92,18 @@ class Transaction:
         """Add a memory, under a fresh id unless given one; dated `time_us` if not dated."""
         new_id = MemoryId(last_id_of(self._connection) + 1 if memory_id is None else memory_id)
         created_us = time_us if memory.created_us is None else memory.created_us
-        row = with_checksum(
-            new_id,
-            memory.text,
-            memory.source,
-            memory.key,
-            created_us,
-            created_us if memory.updated_us is None else memory.updated_us,
-            json.dumps(memory.metadata, ensure_ascii=False),
-            lsn,
+        row = memory_row(
+            id=new_id,
+            text=memory.text,
+            source=memory.source,
+            key=memory.key,
+            created_us=created_us,
+            updated_us=created_us if memory.updated_us is None else memory.updated_us,
+            metadata=json.dumps(memory.metadata, ensure_ascii=False),
+            lsn=lsn,
         )
-        self._connection.execute(f"INSERT INTO memories VALUES ({_MARKS})", row)
-        self._connection.execute(
-            "INSERT INTO embeddings VALUES (?, ?, ?)", with_checksum(new_id, vector_blob(vectors))
-        )
+        self._connection.execute(MEMORIES.insert, row)
+        self._connection.execute(EMBEDDINGS.insert, with_checksum(new_id, vector_blob(vectors)))
         digests = digests_of(memory.text, memory.source)
         if not memory.own_vector:
             digests = (text_digest(memory.text), *digests)
@@ -126,36 +134,32 @@ class Transaction:
             (created_us,) = self._connection.execute(
                 "SELECT created_us FROM memories WHERE id = ?", (memory.id,)
             ).fetchone()
-        row = with_checksum(
-            memory.id,
-            memory.text,
-            memory.source,
-            memory.key,
-            created_us,
-            time_us,
-            json.dumps(memory.metadata, ensure_ascii=False),
-            lsn,
+        row = memory_row(
+            id=memory.id,
+            text=memory.text,
+            source=memory.source,
+            key=memory.key,
+            created_us=created_us,
+            updated_us=time_us,
+            metadata=json.dumps(memory.metadata, ensure_ascii=False),
+            lsn=lsn,
         )
         if vectors is not None:
             self._delete_digests(memory.id)
         # A new source alone may make a passage of a file a memory that may be repeated.
         self._insert_digests(memory.id, digests_of(memory.text, memory.source))
-        self._connection.execute(
-            f"UPDATE memories SET ({COLUMNS}) = ({_MARKS}) WHERE id = ?", (*row, memory.id)
-        )
+        self._connection.execute(_OVERWRITE, (*row, memory.id))
         if vectors is not None:
             self._write_vectors(memory.id, vectors)
         self._insert_metadata_values(memory.id, memory.metadata)
 
     def set_vectors(self, memory_id: MemoryId, vectors: FloatMatrix, *, lsn: int) -> None:
         """Overwrite the vectors of an existing memory, shape (windows, dim)."""
-        *row, _, _ = self._connection.execute(
+        row = self._connection.execute(
             f"SELECT {COLUMNS} FROM memories WHERE id = ?", (memory_id,)
         ).fetchone()
-        self._connection.execute(
-            f"UPDATE memories SET ({COLUMNS}) = ({_MARKS}) WHERE id = ?",
-            (*with_checksum(*row, lsn), memory_id),
-        )
+        changed = dict(zip(MEMORIES.names, row, strict=True)) | {"lsn": lsn}
+        self._connection.execute(_OVERWRITE, (*memory_row(**changed), memory_id))
         self._write_vectors(memory_id, vectors)
 
     def _write_vectors(self, memory_id: MemoryId, vectors: FloatMatrix) -> None:
@@ -170,9 +174,7 @@ class Transaction:
         self._delete_digests(memory.id)
         self._connection.execute("DELETE FROM embeddings WHERE id = ?", (memory.id,))
         self._connection.execute("DELETE FROM memories WHERE id = ?", (memory.id,))
-        self._connection.execute(
-            "INSERT INTO tombstones VALUES (?, ?, ?)", with_checksum(memory.id, lsn)
-        )
+        self._connection.execute(TOMBSTONES.insert, with_checksum(memory.id, lsn))
 
     def prune_tombstones(self, up_to_lsn: int) -> None:
         """Remove the oldest tombstones, of deletions at or before `up_to_lsn`."""
@@ -206,7 +208,7 @@ class Transaction:
 
     def _insert_metadata_values(self, memory_id: MemoryId, metadata: dict[str, Any]) -> None:
         self._connection.executemany(
-            "INSERT INTO metadata_values VALUES (?, ?, ?)",
+            METADATA_VALUES.insert,
             [(name, canonical_json(value), memory_id) for name, value in metadata.items()],
         )
 
@@ -319,7 +321,7 @@ class Transaction:
             (number, digest),
         ).fetchone()
         self._connection.execute(
-            "INSERT INTO import_lines VALUES (?, ?, ?, ?, ?, ?)",
+            IMPORT_LINES.insert,
             with_checksum(number, digest, copy, attempt, outcome),
         )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sqlite3
 import uuid
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,11 +17,11 @@ from engine.errors import StoreCorruptError
 from engine.store.distrust import distrusted
 from engine.store.row_checksum import with_checksum
 from engine.store.rows import last_id_of, set_meta
-from engine.store.schema import FORMAT_VERSION, create_tables
+from engine.store.schema import create_tables
 from engine.store.soundness import check_sound
+from engine.store.tables import FORMAT_VERSION, tables_of
 
 _SAME_TABLES_FROM = 2
-_TABLES_OF_FORMAT_1 = ("meta", "memories", "embeddings", "tombstones", "requests")
 
 _log = logging.getLogger(__name__)
 
@@ -62,18 +61,11 @@ def upgrade(database: Path) -> None:
 
 def _copy(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     new.execute("BEGIN")
-    for table in _TABLES_OF_FORMAT_1:
-        rows: Iterator[tuple[object, ...]] = old.execute(f"SELECT * FROM {table}")
-        first = next(rows, None)
-        if first is not None:
-            marks = ", ".join("?" * (len(first) + 1))
-            new.execute(f"INSERT INTO {table} VALUES ({marks})", with_checksum(*first))
-            new.executemany(
-                f"INSERT INTO {table} VALUES ({marks})", (with_checksum(*row) for row in rows)
-            )
-    new.executemany(
-        "INSERT INTO metadata_values VALUES (?, ?, ?)", old.execute("SELECT * FROM metadata_values")
-    )
+    for table in tables_of(1):
+        rows = old.execute(f"SELECT * FROM {table.name}")
+        new.executemany(
+            table.insert, (with_checksum(*row) for row in rows) if table.is_checked else rows
+        )
     new.execute("DELETE FROM sqlite_sequence")
     new.executemany(
         "INSERT INTO sqlite_sequence VALUES (?, ?)", old.execute("SELECT * FROM sqlite_sequence")
