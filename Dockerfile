@@ -26,6 +26,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM packages AS project
 COPY requirements-build.lock pyproject.toml README.md LICENSE ./
 COPY engine ./engine
+COPY wire ./wire
 COPY deployments ./deployments
 COPY mcp_server ./mcp_server
 COPY scripts ./scripts

@@ -67,7 +67,7 @@ image:  ## build the container image without Docker (root, buildah, debootstrap;
 	deploy/image/build.sh
 
 image-test: image $(VENV)/.dev  ## build the image, run it and see that it keeps its promises
-	SERVICE_IMAGE=faiss-memory $(BIN)/python -m pytest tests/test_image.py tests/test_service_memories.py
+	SERVICE_IMAGE=faiss-memory $(BIN)/python -m pytest tests/image/test_image.py tests/service/test_service_memories.py
 
 clean:  ## remove what set-up made (never your memories in ./data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

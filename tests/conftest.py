@@ -2,7 +2,7 @@
 
 import signal
 
-from tests.service import mortal_service, shared_service
+from tests.support.service import mortal_service, shared_service
 
 __all__ = ["mortal_service", "shared_service"]
 

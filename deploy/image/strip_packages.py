@@ -3,7 +3,7 @@
     python strip_packages.py <environment> --cloud-sync true|false --full-ray true|false
 
 Found by running the service with `PYTHONPYCACHEPREFIX` set and listing what it had compiled, and
-by the libraries in `/proc/<pid>/maps`. tests/test_image.py runs the service without them.
+by the libraries in `/proc/<pid>/maps`. tests/image/test_image.py runs the service without them.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.http.answers import InternalProblem, Invalid, Problem
 from deployments.http.gpt_document import gpt_document
 from deployments.http.guards import needs_key
 from deployments.http.json_route import json_response
 from deployments.ingress_settings import IngressSettings
+from wire.answers import InternalProblem, Invalid, Problem
 
 TITLE = "FAISS Memory API"
 

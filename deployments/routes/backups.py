@@ -9,19 +9,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments import rendering
-from deployments.http.answers import (
+from deployments.http.errors import detail_response
+from deployments.http.json_route import json_response, json_router
+from deployments.http.openapi import problems
+from deployments.http.request_trace import WriteId, trace_of
+from deployments.http.services import services_of
+from engine.errors import BackupError
+from wire.answers import (
     BackupAnswer,
     BackupsAnswer,
     RestoreAnswer,
     VerifyAnswer,
 )
-from deployments.http.errors import detail_response
-from deployments.http.json_route import json_response, json_router
-from deployments.http.openapi import problems
-from deployments.http.request_trace import WriteId, trace_of
-from deployments.http.requests import BackupNameRequest
-from deployments.http.services import services_of
-from engine.errors import BackupError
+from wire.requests import BackupNameRequest
 
 router = json_router(tag="backups")
 

@@ -10,12 +10,12 @@ from starlette.responses import Response
 
 from deployments.calls.patience import patiently
 from deployments.calls.planned_builds import PlannedBuild
-from deployments.http.answers import BuildAnswer
 from deployments.http.json_route import json_response, json_router
 from deployments.http.openapi import problems
 from deployments.http.request_trace import RequestTrace, WriteId, trace_of
-from deployments.http.requests import BuildRequest
 from deployments.http.services import Services, services_of
+from wire.answers import BuildAnswer
+from wire.requests import BuildRequest
 
 router = json_router(tag="builds")
 

@@ -10,7 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments import rendering
-from deployments.http.answers import (
+from deployments.http.filters import where_of
+from deployments.http.json_route import json_response, json_router
+from deployments.http.openapi import problems
+from deployments.http.request_trace import WriteId, trace_of
+from deployments.http.services import services_of
+from engine.errors import MemoryNotFoundError
+from engine.records import MemoryId, MemoryPatch, NewMemory
+from wire.answers import (
     AddAnswer,
     AddBatchAnswer,
     DeduplicateAnswer,
@@ -21,11 +28,8 @@ from deployments.http.answers import (
     MemoryOut,
     UpsertAnswer,
 )
-from deployments.http.json_route import json_response, json_router
-from deployments.http.openapi import problems
-from deployments.http.request_trace import WriteId, trace_of
-from deployments.http.requests import (
-    MAX_ID,
+from wire.limits import MAX_ID
+from wire.requests import (
     AddBatchRequest,
     AddRequest,
     DeduplicateRequest,
@@ -35,9 +39,6 @@ from deployments.http.requests import (
     PatchRequest,
     UpsertRequest,
 )
-from deployments.http.services import services_of
-from engine.errors import MemoryNotFoundError
-from engine.records import MemoryId, MemoryPatch, NewMemory
 
 router = json_router(tag="memories")
 
@@ -240,7 +241,7 @@ async def list_memories(query: Annotated[ListQuery, Query()], request: Request) 
     """Browse memories in the order they were stored."""
     with trace_of(request).stage("index"):
         page = await services_of(request).index.list_memories(
-            query.where(),
+            where_of(query),
             offset=query.offset,
             limit=query.limit,
             newest_first=query.order == "desc",

@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.calls.part_reports import own_report
-from deployments.http.answers import HealthAnswer, StatsAnswer, StatusAnswer
 from deployments.http.guards import HAS_KEY
 from deployments.http.json_route import json_response, json_router
 from deployments.http.openapi import problems
 from deployments.http.request_trace import trace_of
 from deployments.http.services import Services, services_of
 from engine.errors import EngineError, NotReadyError, OverloadedError
+from wire.answers import HealthAnswer, StatsAnswer, StatusAnswer
 
 T = TypeVar("T")
 

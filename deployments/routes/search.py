@@ -10,13 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from deployments import rendering
-from deployments.http.answers import BatchSearchAnswer, IsNovelAnswer, SearchAnswer
+from deployments.http.filters import where_of
 from deployments.http.json_route import json_response, json_router
 from deployments.http.openapi import problems
 from deployments.http.request_trace import RequestTrace, trace_of
-from deployments.http.requests import BatchSearchRequest, IsNovelRequest, SearchRequest
 from deployments.http.services import Services, services_of
 from engine.records import EmbeddedQuery, QueryPieces, SearchQuery
+from wire.answers import BatchSearchAnswer, IsNovelAnswer, SearchAnswer
+from wire.requests import BatchSearchRequest, IsNovelRequest, SearchRequest
 
 router = json_router(tag="search")
 
@@ -28,7 +29,7 @@ def _search_query(body: SearchRequest, pieces: QueryPieces) -> SearchQuery:
         hybrid=body.hybrid,
         threshold=body.threshold,
         vector_weight=body.vector_weight,
-        where=body.where(),
+        where=where_of(body),
         fusion=body.fusion,
         min_score=body.min_score,
         neighbours=body.neighbours,

@@ -10,19 +10,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments import rendering
-from deployments.http.answers import (
-    SnapshotsAnswer,
-    SyncDownloadAnswer,
-    SyncRestoreAnswer,
-    SyncStatusAnswer,
-    SyncUploadAnswer,
-)
 from deployments.http.errors import detail_response
 from deployments.http.json_route import json_response, json_router
 from deployments.http.openapi import problems
 from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.services import Services, services_of
 from engine.errors import BackupError, InvalidInputError
+from wire.answers import (
+    SnapshotsAnswer,
+    SyncDownloadAnswer,
+    SyncRestoreAnswer,
+    SyncStatusAnswer,
+    SyncUploadAnswer,
+)
 
 NOT_CONFIGURED = "Cloud sync not configured"
 _UPLOAD_PREFIX = "sync"

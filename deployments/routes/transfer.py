@@ -10,15 +10,16 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from deployments.http.errors import detail_response
+from deployments.http.filters import where_of
 from deployments.http.json_route import json_router
 from deployments.http.openapi import problems
-from deployments.http.requests import ExportQuery, ImportQuery
 from deployments.http.services import Services, services_of
 from deployments.transfer.export_stream import export_lines, gzipped
 from deployments.transfer.import_body import ClientGoneError
 from deployments.transfer.import_stream import ImportOptions, ImportStream
 from deployments.transfer.line_reader import is_supported
 from engine.records import ModelIdentity
+from wire.requests import ExportQuery, ImportQuery
 
 NDJSON = "application/x-ndjson"
 
@@ -124,7 +125,7 @@ async def export_memories(query: Annotated[ExportQuery, Query()], request: Reque
     """Read every memory that passes a filter, as of now, by id; `/import` takes it."""
     index = services_of(request).index
     identity = (await index.stats()).model
-    facts = await index.begin_export(query.where(), with_embeddings=query.embeddings)
+    facts = await index.begin_export(where_of(query), with_embeddings=query.embeddings)
     lines = export_lines(index, facts, identity)
     headers = {"Cache-Control": "no-store", "Vary": "Accept-Encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):

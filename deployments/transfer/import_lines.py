@@ -8,44 +8,22 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import ValidationError
 from pydantic_core import from_json
 
-from deployments.http.moments import Instant
-from deployments.http.requests import Input, MemoryText, Metadata, Source
 from deployments.transfer.line_reader import MAX_LINE_BYTES
 from engine.records import FloatVector, ModelIdentity, NewMemory
-from engine.times import microseconds
+from wire.requests import ImportLine
+from wire.times import microseconds
 
 _MAX_REASON_CHARS = 500
 _UNIT_TOLERANCE = 1e-3
 _MAX_COUNTED = 50_000
 _EXACT_ENOUGH = 2e-6
 """Of the length: the model's own differ by less, and come back from an export bit for bit."""
-
-
-class ImportLine(Input):
-    """One memory to import. Other keys, `id` among them, are ignored."""
-
-    text: MemoryText
-    source: Source
-    metadata: Metadata | None = None
-    key: Annotated[
-        str | None,
-        Field(min_length=1, max_length=500, description="Put it in the place of this one."),
-    ] = None
-    timestamp: Annotated[
-        Instant | None, Field(validation_alias=AliasChoices("timestamp", "created_at"))
-    ] = None
-    updated_at: Instant | None = None
-    embedding: Annotated[
-        str | list[float] | None,
-        Field(description="Base64 of little-endian float32, or numbers; of unit length."),
-    ] = None
-    deduplicate: bool | None = Field(None, description="Wins over the import's own.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Answers of the service that must not change unnoticed."""

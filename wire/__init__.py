@@ -1,0 +1,1 @@
+"""What travels between the service and its clients, declared once: for REST, MCP and OpenAPI."""

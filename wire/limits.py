@@ -1,0 +1,38 @@
+"""Bounds and defaults of what travels. Constants alone: a command line starts with them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_ID: Final = 2**53 - 1
+"""Ids stay exact in every JSON reader, the ones that know only doubles included."""
+
+TEXT_CHARS: Final = 50_000
+SOURCE_CHARS: Final = 500
+KEY_CHARS: Final = 500
+METADATA_BYTES: Final = 64 * 1024
+
+QUERY_CHARS: Final = 10_000
+HITS: Final = 5
+MAX_HITS: Final = 100
+MAX_QUERIES: Final = 100
+VECTOR_WEIGHT: Final = 0.7
+NOVEL_BELOW: Final = 0.88
+"""Similarity from which a text is not novel."""
+
+MAX_ADDED: Final = 500
+"""Memories of a batch."""
+MAX_DELETED: Final = 1000
+"""Ids of a batch."""
+DUPLICATE_FROM: Final = 0.90
+"""Similarity of duplicates; nobody may ask for less than the next."""
+LEAST_DUPLICATE: Final = 0.5
+
+PAGE: Final = 20
+MAX_PAGE: Final = 100
+CURSOR_CHARS: Final = 500
+
+MAX_BUILD_SOURCES: Final = 1000
+PATH_CHARS: Final = 4096
+BACKUP_PREFIX_CHARS: Final = 50
+BACKUP_NAME_CHARS: Final = 200
