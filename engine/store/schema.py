@@ -22,6 +22,7 @@ from engine.errors import (
     StoreMovedError,
     UnavailableError,
 )
+from engine.store.namespaces import add_first
 from engine.store.rows import set_meta
 from engine.store.tables import FORMAT_VERSION, layout_of
 
@@ -54,13 +55,15 @@ def connect(path: Path, *, mode: Literal["rw", "rwc", "ro"]) -> sqlite3.Connecti
 
 
 def create_tables(connection: sqlite3.Connection, facts: Mapping[str, str] | None = None) -> None:
-    """Lay out a new, empty database that knows `facts`, all in one transaction."""
+    """Lay out a new, empty database, all in one transaction; with `facts`, of a new store."""
     connection.executescript(
         f"BEGIN IMMEDIATE; {layout_of(FORMAT_VERSION)}"
         f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION};"
     )
-    for name, value in (facts or {}).items():
-        set_meta(connection, name, value)
+    if facts is not None:
+        add_first(connection, None, 0)
+        for name, value in facts.items():
+            set_meta(connection, name, value)
     connection.execute("COMMIT")
 
 

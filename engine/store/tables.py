@@ -10,9 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 """Raised when an older release could no longer read the file. 2 brought the checksums
-and the tables of imports; 3 several vectors of one memory."""
+and the tables of imports; 3 several vectors of one memory; 4 namespaces."""
+
+CHECKSUM: Final = "checksum"
+"""The last column of most tables: of the others of its row."""
+
+FIRST_NAMESPACE_ID: Final = 1
+"""Of `default` in every new store, and of what formats without namespaces held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ class Table:
     @property
     def is_checked(self) -> bool:
         """Whether its rows have a checksum, last."""
-        return self.names[-1] == "checksum"
+        return self.names[-1] == CHECKSUM
 
     @property
     def insert(self) -> str:
@@ -86,7 +92,10 @@ def _among(names: set[str], columns: tuple[str, ...]) -> str:
     return ", ".join(column for column in columns if column in names)
 
 
-_CHECKSUM: Final = Column("checksum", "INTEGER NOT NULL", since=2)
+_CHECKSUM: Final = Column(CHECKSUM, "INTEGER NOT NULL", since=2)
+_NAMESPACE_ID: Final = Column(
+    "namespace_id", "INTEGER NOT NULL", since=4, before=FIRST_NAMESPACE_ID
+)
 
 META: Final = Table(
     name="meta",
@@ -94,11 +103,24 @@ META: Final = Table(
     options="STRICT, WITHOUT ROWID",
 )
 
+NAMESPACES: Final = Table(
+    name="namespaces",
+    columns=(
+        Column("id", "INTEGER PRIMARY KEY AUTOINCREMENT"),
+        Column("name", "TEXT UNIQUE"),
+        Column("changed_us", "INTEGER"),
+        Column("lsn", "INTEGER NOT NULL"),
+        _CHECKSUM,
+    ),
+    since=4,
+)
+
 MEMORIES: Final = Table(
     name="memories",
     columns=(
         # AUTOINCREMENT: an id is never used twice, also after the newest memory was deleted.
         Column("id", "INTEGER PRIMARY KEY AUTOINCREMENT"),
+        _NAMESPACE_ID,  # before the text: looking at it reads no further page
         Column("text", "TEXT NOT NULL"),
         Column("source", "TEXT NOT NULL"),
         Column("key", "TEXT"),
@@ -109,9 +131,14 @@ MEMORIES: Final = Table(
         _CHECKSUM,
     ),
     indexes=(
-        Index("memories_by_key", ("source", "key"), unique=True, where="key IS NOT NULL"),
-        Index("memories_by_source", ("source",)),
-        Index("memories_by_created", ("created_us",)),
+        Index(
+            "memories_by_key",
+            ("namespace_id", "source", "key"),
+            unique=True,
+            where="key IS NOT NULL",
+        ),
+        Index("memories_by_source", ("namespace_id", "source")),
+        Index("memories_by_created", ("namespace_id", "created_us")),
         Index("memories_by_lsn", ("lsn",)),
     ),
 )
@@ -130,11 +157,12 @@ METADATA_VALUES: Final = Table(
     # Top-level metadata, inverted, so that a filter costs what it finds.
     name="metadata_values",
     columns=(
+        _NAMESPACE_ID,
         Column("name", "TEXT NOT NULL"),
         Column("value", "TEXT NOT NULL"),
         Column("id", "INTEGER NOT NULL"),
     ),
-    primary_key=("name", "value", "id"),
+    primary_key=("namespace_id", "name", "value", "id"),
     options="STRICT, WITHOUT ROWID",
 )
 
@@ -184,14 +212,19 @@ IMPORT_LINES: Final = Table(
 TEXT_DIGESTS: Final = Table(
     # Which memories may hold a text: a hint, to be compared with the text itself.
     name="text_digests",
-    columns=(Column("digest", "BLOB NOT NULL"), Column("id", "INTEGER NOT NULL")),
-    primary_key=("digest", "id"),
+    columns=(
+        _NAMESPACE_ID,
+        Column("digest", "BLOB NOT NULL"),
+        Column("id", "INTEGER NOT NULL"),
+    ),
+    primary_key=("namespace_id", "digest", "id"),
     options="STRICT, WITHOUT ROWID",
     since=2,
 )
 
 TABLES: Final = (
     META,
+    NAMESPACES,
     MEMORIES,
     EMBEDDINGS,
     METADATA_VALUES,
