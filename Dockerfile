@@ -17,7 +17,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 # The model: fetched, checked, its graphs built. Serving needs the graphs and not the weights.
 FROM packages AS model
 COPY engine ./engine
-COPY scripts/__init__.py scripts/setup_model.py scripts/model_sources.py ./scripts/
+COPY scripts/__init__.py scripts/setup_model.py ./scripts/
+COPY scripts/model ./scripts/model
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m scripts.setup_model --model-dir /opt/model \
  && rm /opt/model/model.safetensors /opt/model/.lock

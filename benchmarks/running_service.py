@@ -20,8 +20,8 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from deployments.settings import Settings
-from scripts.runtime_dir import OWNER_VARIABLE, own_pids, runtime_dir_of
-from scripts.serve import DEFAULT_CONFIG
+from scripts.launcher.runtime_dir import OWNER_VARIABLE, own_pids, runtime_dir_of
+from scripts.launcher.serve import DEFAULT_CONFIG
 
 ROOT = Path(__file__).parent.parent
 _START_PATIENCE_S = 300.0

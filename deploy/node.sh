@@ -25,12 +25,12 @@ export RAY_worker_niceness=0 RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=60
 # A head that comes back under another address, see rayservice.yaml.
 export RAY_max_direct_call_object_size=262144 RAY_grpc_client_keepalive_timeout_ms=20000
 export OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=2
-# HAProxy on every node, and messages, as on one machine; see scripts/ray_switches.py.
+# HAProxy on every node, and messages, as on one machine; see scripts/launcher/ray_switches.py.
 export RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH=67108864
 export RAY_SERVE_THROUGHPUT_OPTIMIZED=1 RAY_SERVE_ENABLE_HA_PROXY=1
 export RAY_SERVE_HAPROXY_BINARY_PATH="$PWD/deploy/haproxy.sh" RAY_SERVE_HAPROXY_METRICS_ENABLED=0
 export RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response" RAY_SERVE_HAPROXY_RETRIES=2
-export RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH=scripts.serve_controller.without_fallback_proxy
+export RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH=scripts.launcher.stubs.serve_controller.without_fallback_proxy
 # Its configuration and admin socket where no other user of the machine may put theirs first; the
 # path of a Unix socket ends at 107 bytes.
 haproxy="${RAY_SERVE_HAPROXY_SERVER_STATE_BASE:-$(mktemp -d /tmp/fm-haproxy-XXXXXX)}"

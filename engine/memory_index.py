@@ -34,6 +34,7 @@ from engine.several_namespaces import SeveralNamespaces
 from engine.store.exports import Exports
 from engine.store.namespaces import DEFAULT, checked_name
 from engine.store.rows import iso_time
+from engine.workspace.planned_builds import PlannedBuilds
 from engine.workspace.workspace import Workspace
 from engine.writing import writes
 from engine.writing.live_state import LiveState
@@ -102,6 +103,7 @@ class MemoryIndex(Namespace):
             writer=self._writer,
             backups=self._backups,
             exports=Exports(),
+            builds=PlannedBuilds(),
             workspace=Workspace(options.workspace_dir, passed_over=options.unbuilt_names),
             count_pieces=count_pieces,
         )

@@ -23,6 +23,7 @@ from engine.records import (
     FloatMatrix,
     FloatVector,
     Memory,
+    MemoryFilter,
     MemoryId,
     MemoryPatch,
     NewMemory,
@@ -30,6 +31,7 @@ from engine.records import (
 )
 from engine.store.remembered_outcomes import CALLERS_KEY
 from engine.workspace.builds import plan_build
+from engine.workspace.planned_builds import PlannedBuilds
 from engine.writing import writes
 from engine.writing.deduplication import DuplicateRule, find_duplicates, remove_duplicates
 from engine.writing.lines import ImportAttempt, ImportOutcome, ingest
@@ -182,10 +184,10 @@ class Namespace(NamespaceReads):
         )
 
     def delete_by_source(
-        self, pattern: str, *, request_id: str, deadline_s: float | None = None
+        self, where: MemoryFilter, *, request_id: str, deadline_s: float | None = None
     ) -> Future[int]:
-        """Delete every memory whose source contains `pattern`."""
-        run = functools.partial(writes.delete_by_source, pattern=pattern)
+        """Delete every memory that passes a filter."""
+        run = functools.partial(writes.delete_by_source, where=where)
         return self._submit(run, _COUNT, request_id=request_id, deadline_s=deadline_s)
 
     def deduplicate(
@@ -221,6 +223,11 @@ class Namespace(NamespaceReads):
         return self._submit(remove, _DEDUPED, request_id=request_id).result()
 
     # Workspace files
+
+    @property
+    def builds(self) -> PlannedBuilds:
+        """Those that are planned and not yet applied."""
+        return self._shared.builds
 
     def plan_build(self, sources: Sequence[str] | None, *, replace_all: bool) -> BuildPlan:
         """Read and chunk workspace files and say which chunks need an embedding."""

@@ -31,6 +31,7 @@ from engine.store.exports import ExportFacts, Exports
 from engine.store.namespaces import checked_name
 from engine.store.read_snapshot import ExportedMemory, Snapshot
 from engine.store.rows import iso_time
+from engine.workspace.planned_builds import PlannedBuilds
 from engine.workspace.workspace import Workspace
 from engine.writing.live_state import LiveState
 from engine.writing.repeats import first_repeated, says_something
@@ -48,6 +49,7 @@ class Workings:
     writer: Writer
     backups: LiveBackups
     exports: Exports
+    builds: PlannedBuilds
     workspace: Workspace
     count_pieces: Callable[[str], int]
 

@@ -72,6 +72,8 @@ class MemoryFilter:
 
     source: str | None = None
     """Case-sensitive substring of the source."""
+    source_exact: str | None = None
+    """The whole source, case-sensitive."""
     source_prefix: str | None = None
     """Case-sensitive prefix of the source."""
     metadata: dict[str, Any] | None = None

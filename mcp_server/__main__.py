@@ -15,7 +15,7 @@ def main() -> None:
 
         app(prog_name="faiss-memory-mcp")
     else:
-        from mcp_server.stdio import serve_stdio
+        from mcp_server.transport.stdio import serve_stdio
 
         try:
             serve_stdio()

@@ -8,9 +8,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from mcp_server import identity
-from mcp_server.bridge_command import Bridge
-from mcp_server.config_file import ConfigError, Edit
-from mcp_server.install import Assistant, Scope, plan_install, plan_uninstall
+from mcp_server.installer.bridge_command import Bridge
+from mcp_server.installer.config_file import ConfigError, Edit
+from mcp_server.installer.install import Assistant, Scope, plan_install, plan_uninstall
 
 app = typer.Typer(
     add_completion=False,
@@ -39,14 +39,14 @@ def serve(
     if version:
         typer.echo(f"faiss-memory-mcp {identity.version()}")
     elif http:
-        from mcp_server.http import serve_http
+        from mcp_server.transport.http import serve_http
 
         try:
             serve_http(host=host, port=port)
         except ValueError as exc:
             _fail(str(exc))
     else:
-        from mcp_server.stdio import serve_stdio
+        from mcp_server.transport.stdio import serve_stdio
 
         serve_stdio()
 

@@ -94,15 +94,15 @@ def create_server(
 async def _list_tools(
     _: Context, params: types.PaginatedRequestParams | None
 ) -> types.ListToolsResult:
-    from mcp_server.described_tools import described_tools
+    from mcp_server.tools.described_tools import described_tools
 
     return types.ListToolsResult(tools=described_tools())
 
 
 async def _call_tool(ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
-    from mcp_server.arguments import not_taken_note
     from mcp_server.client import ServiceError
-    from mcp_server.tools import TOOLS
+    from mcp_server.tools.arguments import not_taken_note
+    from mcp_server.tools.catalogue import TOOLS
 
     tool = TOOLS.get(params.name)
     if tool is None:

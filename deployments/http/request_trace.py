@@ -16,12 +16,13 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from engine.store.remembered_outcomes import CALLERS_KEY
+from wire import limits
 
 Stage = Literal["embed", "index"]
 
 TRACE_KEY = "faiss_memory.trace"
 PROXY_WRITE_ID = "x-faiss-memory-write-id"
-"""Set by HAProxy on every request, whatever the client says: see `scripts/haproxy_shim.py`."""
+"""Set by HAProxy on every request, whatever the client says: see its shim in `scripts`."""
 
 # A caller's own id is taken over only when it can do no harm in a log line or a header.
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -67,7 +68,7 @@ async def _write_id(
     idempotency_key: Annotated[
         str | None,
         Header(
-            pattern=r"^[!-~]{1,200}$",
+            pattern=limits.IDEMPOTENCY_KEY,
             description="Sending a write again with the same key returns its first outcome.",
         ),
     ] = None,

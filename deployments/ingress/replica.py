@@ -14,7 +14,7 @@ from deployments.ingress.application import create_app
 from deployments.ingress_settings import IngressSettings
 from deployments.logs import configure_logging
 from deployments.settings import Settings
-from mcp_server.http import create_mcp_app, refuse_sse
+from mcp_server.transport.http import create_mcp_app, refuse_sse
 
 
 class IngressReplica:

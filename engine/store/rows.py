@@ -193,6 +193,10 @@ def condition_of(where: MemoryFilter, namespace_ids: Sequence[int]) -> tuple[str
         forms = _unicode_forms(where.source)
         conditions.append(_any_of("instr(source, ?) > 0", len(forms)))
         parameters += forms
+    if where.source_exact is not None:
+        forms = _unicode_forms(where.source_exact)
+        conditions.append(_any_of("source = ?", len(forms)))
+        parameters += forms
     if where.source_prefix:
         # A range of the index; the highest code point ends it, since source is compared by bytes.
         forms = _unicode_forms(where.source_prefix)

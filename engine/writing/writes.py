@@ -109,9 +109,11 @@ def delete(session: WriteSession, ids: Sequence[MemoryId]) -> DeleteOutcome:
     )
 
 
-def delete_by_source(session: WriteSession, pattern: str) -> int:
-    """Delete every memory whose source contains `pattern`; returns how many."""
-    doomed = session.matching(MemoryFilter(source=pattern))
+def delete_by_source(session: WriteSession, where: MemoryFilter) -> int:
+    """Delete every memory that passes a filter, which may not be empty; returns how many."""
+    if where.is_empty():
+        raise InvalidInputError("a filter that every memory passes deletes nothing")
+    doomed = session.matching(where)
     session.delete(doomed)
     return len(doomed)
 

@@ -28,7 +28,7 @@ DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
 
 def serve(config: Config = None, detach: Detach = False) -> None:
     """Run the service until Ctrl-C, as `make serve` does. Settings come from the environment."""
-    from scripts import serve as launcher
+    from scripts.launcher import serve as launcher
 
     if detach:
         launcher.run_detached(config or launcher.DEFAULT_CONFIG)
@@ -42,7 +42,7 @@ def setup(
     ] = False,
 ) -> None:
     """Fetch the embedding model and build what the service runs; the first `serve` does it too."""
-    from scripts import setup_model
+    from scripts.model import set_up as setup_model
 
     setup_model.main(force=force)
 
@@ -60,7 +60,7 @@ def service(action: ServiceAction) -> None:
 
     It takes over the settings that the environment has now; `install` again changes them.
     """
-    from scripts import kept_service
+    from scripts.launcher import kept_service
 
     getattr(kept_service, action.value)()
 
@@ -71,7 +71,7 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     Exits with 1 when something is.
     """
     from engine.recovery.doctor import examine
-    from scripts import store
+    from scripts.offline import store
 
     if not as_json:
         store.doctor(data_dir)
@@ -84,7 +84,7 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 def restore_offline(name: str, *, as_json: bool) -> None:
     """Put a backup in the store's place while no service runs."""
     import engine.recovery.offline
-    from scripts import store
+    from scripts.offline import store
 
     if not as_json:
         return store.restore(name)
@@ -97,7 +97,7 @@ def restore_offline(name: str, *, as_json: bool) -> None:
 
 def check_offline(names: list[str]) -> list[Json]:
     """What `POST /backup/verify` answers for each backup, or for all, while no service runs."""
-    from scripts import store
+    from scripts.offline import store
 
     with store.locked(None) as (_, backups):
         chosen = names or [summary.name for summary in backups.summaries()]

@@ -19,7 +19,7 @@ from ray.serve.schema import ServeDeploySchema
 from deployments.calls.parcels import PIECE_BYTES
 from deployments.settings import Settings
 from deployments.transfer.import_body import _CHUNK_LINES
-from scripts.ray_switches import MAX_MESSAGE_BYTES, working_haproxy
+from scripts.launcher.ray_switches import MAX_MESSAGE_BYTES, working_haproxy
 from tests import ROOT
 from tests.cluster.kubernetes_schema import VERSIONS, problems, schema_of, schema_of_crd
 from tests.cluster.rayservice_schema import RAY_SERVICE

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mcp_server.bridge_command import Bridge
 from mcp_server.identity import NAME
-from mcp_server.install import Assistant, Scope, plan_install
+from mcp_server.installer.bridge_command import Bridge
+from mcp_server.installer.install import Assistant, Scope, plan_install
 from tests import ROOT
 from tests.support.fake_service import FakeService, serving
 

@@ -15,7 +15,7 @@ import pytest
 
 from deployments.settings import Settings
 from mcp_server.settings import BridgeSettings
-from mcp_server.tools import TOOLS
+from mcp_server.tools.catalogue import TOOLS
 from tests import ROOT
 from tests.docs.readme_commands import (
     BACKUP_NAME,
@@ -278,7 +278,7 @@ def test_files_that_are_named_exist() -> None:
 def test_every_room_is_documented() -> None:
     rooms = {
         str(door.parent.relative_to(ROOT))
-        for package in ("engine", "deployments")
+        for package in ("engine", "deployments", "scripts", "mcp_server")
         for door in (ROOT / package).glob("*/__init__.py")
     }
     assert set(first_cells(TEXT, "Rooms")) == rooms

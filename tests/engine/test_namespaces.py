@@ -110,7 +110,7 @@ def test_an_id_of_another_namespace_is_as_if_it_did_not_exist(index: MemoryIndex
     with pytest.raises(MemoryNotFoundError):
         mine.update(theirs, patch, embedding_of("changed")[None], request_id="u").result()
     assert mine.delete([theirs], request_id="d").result().missing == [theirs]
-    assert mine.delete_by_source("notes", request_id="s").result() == 1
+    assert mine.delete_by_source(MemoryFilter(source="notes"), request_id="s").result() == 1
     assert mine.list_memories(MemoryFilter(metadata={"n": 1}), offset=0, limit=9).total == 0
     assert search(mine, "secret", where=MemoryFilter(metadata={"n": 1})) == []
     assert mine.known_embeddings(["secret"]) == {}

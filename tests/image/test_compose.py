@@ -15,7 +15,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from deployments.settings import Settings
-from scripts.local_ray import _OBJECT_STORE_BYTES
+from scripts.launcher.local_ray import _OBJECT_STORE_BYTES
 from tests import ROOT
 
 if sys.version_info >= (3, 11):

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mcp_server import install
-from mcp_server.bridge_command import Bridge
-from mcp_server.config_file import ConfigError, Edit
-from mcp_server.install import Assistant, Scope, plan_install, plan_uninstall
+from mcp_server.installer import install
+from mcp_server.installer.bridge_command import Bridge
+from mcp_server.installer.config_file import ConfigError, Edit
+from mcp_server.installer.install import Assistant, Scope, plan_install, plan_uninstall
 from tests import ROOT
 
 if sys.version_info >= (3, 11):

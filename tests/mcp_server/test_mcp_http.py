@@ -21,7 +21,7 @@ from mcp.types import CallToolResult, TextContent
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.routing import Route
 
-from mcp_server.http import create_mcp_app
+from mcp_server.transport.http import create_mcp_app
 from tests import ROOT
 from tests.support.fake_service import FakeService, serving
 from tests.support.ingress_under_test import Ingress, make_ingress

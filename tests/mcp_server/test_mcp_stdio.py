@@ -19,8 +19,8 @@ from mcp import Client, StdioServerParameters, stdio_client
 from mcp.types import CallToolResult, TextContent
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, KNOWN_PROTOCOL_VERSIONS
 
-from mcp_server import handshake
 from mcp_server.server import create_server
+from mcp_server.transport import handshake
 from tests import ROOT
 from tests.support.fake_service import FakeService, serving
 
@@ -186,7 +186,7 @@ def test_the_early_list_of_tools_is_the_one_the_sdk_would_give(version: str) -> 
         process.stdin.flush()
         _, early, late = (json.loads(process.stdout.readline()) for _ in range(3))
     assert (early["id"], late["id"]) == ("early", "late")
-    assert early["result"] == late["result"], "run: python -m mcp_server.described_tools"
+    assert early["result"] == late["result"], "run: python -m mcp_server.tools.described_tools"
 
 
 def test_every_version_with_a_handshake_is_answered_early() -> None:
@@ -324,7 +324,8 @@ def test_closing_stdin_ends_the_process() -> None:
 
 def test_the_bridge_loads_neither_ray_nor_the_index_nor_the_command_line() -> None:
     program = (
-        "import sys, mcp_server.server, mcp_server.tools, mcp_server.client, mcp_server.stdio\n"
+        "import sys, mcp_server.server, mcp_server.tools.catalogue, mcp_server.client\n"
+        "import mcp_server.transport.stdio\n"
         "found = {'ray', 'faiss', 'engine', 'numpy', 'typer'} & set(sys.modules)\n"
         "assert not found, found"
     )
@@ -333,7 +334,7 @@ def test_the_bridge_loads_neither_ray_nor_the_index_nor_the_command_line() -> No
 
 def test_the_handshake_loads_the_standard_library_only() -> None:
     program = (
-        "import sys, mcp_server.stdio, mcp_server.handshake\n"
+        "import sys, mcp_server.transport.stdio, mcp_server.transport.handshake\n"
         "found = {'mcp', 'mcp_types', 'pydantic', 'anyio', 'httpx'} & set(sys.modules)\n"
         "assert not found, found"
     )

@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.settings import Settings, load_settings
-from scripts.background import Job, agent_plist, job_of, keeper_for, unit_text
 from scripts.cli.app import app
-from scripts.runtime_dir import LauncherError
+from scripts.launcher.background import Job, agent_plist, job_of, keeper_for, unit_text
+from scripts.launcher.runtime_dir import LauncherError
 
 HOSTILE = 'a"b\\c%d$e f'
 

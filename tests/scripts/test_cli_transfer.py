@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from scripts.cli import sending
 from scripts.cli.app import app
 from scripts.cli.errors import CliError, RefusedError
-from scripts.cli.journal import Journal, Tally
+from scripts.cli.importing import sending
+from scripts.cli.importing.journal import Journal, Tally
+from scripts.cli.importing.sending import MAX_PART_BYTES, MAX_PART_LINES, parts_of
 from scripts.cli.readers.identity import path_name
 from scripts.cli.readers.records import Memory
-from scripts.cli.sending import MAX_PART_BYTES, MAX_PART_LINES, parts_of
 from scripts.cli.service import Service
 from tests import ROOT
 from tests.support.light_service import light_service

@@ -14,16 +14,22 @@ from pathlib import Path
 import pytest
 
 from deployments.settings import load_settings
-from scripts import serve
-from scripts.haproxy_shim import ERROR_PAGES, harden
-from scripts.preflight import (
+from scripts.launcher import serve
+from scripts.launcher.preflight import (
     check_dashboard,
     check_data_dir,
     check_port_free,
     check_workspace_dir,
     memories_elsewhere,
 )
-from scripts.runtime_dir import OWNER_VARIABLE, LauncherError, RuntimeDir, own_pids, runtime_dir_of
+from scripts.launcher.runtime_dir import (
+    OWNER_VARIABLE,
+    LauncherError,
+    RuntimeDir,
+    own_pids,
+    runtime_dir_of,
+)
+from scripts.launcher.stubs.haproxy_shim import ERROR_PAGES, harden
 from tests import ROOT
 from tests.support.service import STOP_PATIENCE_S, Service
 from tests.support.terminal import Terminal
@@ -125,7 +131,7 @@ def test_a_dashboard_whose_port_is_taken_is_refused_by_the_name_of_its_setting()
 def test_a_dashboard_that_is_not_installed_is_refused_with_what_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("scripts.preflight.find_spec", lambda _: None)
+    monkeypatch.setattr("scripts.launcher.preflight.find_spec", lambda _: None)
     with pytest.raises(LauncherError, match="FULL_RAY=true"):
         check_dashboard(load_settings())
 
@@ -180,7 +186,7 @@ def test_nohup_is_obeyed_and_another_hangup_stops() -> None:
 def test_a_terminal_that_closes_is_noticed_without_a_signal() -> None:
     code = (
         "import signal, sys, time\n"
-        "from scripts.serve import _Foreground\n"
+        "from scripts.launcher.serve import _Foreground\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"  # `make` keeps it to itself
         "terminal = _Foreground()\n"
         "assert not terminal.is_gone()\n"

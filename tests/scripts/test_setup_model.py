@@ -31,7 +31,8 @@ from engine.model.files import (
     read_manifest,
     write_manifest,
 )
-from scripts.model_sources import (
+from scripts.model.set_up import default_sources, set_up
+from scripts.model.sources import (
     HUB_MODEL,
     HUB_REVISION,
     DirectorySource,
@@ -41,7 +42,6 @@ from scripts.model_sources import (
     SourceError,
     WheelSource,
 )
-from scripts.setup_model import default_sources, set_up
 from tests.support.tiny_bert import write_official_files
 
 

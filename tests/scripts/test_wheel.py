@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deployments.settings import Settings
-from scripts.runtime_dir import own_pids, runtime_dir_of
+from scripts.launcher.runtime_dir import own_pids, runtime_dir_of
 from tests import ROOT
 from tests.support.service import STOP_PATIENCE_S, free_port
 from tests.support.terminal import Terminal

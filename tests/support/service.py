@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from deployments.settings import Settings
-from scripts.runtime_dir import OWNER_VARIABLE, runtime_dir_of
+from scripts.launcher.runtime_dir import OWNER_VARIABLE, runtime_dir_of
 from tests import ROOT
 
 START_PATIENCE_S = 400

@@ -90,27 +90,27 @@ def read(file: InputFile, chosen: Format, options: Options) -> Iterator[Record]:
 
         return read_table(file, options)
     if kind is Format.MCP:
-        from scripts.cli.readers.mcp_memory import read_mcp
+        from scripts.cli.readers.products.mcp_memory import read_mcp
 
         return read_mcp(file, options)
     if kind is Format.MEM0:
-        from scripts.cli.readers.mem0 import read_mem0
+        from scripts.cli.readers.products.mem0 import read_mem0
 
         return read_mem0(file, options)
     if kind is Format.CHROMA:
-        from scripts.cli.readers.chroma import read_chroma
+        from scripts.cli.readers.products.chroma import read_chroma
 
         return read_chroma(file, options)
     if kind is Format.MEMORY_SERVICE:
-        from scripts.cli.readers.memory_service import read_memory_service
+        from scripts.cli.readers.products.memory_service import read_memory_service
 
         return read_memory_service(file, options)
     if kind is Format.CHATGPT:
-        from scripts.cli.readers.conversations import read_chatgpt
+        from scripts.cli.readers.products.conversations import read_chatgpt
 
         return read_chatgpt(file, options)
     if kind is Format.CLAUDE:
-        from scripts.cli.readers.conversations import read_claude
+        from scripts.cli.readers.products.conversations import read_claude
 
         return read_claude(file, options)
     if kind is Format.JSON:

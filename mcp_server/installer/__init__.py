@@ -1,0 +1,1 @@
+"""Writes the bridge into assistants' configurations."""

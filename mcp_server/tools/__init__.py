@@ -1,0 +1,1 @@
+"""What the tools take, do and answer."""

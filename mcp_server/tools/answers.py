@@ -1,0 +1,88 @@
+"""What the service answers, as far as the tools read it. What it says beyond that is left out.
+
+Not `wire.answers`: a bridge may be newer or older than the service it speaks to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from mcp_server.tools.results import BatchOutcome
+
+
+class Record(BaseModel):
+    """A memory."""
+
+    id: int
+    text: str
+    source: str
+    timestamp: str
+    metadata: dict[str, Any] = {}
+    key: str | None = None
+
+
+class Hit(Record):
+    """A memory found."""
+
+    similarity: float
+    score: float | None = None
+    """How good a hybrid hit is, in 0…1. A service that ranks by fused ranks has none."""
+
+    @property
+    def match(self) -> int:
+        """How well it matches, in percent."""
+        return percent(self.similarity if self.score is None else self.score)
+
+
+class Found(BaseModel):
+    """Answer of /search."""
+
+    results: list[Hit]
+
+
+class Similar(BaseModel):
+    """A memory much like one that was added."""
+
+    id: int
+    similarity: float
+    text: str
+
+
+class AddOutcome(BaseModel):
+    """Answer of /memory/add; `id` is null for a duplicate."""
+
+    id: int | None
+    duplicate_of: int | None = None
+    similarity: float | None = None
+    duplicate_text: str | None = None
+    similar: list[Similar] | None = None
+
+
+class BatchOutcomes(BaseModel):
+    """Answer of /memory/add-batch, one outcome per input, in order."""
+
+    results: list[BatchOutcome]
+
+
+class Page(BaseModel):
+    """Answer of /memories."""
+
+    memories: list[Record]
+    total: int
+    next_cursor: str | None = None
+
+
+class Novelty(BaseModel):
+    """Answer of /memory/is-novel; `most_similar` is null on an empty store."""
+
+    is_novel: bool
+    threshold: float
+    most_similar: Hit | None
+    says_the_same: bool | None = None
+
+
+def percent(share: float) -> int:
+    """A similarity or score as a percentage without decimals."""
+    return round(share * 100)

@@ -1,0 +1,1 @@
+"""How a host reaches the tools: stdio and HTTP."""

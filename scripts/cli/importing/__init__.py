@@ -1,0 +1,1 @@
+"""Files into memories: once, and for as long as they change."""

@@ -1,0 +1,282 @@
+"""`faiss-memory import`: files of many kinds become memories."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scripts.cli.errors import (
+    CliError,
+    NothingFoundError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+)
+from scripts.cli.importing.file_commands import workspace_of
+from scripts.cli.importing.journal import Journal, Tally, journal_path
+from scripts.cli.importing.reading import Reading
+from scripts.cli.importing.sending import Sender, parts_of
+from scripts.cli.importing.stored_passages import forget_rest
+from scripts.cli.options import DEFAULT_URL, AsJson, Url, service_at
+from scripts.cli.progress import progress
+from scripts.cli.readers import KNOWN_NAMES, NOT_READ, SUFFIXES, TEXT_SUFFIXES, Format, kind_of
+from scripts.cli.readers.identity import utf8
+from scripts.cli.readers.inputs import InputFile, find_inputs
+from scripts.cli.readers.records import Options
+from scripts.cli.service import Json, Service
+from scripts.cli.terminal import counted, note, one_line, print_json, say
+
+_SHOWN_IN_DRY_RUN = 20
+_CALLED_BY_PATH = TEXT_SUFFIXES | SUFFIXES[Format.CSV] | {".json"}
+"""Files whose memories may be told by the file's name alone."""
+
+
+def import_memories(
+    paths: Annotated[list[str], typer.Argument(help="Files, directories, globs; - is stdin.")],
+    format: Annotated[Format, typer.Option("--format", "-f", help="What they are.")] = Format.AUTO,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", "-s", metavar="PREFIX", help="Put before every source."),
+    ] = None,
+    deduplicate: Annotated[
+        bool | None,
+        typer.Option(
+            help="Skip what is stored already. By default only memories without an id of their "
+            "own are compared. Of an export always what is missing is added, and nothing else.",
+            show_default=False,
+        ),
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="CSV, JSON: the column or field of the text.")
+    ] = None,
+    source_column: Annotated[str | None, typer.Option(help="Likewise, of the source.")] = None,
+    key_column: Annotated[str | None, typer.Option(help="Likewise, of its own id.")] = None,
+    stop_on_error: Annotated[
+        bool, typer.Option("--stop-on-error", help="End at the first bad memory.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Continue this command where it was interrupted.")
+    ] = True,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Import files: text, JSON Lines, CSV, other memories' exports.
+
+    Interrupted, the same command continues and adds nothing twice. Exits with 1 when a memory
+    could not be read or was refused; the others are in.
+    """
+    files, skipped = _chosen(paths, format)
+    for why in skipped:
+        _tell_skipped(why, as_json=as_json)
+    if not files:
+        raise NothingFoundError(f"No {_named(format)} files there.")
+    options = Options(
+        source=source,
+        text_column=text_column,
+        source_column=source_column,
+        key_column=key_column,
+    )
+    reading = Reading(
+        files=files,
+        format=format,
+        options=options,
+        deduplicate=deduplicate,
+        stop_on_error=stop_on_error,
+        as_json=as_json,
+    )
+    _refuse_files_of_one_name(reading)
+    service = service_at(url)
+    if source is None:
+        _mark_workspace_files(service, reading, needed=not dry_run)
+    if dry_run:
+        _show(reading)
+        return
+    built = _build(service, reading)
+    reading.choose([file for file in files if file.in_workspace is None])
+    named = [path if path == "-" else str(Path(path).expanduser().absolute()) for path in paths]
+    columns = [text_column, source_column, key_column]
+    path = journal_path([service.url, named, format.value, source, deduplicate, columns])
+    if not resume:
+        path.unlink(missing_ok=True)
+    journal = Journal(path, deduplicate=deduplicate is not False)
+    if journal.n_before:
+        note(f"Continuing after {counted(journal.n_before, 'memory')} that are in already.")
+    continues = True
+    try:
+        tally = _send_all(service, reading, journal)
+        tally.add(built)
+        tally.removed += sum(
+            forget_rest(service, file, source, n) for file, n in reading.n_passages
+        )
+        continues = False
+    except UsageError:
+        continues = journal.has_parts
+        raise
+    finally:
+        journal.close(complete=not continues)
+        if continues:
+            note("Not finished. The same command continues from here.")
+    _report(tally, reading)
+
+
+def _chosen(paths: list[str], format: Format) -> tuple[list[InputFile], list[tuple[str, str]]]:
+    """The files to read, and the names of the others that might be meant, with the reason."""
+    if format is not Format.AUTO:
+        return find_inputs(paths, SUFFIXES[format]), []
+    found = find_inputs(paths, SUFFIXES[format] | NOT_READ.keys())
+    why = {file.name: NOT_READ.get(file.suffix) or _unknown(file) for file in found}
+    files = [file for file in found if why[file.name] is None]
+    return files, [(name, reason) for name, reason in why.items() if reason is not None]
+
+
+def _unknown(file: InputFile) -> str | None:
+    """Why a file is not what its name alone says; None for any other."""
+    if file.relative.rpartition("/")[2] not in KNOWN_NAMES:
+        return None
+    try:
+        kind_of(file, Format.AUTO)
+    except CliError as exc:
+        return str(exc)
+    return None
+
+
+def _tell_skipped(skipped: tuple[str, str], *, as_json: bool) -> None:
+    name, reason = skipped
+    if as_json:
+        print_json({"type": "skipped", "origin": name, "reason": reason})
+    else:
+        note(f"Skipped {name}: {reason}.")
+
+
+def _refuse_files_of_one_name(reading: Reading) -> None:
+    """Raise `UsageError` when one file of a run would take the place of another."""
+    first: dict[str, InputFile] = {}
+    for file in reading.files:
+        is_told_by_name = reading.format not in (Format.TEXT, Format.CSV, Format.CHROMA)
+        if is_told_by_name and file.suffix not in _CALLED_BY_PATH:
+            continue
+        other = first.setdefault(file.source(reading.options.source), file)
+        if other is not file:
+            raise UsageError(
+                f"{other.name} and {file.name} would both be "
+                f"{file.source(reading.options.source)}, and one would replace the other. "
+                "Import them one by one with a --source each, or leave --source out."
+            )
+
+
+def _mark_workspace_files(service: Service, reading: Reading, *, needed: bool) -> None:
+    """Leave the text files of the service's workspace to the service."""
+    try:
+        workspace = workspace_of(service)
+    except (UnreachableError, RefusedError):
+        if needed:
+            raise
+        return
+    for file in reading.files:
+        real = file.path.resolve() if file.path is not None else None
+        if real is None or workspace is None or not real.is_relative_to(workspace):
+            continue
+        if real.suffix.lower() in TEXT_SUFFIXES and reading.is_text(file):
+            file.in_workspace = utf8(real.relative_to(workspace).as_posix())
+
+
+def _build(service: Service, reading: Reading) -> Tally:
+    """Have the service read the files of its workspace."""
+    tally = Tally()
+
+    def refuse(name: str, reason: str) -> None:
+        reading.n_unreadable += 1
+        reading.complain(name, reason)
+
+    def count(_: list[str], answer: Json) -> None:
+        tally.added += answer["memories_added"]
+        tally.unchanged += answer["unchanged"]
+        tally.removed += answer["memories_removed"]
+        for skipped in answer.get("skipped", []):
+            refuse(skipped["path"], skipped["reason"])
+
+    paths = [file.path.resolve() for file in reading.files if file.path and file.in_workspace]
+    if paths and (workspace := workspace_of(service)):
+        from scripts.cli.importing.watching import Built
+
+        Built(service, workspace, on_built=count, on_refused=refuse).sync(paths, [])
+    tally.lines = tally.added + tally.unchanged
+    return tally
+
+
+def _send_all(service: Service, reading: Reading, journal: Journal) -> Tally:
+    total = Tally()
+    with progress("Importing", quiet=reading.as_json) as shown:
+
+        def tell(tally: Tally, share_of_part: float) -> None:
+            # What was read but not yet acknowledged is not done.
+            share = share_before + (reading.share_read() - share_before) * share_of_part
+            shown.update(n=total.lines + tally.lines, done=share)
+
+        sender = Sender(
+            service,
+            deduplicate=journal.deduplicate,
+            stop_on_error=reading.stop_on_error,
+            on_error=reading.complain,
+            on_duplicate=reading.note_duplicate,
+            on_progress=tell,
+        )
+        share_before = 0.0
+        for number, part in enumerate(parts_of(reading.memories())):
+            content = part.content
+            tally = journal.outcome(number, content)
+            if tally is None:
+                tally = sender.send(part, journal.key(number)).tally
+                journal.note(number, content, tally)
+            total.add(tally)
+            share_before = reading.share_read()
+            shown.update(n=total.lines, done=share_before)
+    return total
+
+
+def _report(tally: Tally, reading: Reading) -> None:
+    n_failed = tally.errors + reading.n_unreadable
+    if reading.as_json:
+        counts = {**asdict(tally), "errors": n_failed}
+        if not tally.removed:
+            del counts["removed"]
+        print_json({"type": "summary", **counts, "ok": n_failed == 0})
+    else:
+        parts = [f"{tally.added:,} added"]
+        parts += [f"{tally.updated:,} updated"] if tally.updated else []
+        known = tally.duplicates + tally.unchanged
+        parts += [f"{known:,} known already"] if known else []
+        parts += [f"{tally.removed:,} removed"] if tally.removed else []
+        say(", ".join(parts))
+        for why in reading.skipped:
+            note(f"Skipped {why}")
+        if tally.duplicates > len(reading.skipped) > 0:
+            note(f"and {tally.duplicates - len(reading.skipped):,} more like these.")
+    if n_failed:
+        raise CliError(f"{n_failed:,} could not be imported; see above.")
+
+
+def _show(reading: Reading) -> None:
+    n_memories = 0
+    for memory in reading.memories():
+        n_memories += 1
+        if reading.as_json:
+            print_json(memory.line)
+        elif n_memories <= _SHOWN_IN_DRY_RUN:
+            say(f"{one_line(memory.line['source'])} — {one_line(memory.line['text'])}")
+    if not reading.as_json:
+        for name, kind, n in reading.counts[:_SHOWN_IN_DRY_RUN]:
+            note(f"{name}: {counted(n, 'memory')} ({kind})")
+        note(f"{counted(n_memories, 'memory')} would be sent.")
+    if reading.n_unreadable:
+        raise CliError(f"{reading.n_unreadable:,} could not be read; see above.")
+
+
+def _named(format: Format) -> str:
+    return "text" if format is Format.AUTO else format.value

@@ -1,0 +1,1 @@
+"""The service on this machine: what starts, watches and stops it."""

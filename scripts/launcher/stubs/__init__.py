@@ -1,0 +1,1 @@
+"""Files that Ray and HAProxy start or import in processes of their own."""

@@ -1,0 +1,1 @@
+"""Fetches the embedding model and builds the graphs that the service runs."""

@@ -1,0 +1,1 @@
+"""What is done to a data directory while no service uses it."""

@@ -1,0 +1,115 @@
+"""Look at and mend a data directory while the service is stopped: verify, restore, rebuild, doctor.
+
+While it runs, use its routes instead: /backups, /backup/verify, /restore.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from deployments.settings import SettingsError, load_settings
+from engine.backups.catalogue import Backups
+from engine.backups.verification import problems_of
+from engine.disk.data_lock import DataLock
+from engine.errors import EngineError, StorageError
+from engine.index_options import BACKUPS_NAME
+from engine.recovery.doctor import examine
+from engine.recovery.offline import accept_loss, rebuild_indexes, restore_offline
+from scripts.offline.progress import progress_bar
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+CHECK = functools.partial(problems_of, exact_below=20_000)
+"""What a backup is put through."""
+
+DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
+
+
+@contextmanager
+def locked(data_dir: Path | None) -> Iterator[tuple[Path, Backups]]:
+    """A data directory that no service uses, and its backups; says so and ends if one does."""
+    try:
+        directory = data_dir or load_settings().data_dir
+        if not directory.is_dir():
+            raise StorageError(f"{directory} is not a directory; set DATA_DIR")
+        os.umask(0o077)
+        with DataLock(directory, timeout_s=1.0):
+            yield directory, Backups(directory / BACKUPS_NAME, keep={})
+    except (EngineError, SettingsError) as exc:
+        errors.print("[bold red]Failed:[/]", escape(str(exc)))
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def backups(data_dir: DataDir = None) -> None:
+    """List the backups, newest first."""
+    with locked(data_dir) as (_, found):
+        for summary in found.summaries():
+            console.print(f"{summary.name}  {summary.total_memories} memories", markup=False)
+
+
+@app.command()
+def verify(
+    name: Annotated[str | None, typer.Argument(help="A backup; all of them without it.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Check that backups can be restored: hashes, integrity, counts, and a search."""
+    n_bad = 0
+    with locked(data_dir) as (_, found):
+        for each in [name] if name else [summary.name for summary in found.summaries()]:
+            problems = found.verify(each, CHECK).problems
+            n_bad += bool(problems)
+            console.print(f"{each}: {'; '.join(problems) or 'ok'}", markup=False)
+    raise typer.Exit(1 if n_bad else 0)
+
+
+@app.command()
+def restore(
+    name: Annotated[str, typer.Argument(help="As `backups` lists it.")], data_dir: DataDir = None
+) -> None:
+    """Put a backup in the store's place; the database before is kept."""
+    with locked(data_dir) as (directory, found):
+        aside = restore_offline(directory, found, name)
+    kept = f" What was there is in {aside}." if aside else ""
+    console.print(f"Restored {name}.{kept}", markup=False)
+
+
+@app.command()
+def accept(data_dir: DataDir = None) -> None:
+    """Go on with what the store holds, though writes after it were acknowledged and are lost."""
+    with locked(data_dir) as (directory, _):
+        n_memories = accept_loss(directory)
+    console.print(f"The next start goes on with {n_memories} memories.")
+
+
+@app.command()
+def rebuild(data_dir: DataDir = None) -> None:
+    """Build the cached posting lists anew from the store."""
+    with locked(data_dir) as (directory, _), progress_bar(Console(stderr=True)) as progress:
+        task = progress.add_task("Reading", total=None)
+        for done, total in rebuild_indexes(directory):
+            progress.update(task, completed=done, total=total)
+    console.print("The posting lists are built anew.")
+
+
+@app.command()
+def doctor(data_dir: DataDir = None) -> None:
+    """Say what is wrong with a data directory and which command mends it."""
+    with locked(data_dir) as (directory, found):
+        findings = list(examine(directory, found))
+    for finding in findings:
+        console.print(f"[bold red]{escape(finding.problem)}[/]\n  {escape(finding.remedy)}")
+    if not findings:
+        console.print("Nothing is wrong.")
+    raise typer.Exit(1 if findings else 0)
