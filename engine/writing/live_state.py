@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.search.bm25 import BM25Index
 from engine.search.later_windows import LaterWindows
-from engine.search.postings_cache import cache_path, load_index
+from engine.search.postings_cache import cache_path, caches_in, load_index
 from engine.search.search_index import SearchIndex
 from engine.search.vector_index import VectorIndex
 from engine.store.database import Store
@@ -80,6 +80,7 @@ class LiveState:
         self._nothing = _empty_index(store.identity.dim)
         self._loading: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
         self.adopt(self.ready(store, with_caches=True))
+        self._sweep_caches()
 
     def ready(self, store: Store, *, with_caches: bool) -> ReadyStore:
         """Read the namespaces of a store, and load the indexes that are to be ready at once."""
@@ -103,6 +104,14 @@ class LiveState:
     def is_kept_ready(self, facts: NamespaceFacts) -> bool:
         """Whether a namespace is loaded at start, and has a cache for that."""
         return facts.name == DEFAULT or facts.n_memories >= self.settings.large_from
+
+    def _sweep_caches(self) -> None:
+        """Remove what a killed process left of namespaces that it had deleted."""
+        known = {facts.id for facts in self.namespaces.matching(["*"])}
+        kept = {cache_path(self.settings.data_dir, namespace_id) for namespace_id in known}
+        for path in caches_in(self.settings.data_dir):
+            if path not in kept:
+                path.unlink(missing_ok=True)
 
     def id_of(self, name: str) -> int:
         """The id of a namespace; `NO_NAMESPACE` for none."""
