@@ -34,6 +34,7 @@ from engine.several_namespaces import SeveralNamespaces
 from engine.store.exports import Exports
 from engine.store.namespaces import DEFAULT, checked_name
 from engine.store.rows import iso_time
+from engine.workspace.directory_id import directory_id
 from engine.workspace.planned_builds import PlannedBuilds
 from engine.workspace.workspace import Workspace
 from engine.writing import writes
@@ -217,6 +218,7 @@ class MemoryIndex(Namespace):
 
     def stats(self) -> IndexStats:
         """The state of all namespaces together, for operators. Loads none."""
+        workspace_id = directory_id(self._options.workspace_dir)  # before the locks: it may hang
         with self._state.store_lock.shared(), self._state.lock.shared():
             store, loaded = self._state.store, self._state.indexes.all()
             indexes = list(loaded.values())
@@ -239,6 +241,7 @@ class MemoryIndex(Namespace):
                 n_stored=sum(facts.n_memories for facts in known if facts.id in loaded),
                 n_vectors=sum(i.n_vectors for i in indexes),
                 n_documents=sum(i.keywords.n_documents for i in indexes),
+                workspace_id=workspace_id,
             )
 
     def count(self) -> int:

@@ -31,6 +31,7 @@ from engine.store.exports import ExportFacts, Exports
 from engine.store.namespaces import checked_name
 from engine.store.read_snapshot import ExportedMemory, Snapshot
 from engine.store.rows import iso_time
+from engine.workspace.directory_id import directory_id
 from engine.workspace.planned_builds import PlannedBuilds
 from engine.workspace.workspace import Workspace
 from engine.writing.live_state import LiveState
@@ -89,6 +90,7 @@ class NamespaceReads:
 
     def stats(self) -> IndexStats:
         """The state of its index, for operators; size, backups and queue are of the directory."""
+        workspace_id = directory_id(self._options.workspace_dir)  # before the locks: it may hang
         with self._state.reading(self.name) as view:
             store, index = view.store, view.index
             facts = self._state.namespaces.get(self.name)
@@ -110,6 +112,7 @@ class NamespaceReads:
                 n_stored=store.count(view.namespace_id),
                 n_vectors=index.n_vectors,
                 n_documents=index.keywords.n_documents,
+                workspace_id=workspace_id,
             )
 
     def search(

@@ -337,6 +337,10 @@ class StatsAnswer(TypedDict):
     index_terms: int
     pending_writes: int
     workspace_dir: Annotated[str, Field(description="Whose files /index/build may read.")]
+    workspace_id: Annotated[
+        str | None,
+        Field(description="By it a client on the same machine knows that it sees that directory."),
+    ]
     counts: CountsOut
 
 

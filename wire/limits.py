@@ -16,6 +16,8 @@ QUERY_CHARS: Final = 10_000
 HITS: Final = 5
 MAX_HITS: Final = 100
 MAX_QUERIES: Final = 100
+MAX_METADATA_FILTERS: Final = 100
+"""Names; SQLite would refuse a thousand."""
 VECTOR_WEIGHT: Final = 0.7
 NOVEL_BELOW: Final = 0.88
 """Similarity from which a text is not novel."""

@@ -73,6 +73,9 @@ AnyMetadata = Annotated[
     Metadata | None,
     Field(description="Any JSON object of at most 64 KiB, stored as given."),
 ]
+MetadataFilter = Annotated[
+    dict[str, Any], Field(max_length=limits.MAX_METADATA_FILTERS), AfterValidator(_bounded)
+]
 
 
 class Input(BaseModel):

@@ -20,6 +20,7 @@ from wire.memory import (
     Input,
     Key,
     Metadata,
+    MetadataFilter,
     Source,
     Text,
     UnitFloat,
@@ -81,7 +82,7 @@ class Query(Input):
     threshold: UnitFloat | None = Field(
         None, description="Least cosine similarity; 0.3 cuts unrelated memories."
     )
-    metadata: Metadata | None = Field(None, description="Values the metadata must equal.")
+    metadata: MetadataFilter | None = Field(None, description="Values the metadata must equal.")
 
 
 class SearchRequest(Query, Filters):

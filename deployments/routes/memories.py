@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 from fastapi import Path, Query
@@ -26,6 +27,7 @@ from engine.operations.writes import (
     UpsertMemory,
 )
 from engine.records import MemoryId, MemoryPatch, NewMemory
+from engine.workspace.passages import text_in_context
 from wire.answers import (
     AddAnswer,
     AddBatchAnswer,
@@ -82,7 +84,7 @@ def _memory_id(number: int) -> MemoryId:
 async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, unless one that says the same is stored already."""
     services, trace = services_of(request), trace_of(request)
-    embedded = await services.embed_one(body.text, trace)
+    embedded = await services.embed_one(text_in_context(body), trace)
     memory = NewMemory(
         text=body.text,
         source=body.source,
@@ -110,7 +112,7 @@ async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> R
 async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteId) -> Response:
     """Store up to 500 memories, all or none; duplicates are skipped."""
     services, trace = services_of(request), trace_of(request)
-    embedded = await services.embed([item.text for item in body.memories], trace)
+    embedded = await services.embed([text_in_context(item) for item in body.memories], trace)
     memories = [
         NewMemory(
             text=item.text,
@@ -148,7 +150,7 @@ async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteI
 async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, in the place of the one with the same source and key if there is one."""
     services, trace = services_of(request), trace_of(request)
-    embedded = await services.embed_one(body.text, trace)
+    embedded = await services.embed_one(text_in_context(body), trace)
     memory = NewMemory(
         text=body.text,
         source=body.source,
@@ -194,7 +196,10 @@ async def update_memory(
         return await get_memory(memory_id, request)
     vectors = None
     if body.text is not None:
-        vectors = (await services.embed_one(body.text, trace)).of(0)
+        stored = await services.index.ask(GetMemory(target))
+        source = body.source or stored.source
+        says = text_in_context(dataclasses.replace(stored, text=body.text, source=source))
+        vectors = (await services.embed_one(says, trace)).of(0)
     with trace.stage("index"):
         memory = await services.index.ask(UpdateMemory(target, patch, vectors, request_id=write_id))
     return json_response(rendering.memory(memory))

@@ -148,6 +148,7 @@ async def stats(request: Request) -> Response:
             index_terms=state.n_terms,
             pending_writes=state.pending_writes,
             workspace_dir=services.settings.workspace_dir,
+            workspace_id=state.workspace_id,
             counts={
                 "store": state.n_stored,
                 "vectors": state.n_vectors,

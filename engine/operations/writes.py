@@ -39,6 +39,11 @@ class AddMemories(Write[list[AddOutcome]]):
     embeddings: FloatMatrix
     """A row for each."""
 
+    @property
+    def n_chars(self) -> int:
+        """Of all texts."""
+        return sum(len(memory.text) for memory in self.memories)
+
     def run(self, index: MemoryIndex) -> Future[list[AddOutcome]]:
         return index.add(
             self.memories,
@@ -58,6 +63,11 @@ class IngestLines(Write[list[ImportOutcome]]):
     """The request before it in the stream, which will not be sent again."""
     attempt: ImportAttempt | None = None
     """What makes a named import exactly-once line by line."""
+
+    @property
+    def n_chars(self) -> int:
+        """Of all texts."""
+        return sum(len(memory.text) for memory in self.memories)
 
     def run(self, index: MemoryIndex) -> Future[list[ImportOutcome]]:
         return index.ingest(

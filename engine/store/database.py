@@ -49,6 +49,7 @@ from engine.store.rows import (
     canonical_json,
     condition_of,
     cursor_after,
+    embedded_text,
     identity_fields,
     last_id_of,
     memory_of,
@@ -88,7 +89,7 @@ class StoredVectors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredText:
-    """A text, and which vectors it has."""
+    """A text in its context, and which vectors it has."""
 
     id: MemoryId
     namespace_id: int
@@ -324,15 +325,16 @@ class Store:
         with translating_sqlite_errors(self.path):
             connection = self._reader()
             for at, text in enumerate(texts):
-                row = connection.execute(
-                    "SELECT vector FROM text_digests d JOIN memories m ON m.id = d.id "
-                    "JOIN embeddings e ON e.id = d.id "
-                    "WHERE d.namespace_id = ? AND d.digest = ? AND m.text = ? "
-                    "AND +m.namespace_id = d.namespace_id LIMIT 1",
-                    (namespace_id, text_digest(text), text),
-                ).fetchone()
-                if row is not None:
-                    known[at] = vectors_of(row[0], self.identity.dim)
+                rows = connection.execute(
+                    "SELECT m.text, m.source, m.metadata, e.vector FROM text_digests d "
+                    "JOIN memories m ON m.id = d.id JOIN embeddings e ON e.id = d.id "
+                    "WHERE d.namespace_id = ? AND d.digest = ? "
+                    "AND +m.namespace_id = d.namespace_id",
+                    (namespace_id, text_digest(text)),
+                )
+                vector = next((row[3] for row in rows if embedded_text(*row[:3]) == text), None)
+                if vector is not None:
+                    known[at] = vectors_of(vector, self.identity.dim)
         return known
 
     def ids_where(self, where: MemoryFilter, namespace_id: int) -> IdArray:
@@ -409,7 +411,7 @@ class Store:
             limit: texts at most.
         """
         rows = self._read(
-            "SELECT m.id, m.namespace_id, m.lsn, m.text, e.vector "
+            "SELECT m.id, m.namespace_id, m.lsn, e.vector, m.text, m.source, m.metadata "
             "FROM memories m JOIN embeddings e USING (id) "
             "WHERE m.lsn >= ? AND (m.lsn, m.id) > (?, ?) AND length(CAST(m.text AS BLOB)) >= ? "
             "ORDER BY m.lsn, m.id LIMIT ?",
@@ -421,21 +423,22 @@ class Store:
                 id=MemoryId(row[0]),
                 namespace_id=row[1],
                 lsn=row[2],
-                text=row[3],
-                n_windows=len(row[4]) // n_bytes,
-                says_something=any(row[4][:n_bytes]),
+                text=embedded_text(*row[4:]),
+                n_windows=len(row[3]) // n_bytes,
+                says_something=any(row[3][:n_bytes]),
             )
             for row in rows
         ]
 
     def searchable_since(self, lsn: int, namespace_id: int) -> Iterator[tuple[MemoryId, str, str]]:
-        """(id, text, source) of the memories of a namespace changed after `lsn`, by id."""
+        """(id, text in its context, source) of a namespace's memories changed after `lsn`, by id."""
         changed = "lsn > ? AND +namespace_id = ?" if lsn >= 0 else f"+lsn > ? AND id IN {_IDS_OF}"
         with translating_sqlite_errors(self.path):
-            yield from self._reader().execute(
-                f"SELECT id, text, source FROM memories WHERE {changed} ORDER BY id",
+            for memory_id, *row in self._reader().execute(
+                f"SELECT id, text, source, metadata FROM memories WHERE {changed} ORDER BY id",
                 (lsn, namespace_id),
-            )
+            ):
+                yield memory_id, embedded_text(*row), row[1]
 
     def embeddings(self, namespace_id: int) -> tuple[IdArray, FloatMatrix]:
         """Every id of a namespace, ascending, and its embedding, shape (n, dim)."""

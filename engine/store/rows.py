@@ -18,7 +18,7 @@ from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, Memor
 from engine.store.row_checksum import is_intact, with_checksum
 from engine.store.tables import MEMORIES
 from engine.words.sameness import gist_digest
-from engine.workspace.builds import file_of
+from engine.workspace.passages import CONTEXT, context_of, file_of, joined
 
 COLUMNS: Final = ", ".join(MEMORIES.names)
 AT: Final = {name: at for at, name in enumerate(MEMORIES.names)}
@@ -119,6 +119,11 @@ def vectors_of(blob: bytes, dim: int) -> FloatMatrix:
 def text_digest(text: str) -> bytes:
     """What `text_digests` finds a text by."""
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def embedded_text(text: str, source: str, metadata: str) -> str:
+    """What is embedded of a memory, from its columns: see `engine.workspace.passages`."""
+    return joined(context_of(source, json.loads(metadata)), text) if CONTEXT in metadata else text
 
 
 def digests_of(text: str, source: str) -> tuple[bytes, ...]:

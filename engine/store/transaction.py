@@ -20,6 +20,7 @@ from engine.store.rows import (
     canonical_json,
     condition_of,
     digests_of,
+    embedded_text,
     last_id_of,
     memory_row,
     select_alike,
@@ -37,6 +38,7 @@ from engine.store.tables import (
     TOMBSTONES,
 )
 from engine.words.sameness import gist_digest
+from engine.workspace.passages import text_in_context
 
 _OVERWRITE = (
     f"UPDATE memories SET ({COLUMNS}) = ({', '.join('?' * len(MEMORIES.columns))}) WHERE id = ?"
@@ -120,7 +122,7 @@ class Transaction:
         self._connection.execute(EMBEDDINGS.insert, with_checksum(new_id, vector_blob(vectors)))
         digests = digests_of(memory.text, memory.source)
         if not memory.own_vector:
-            digests = (text_digest(memory.text), *digests)
+            digests = (text_digest(text_in_context(memory)), *digests)
         self._insert_digests(new_id, digests)
         self._insert_metadata_values(new_id, memory.metadata)
         return new_id
@@ -209,7 +211,11 @@ class Transaction:
             "WHERE namespace_id = ? AND digest = ? AND id = ?",
             [
                 (to, self.namespace_id, digest, memory.id)
-                for digest in (text_digest(memory.text), gist_digest(memory.text))
+                for digest in (
+                    text_digest(text_in_context(memory)),
+                    text_digest(memory.text),
+                    gist_digest(memory.text),
+                )
             ],
         )
         self._delete_metadata_values(memory.id)
@@ -258,14 +264,18 @@ class Transaction:
         )
 
     def _delete_digests(self, memory_id: MemoryId) -> None:
-        (text,) = self._connection.execute(
-            "SELECT text FROM memories WHERE id = ?", (memory_id,)
+        text, source, metadata = self._connection.execute(
+            "SELECT text, source, metadata FROM memories WHERE id = ?", (memory_id,)
         ).fetchone()
         self._connection.executemany(
             "DELETE FROM text_digests WHERE namespace_id = ? AND digest = ? AND id = ?",
             [
                 (self.namespace_id, digest, memory_id)
-                for digest in (text_digest(text), gist_digest(text))
+                for digest in (
+                    text_digest(embedded_text(text, source, metadata)),
+                    text_digest(text),
+                    gist_digest(text),
+                )
             ],
         )
 
@@ -336,20 +346,27 @@ class Transaction:
         if memory.key is not None:
             return self.id_of_key(memory.source, memory.key)
         # A source has few memories, or a moment has: a build stores all of its passages at one.
-        rows = self._connection.execute(
-            "SELECT 1 FROM memories WHERE namespace_id = ? AND source = ? LIMIT ?",
-            (self.namespace_id, memory.source, _FEW),
-        )
-        index = "memories_by_source" if len(rows.fetchall()) < _FEW else "memories_by_created"
+        mine, digests = self.namespace_id, digests_of(memory.text, memory.source)
+        parameters: tuple[Any, ...] = (mine, memory.source, memory.created_us, memory.text)
+        within = "namespace_id = ?"
+        if self._has_few("source", memory.source):
+            among = "INDEXED BY memories_by_source"
+        elif self._has_few("created_us", memory.created_us) or not digests:
+            among = "INDEXED BY memories_by_created"
+        else:
+            of_text = f"SELECT DISTINCT id FROM text_digests WHERE {within} AND digest IN (?, ?)"
+            among, within = f"JOIN ({of_text}) USING (id)", f"+{within}"
+            parameters = (mine, *digests, text_digest(memory.text), *parameters)
         row = self._connection.execute(
-            f"SELECT id FROM memories INDEXED BY {index} WHERE namespace_id = ? AND source = ? "
-            "AND created_us = ? AND text = ? ORDER BY id LIMIT 1 OFFSET ?",
-            (
-                self.namespace_id,
-                memory.source,
-                memory.created_us,
-                memory.text,
-                (memory.merge_copy or 1) - 1,
-            ),
+            f"SELECT id FROM memories {among} WHERE {within} AND source = ? AND created_us = ? "
+            "AND text = ? ORDER BY id LIMIT 1 OFFSET ?",
+            (*parameters, (memory.merge_copy or 1) - 1),
         ).fetchone()
         return row[0] if row else None
+
+    def _has_few(self, column: str, value: str | int | None) -> bool:
+        rows = self._connection.execute(
+            f"SELECT 1 FROM memories WHERE namespace_id = ? AND {column} = ? LIMIT ?",
+            (self.namespace_id, value, _FEW),
+        )
+        return len(rows.fetchall()) < _FEW

@@ -15,6 +15,7 @@ from engine.search.search_index import IndexEntry, SearchIndex, searchable_token
 from engine.search.source_order import group_of
 from engine.store.namespaces import DEFAULT, NO_NAMESPACE, is_meant
 from engine.store.rows import iso_time
+from engine.workspace.passages import text_in_context
 
 if TYPE_CHECKING:
     from engine.writing.write_group import WriteGroup
@@ -93,7 +94,7 @@ class WriteSession:
         return [
             IndexEntry(
                 id=memory_id,
-                tokens=searchable_tokens(memory.text, memory.source),
+                tokens=searchable_tokens(text_in_context(memory), memory.source),
                 vectors=vectors,
                 group=group_of(memory.source),
             )
@@ -103,7 +104,7 @@ class WriteSession:
     def removals(self) -> dict[MemoryId, list[str]]:
         """What the indexes must remove, with the tokens it was added with."""
         return {
-            memory_id: searchable_tokens(memory.text, memory.source)
+            memory_id: searchable_tokens(text_in_context(memory), memory.source)
             for memory_id, memory in self._removed.items()
         }
 
@@ -190,7 +191,8 @@ class WriteSession:
             lsn=self._note_write(),
             created_us=created_us,
         )
-        if vectors is not None or (old.text, old.source) != (new.text, new.source):
+        said, says = text_in_context(old), text_in_context(new)
+        if vectors is not None or (said, old.source) != (says, new.source):
             current = self._vectors_of(old.id) if vectors is None else vectors
             self._remove_from_index(old)
             self._added[old.id] = (new, current)

@@ -11,8 +11,8 @@ import pytest
 
 from deployments.http import services
 from engine.errors import EmbeddingError, RemoteError
+from engine.operations.operation import Write
 from engine.operations.reads import Search
-from engine.operations.writes import Write
 from engine.records import SearchHit, SearchQuery
 from engine.store.remembered_outcomes import CALLERS_KEY
 from engine.workspace import planned_builds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from engine.records import MemoryFilter
-from mcp_server import arguments
+from mcp_server.tools import arguments
 from scripts.cli.options import FILTERS
 from wire.requests import ExportQuery, Filters, ListQuery, SearchRequest
 
