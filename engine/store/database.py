@@ -431,7 +431,7 @@ class Store:
         ]
 
     def searchable_since(self, lsn: int, namespace_id: int) -> Iterator[tuple[MemoryId, str, str]]:
-        """(id, text in its context, source) of a namespace's memories changed after `lsn`, by id."""
+        """(id, text in its context, source) of what a namespace has changed since `lsn`, by id."""
         changed = "lsn > ? AND +namespace_id = ?" if lsn >= 0 else f"+lsn > ? AND id IN {_IDS_OF}"
         with translating_sqlite_errors(self.path):
             for memory_id, *row in self._reader().execute(
