@@ -23,7 +23,7 @@ from deployments.index.open_index import OpenIndex
 from deployments.index.thread_lane import ThreadLane
 from deployments.logs import configure_logging
 from deployments.settings import Settings
-from engine.errors import LeaseLostError, OverloadedError
+from engine.errors import LeaseLostError, OverloadedError, StorageError
 from engine.index_options import IndexOptions
 from engine.memory_index import MemoryIndex
 from engine.model.tokeniser import Tokeniser
@@ -142,12 +142,24 @@ class IndexReplica(ParcelReplica):
             raise OverloadedError("too many reads are waiting; try again shortly")
         self._n_reads += 1
         try:
-            return await self._readers.run(function)
+            return await self._readers.run(self._telling_of_moved_files(function))
         finally:
             self._n_reads -= 1
 
     async def _run_slow(self, function: Callable[[], T]) -> T:
-        return await self._slow.run(function)
+        return await self._slow.run(self._telling_of_moved_files(function))
+
+    def _telling_of_moved_files(self, function: Callable[[], T]) -> Callable[[], T]:
+        """The same, which says so when it fails because the database was taken from under it."""
+
+        def run() -> T:
+            try:
+                return function()
+            except StorageError:
+                self._index.check_in_place()
+                raise
+
+        return run
 
     async def count(self) -> int:
         """Memories stored."""
