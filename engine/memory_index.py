@@ -51,6 +51,7 @@ from engine.store.read_snapshot import ExportedMemory, Snapshot
 from engine.store.rows import iso_time
 from engine.workspace.builds import plan_build
 from engine.workspace.directory_id import directory_id
+from engine.workspace.planned_builds import PlannedBuilds
 from engine.workspace.workspace import Workspace
 from engine.writing import writes
 from engine.writing.deduplication import DuplicateRule, find_duplicates, remove_duplicates
@@ -111,6 +112,7 @@ class MemoryIndex:
             self._lock.release()
             raise
         self._exports = Exports()
+        self.builds = PlannedBuilds()
         self._state = LiveState(store, index, n_uncached=n_uncached)
         self._writer = Writer(
             self._state,
@@ -424,10 +426,10 @@ class MemoryIndex:
         )
 
     def delete_by_source(
-        self, pattern: str, *, request_id: str, deadline_s: float | None = None
+        self, where: MemoryFilter, *, request_id: str, deadline_s: float | None = None
     ) -> Future[int]:
-        """Delete every memory whose source contains `pattern`."""
-        run = functools.partial(writes.delete_by_source, pattern=pattern)
+        """Delete every memory that passes a filter."""
+        run = functools.partial(writes.delete_by_source, where=where)
         return self._writer.submit(run, _COUNT, request_id=request_id, deadline_s=deadline_s)
 
     def deduplicate(

@@ -18,6 +18,7 @@ from engine.store.rows import (
     canonical_json,
     condition_of,
     digests_of,
+    embedded_text,
     last_id_of,
     select_alike,
     select_many,
@@ -26,6 +27,7 @@ from engine.store.rows import (
     vector_blob,
 )
 from engine.words.sameness import gist_digest
+from engine.workspace.passages import text_in_context
 
 _MARKS = ", ".join("?" * len(COLUMNS.split(",")))
 _PRUNED_AT_ONCE = 5_000
@@ -98,7 +100,7 @@ class Transaction:
         )
         digests = digests_of(memory.text, memory.source)
         if not memory.own_vector:
-            digests = (text_digest(memory.text), *digests)
+            digests = (text_digest(text_in_context(memory)), *digests)
         self._insert_digests(new_id, digests)
         self._insert_metadata_values(new_id, memory.metadata)
         return new_id
@@ -196,12 +198,19 @@ class Transaction:
         )
 
     def _delete_digests(self, memory_id: MemoryId) -> None:
-        (text,) = self._connection.execute(
-            "SELECT text FROM memories WHERE id = ?", (memory_id,)
+        text, source, metadata = self._connection.execute(
+            "SELECT text, source, metadata FROM memories WHERE id = ?", (memory_id,)
         ).fetchone()
         self._connection.executemany(
             "DELETE FROM text_digests WHERE digest = ? AND id = ?",
-            [(text_digest(text), memory_id), (gist_digest(text), memory_id)],
+            [
+                (digest, memory_id)
+                for digest in (
+                    text_digest(embedded_text(text, source, metadata)),
+                    text_digest(text),
+                    gist_digest(text),
+                )
+            ],
         )
 
     def _insert_metadata_values(self, memory_id: MemoryId, metadata: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from engine.search.search_index import IndexEntry, SearchIndex, searchable_token
 from engine.search.source_order import group_of
 from engine.store.rows import iso_time
 from engine.store.transaction import Transaction
+from engine.workspace.passages import text_in_context
 
 Near = list[tuple[MemoryId, float]]
 """Memories and their cosines with something, best first."""
@@ -54,7 +55,7 @@ class WriteSession:
         return [
             IndexEntry(
                 id=memory_id,
-                tokens=searchable_tokens(memory.text, memory.source),
+                tokens=searchable_tokens(text_in_context(memory), memory.source),
                 vectors=vectors,
                 group=group_of(memory.source),
             )
@@ -64,7 +65,7 @@ class WriteSession:
     def removals(self) -> dict[MemoryId, list[str]]:
         """What the indexes must remove, with the tokens it was added with."""
         return {
-            memory_id: searchable_tokens(memory.text, memory.source)
+            memory_id: searchable_tokens(text_in_context(memory), memory.source)
             for memory_id, memory in self._removed.items()
         }
 
@@ -146,7 +147,8 @@ class WriteSession:
             lsn=self.lsn,
             created_us=created_us,
         )
-        if vectors is not None or (old.text, old.source) != (new.text, new.source):
+        said, says = text_in_context(old), text_in_context(new)
+        if vectors is not None or (said, old.source) != (says, new.source):
             current = self.vectors_of(old.id) if vectors is None else vectors
             self._remove_from_index(old)
             self._added[old.id] = (new, current)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 from typing_extensions import override
+
+from wire.memory import VISIBLE_ANYWHERE
+
+_LEFT_OUT = ("title", "description", "anyOf")
+"""Of a model; hosts take no `anyOf` at the top of a tool's arguments."""
 
 
 class PlainSchema(GenerateJsonSchema):
     """A generator whose schemas spend a model's context on what matters."""
+
+    @override
+    def generate(self, schema: CoreSchema, mode: JsonSchemaMode = "validation") -> JsonSchemaValue:
+        """Without the pattern of a text that is not blank: models write none."""
+        plain: JsonSchemaValue = _without_pattern(super().generate(schema, mode))
+        return plain
 
     @override
     def field_title_should_be_set(self, schema: object) -> bool:
@@ -17,4 +30,16 @@ class PlainSchema(GenerateJsonSchema):
     @override
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         json_schema = super().model_schema(schema)
-        return {k: v for k, v in json_schema.items() if k not in ("title", "description")}
+        return {k: v for k, v in json_schema.items() if k not in _LEFT_OUT}
+
+
+def _without_pattern(node: Any) -> Any:  # noqa: ANN401 - any part of a schema
+    if isinstance(node, list):
+        return [_without_pattern(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        name: _without_pattern(value)
+        for name, value in node.items()
+        if (name, value) != ("pattern", VISIBLE_ANYWHERE)
+    }

@@ -22,9 +22,9 @@ or it is still starting, 4 nothing found, 130 interrupted.
 """
 
 COMMANDS = {
-    "serve": "offline:serve",
-    "service": "offline:service",
-    "setup": "offline:setup",
+    "serve": "launching:serve",
+    "service": "launching:service",
+    "setup": "launching:setup",
     "status": "memory_commands:status",
     "add": "memory_commands:add",
     "search": "memory_commands:search",
@@ -39,7 +39,7 @@ COMMANDS = {
     "backup": "backup_commands:backup",
     "restore": "backup_commands:restore",
     "verify": "backup_commands:verify",
-    "doctor": "offline:doctor",
+    "doctor": "offline.store:doctor",
 }
 """Module and function of each, in the order of the help."""
 

@@ -68,10 +68,10 @@ def restore(
 ) -> None:
     """Go back to a backup; what is there now is kept."""
     if offline:
-        from scripts.cli.offline import restore_offline
+        from scripts.cli.offline import store
 
         confirm(f"Put backup {name} in the place of the store in DATA_DIR?", yes=yes)
-        restore_offline(name, as_json=as_json)
+        store.restore(name, as_json=as_json)
         return
     service = service_at(url)
     confirm(f"Replace every memory of {service.url} by backup {name}?", yes=yes)
@@ -114,6 +114,6 @@ def _checks(names: list[str], url: str) -> Iterator[Json]:
 
 
 def _checks_offline(names: list[str]) -> Iterator[Json]:
-    from scripts.cli.offline import check_offline
+    from scripts.cli.offline import store
 
-    yield from check_offline(names)
+    yield from store.checks(names)

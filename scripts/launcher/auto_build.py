@@ -19,10 +19,10 @@ from watchfiles.main import FileChange
 
 from engine.workspace.builds import file_of
 from engine.workspace.workspace import READABLE_SUFFIXES
+from wire import limits
 
 _PASSING = frozenset({429, 503, 507})
 _RETRY_PAUSE_S = 2.0
-_MAX_IDS = 1000
 # Changes that follow each other within a step are one: an editor's save, a `git pull`.
 _STEP_MS = 500
 _MAX_GATHERED_MS = 10_000
@@ -108,13 +108,13 @@ class WorkspaceBuilder:
             if memory["key"] is None
             and ((file := file_of(memory["source"])) == path or (file or "").startswith(f"{path}/"))
         ]
-        for start in range(0, len(ids), _MAX_IDS):
-            some = ids[start : start + _MAX_IDS]
+        for start in range(0, len(ids), limits.MAX_DELETED):
+            some = ids[start : start + limits.MAX_DELETED]
             self._ask("POST", "/memory/delete-batch", json={"ids": some})
         logger.info("deleted file forgotten", memories_removed=len(ids))
 
     def _memories(self, source_prefix: str) -> Iterator[dict[str, Any]]:
-        query: dict[str, Any] = {"source_prefix": source_prefix, "limit": 100}
+        query: dict[str, Any] = {"source_prefix": source_prefix, "limit": limits.MAX_PAGE}
         while True:
             page = self._ask("GET", "/memories", params=query).json()
             yield from page.get("memories", ())

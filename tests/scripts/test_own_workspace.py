@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.workspace.directory_id import directory_id
-from scripts.cli.file_commands import workspace_of
+from scripts.cli.importing.file_commands import workspace_of
 from scripts.cli.service import Json, Service
 
 

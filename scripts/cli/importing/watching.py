@@ -27,6 +27,8 @@ from scripts.cli.service import WORTH_ANOTHER_TRY, Json, Service
 from scripts.cli.terminal import counted, note, print_json, say
 
 _NOTHING_BUILT: Json = {"files_processed": 1, "memories_added": 0, "unchanged": 0}
+_CONTEXT = "passage_context"
+"""In the metadata of a passage, what stands above it in its file."""
 _FILES_AT_ONCE = 200
 _LOOK_AGAIN_MS = 1000
 _DEBOUNCE_MS = 400
@@ -277,7 +279,9 @@ def _is_stored(memory: Memory, stored: Mapping[str, tuple[int, str, Json]]) -> b
     """Whether a passage is stored with what its file says of itself, and maybe with more."""
     _, digest, metadata = stored.get(memory.line["source"], (0, "", {}))
     told = memory.line.get("metadata", {})
-    return digest == _digest(memory.line["text"]) and metadata | told == metadata
+    is_same_place = told.get(_CONTEXT) == metadata.get(_CONTEXT)
+    is_told = is_same_place and metadata | told == metadata
+    return is_told and digest == _digest(memory.line["text"])
 
 
 def _digest(text: str) -> str:

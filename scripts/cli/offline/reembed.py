@@ -24,7 +24,7 @@ from engine.model.precision import choose_precision
 from engine.recovery.reembed import reembed
 from engine.store.database import DATABASE_NAME
 from engine.store.upgrade import upgrade
-from scripts.offline.progress import progress_bar
+from scripts.cli.progress import progress
 
 
 def main(
@@ -47,10 +47,9 @@ def main(
             backups = Backups(settings.data_dir / BACKUPS_NAME, keep={"safety": 10})
             backup = backups.create(database, "pre_reembed", kind="safety")
             console.print(f"The vectors before are kept in {escape(backup.path)}")
-            with progress_bar(console) as progress:
-                task = progress.add_task("Embedding", total=None)
+            with progress("Embedding") as shown:
                 for done, total in reembed(database, embedder.identity, embedder.embed):
-                    progress.update(task, completed=done, total=total)
+                    shown.update(n=done, done=done / max(total, 1))
     except (EngineError, SettingsError) as exc:
         console.print(f"[bold red]The store is as it was:[/] {escape(str(exc))}")
         raise typer.Exit(1) from None
