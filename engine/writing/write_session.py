@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ from engine.errors import MemoryNotFoundError
 from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
 from engine.search.search_index import IndexEntry, SearchIndex, searchable_tokens
 from engine.search.source_order import group_of
-from engine.store.rows import iso_time
+from engine.store.rows import canonical_json, iso_time
 from engine.store.transaction import Transaction
 
 Near = list[tuple[MemoryId, float]]
@@ -133,24 +134,30 @@ class WriteSession:
         created_us: int | None = None,
         updated_us: int | None = None,
     ) -> Memory:
-        """Overwrite a memory; `vectors` are given when they change. Returns it as stored.
+        """Overwrite a memory, unless it is so already; returns it as it is stored then.
 
-        Its time of creation stays unless `created_us` is given; it was updated now unless
-        `updated_us` is.
+        What would only be written again is not: it keeps its LSN, and backups need not copy it.
+
+        Args:
+            old: as it is stored.
+            new: as it shall be; its times are not looked at.
+            vectors: those of a new text; None: they stay.
+            created_us: a new time of creation; None: it stays.
+            updated_us: a time of the last change, for one that happened elsewhere; None: now.
         """
+        created = old.timestamp if created_us is None else iso_time(created_us)
+        updated = old.updated_at if updated_us is None else iso_time(updated_us)
+        new = dataclasses.replace(new, timestamp=created, updated_at=updated)
+        if vectors is None and _is_same(old, new):
+            return old
+        time_us = self.time_us if updated_us is None else updated_us
         self.n_changes += 1
-        self.transaction.replace(
-            new,
-            vectors,
-            time_us=self.time_us if updated_us is None else updated_us,
-            lsn=self.lsn,
-            created_us=created_us,
-        )
+        self.transaction.replace(new, vectors, time_us=time_us, lsn=self.lsn, created_us=created_us)
         if vectors is not None or (old.text, old.source) != (new.text, new.source):
             current = self.vectors_of(old.id) if vectors is None else vectors
             self._remove_from_index(old)
             self._added[old.id] = (new, current)
-        return _with_update_time(new, self.time_us)
+        return dataclasses.replace(new, updated_at=iso_time(time_us))
 
     def set_vectors(self, memory_id: MemoryId, vectors: FloatMatrix, *, as_of_lsn: int) -> None:
         """Give a memory other vectors, shape (windows, dim), unless it has changed since an LSN."""
@@ -183,13 +190,6 @@ def all_vectors(memory: NewMemory, first: FloatVector) -> FloatMatrix:
     return np.concatenate([first[None], memory.later_vectors])
 
 
-def _with_update_time(memory: Memory, time_us: int) -> Memory:
-    return Memory(
-        id=memory.id,
-        text=memory.text,
-        source=memory.source,
-        key=memory.key,
-        timestamp=memory.timestamp,
-        updated_at=iso_time(time_us),
-        metadata=memory.metadata,
-    )
+def _is_same(old: Memory, new: Memory) -> bool:
+    # As JSON: to Python, true and 1 are equal.
+    return old == new and canonical_json(old.metadata) == canonical_json(new.metadata)

@@ -62,7 +62,7 @@ def add(
 
 
 def upsert(session: WriteSession, memory: NewMemory, embedding: FloatVector) -> UpsertOutcome:
-    """Replace the memory with this (source, key), or add it."""
+    """Replace the memory with this (source, key) unless it says the same, or add it."""
     known = session.transaction.id_of_key(memory.source, memory.key or "")
     if known is None:
         return UpsertOutcome(id=session.insert(memory, embedding), created=True)
@@ -134,8 +134,7 @@ def apply_build(
         wanted = dataclasses.replace(
             memory, source=chunk.source, metadata=memory.metadata | chunk.metadata
         )
-        if wanted != memory:
-            session.replace(memory, wanted, None)
+        session.replace(memory, wanted, None)
     for position in match.new:
         chunk = plan.chunks[position]
         new = NewMemory(text=chunk.text, source=chunk.source, metadata=chunk.metadata)
