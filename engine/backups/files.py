@@ -65,6 +65,17 @@ class Origin:
     """The LSN that this state has in the store's own history."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreState:
+    """The live database at one moment."""
+
+    facts: StoreFacts
+    origin: Origin | None
+    """What it was restored from; None when it never was."""
+    pruned_lsn: int
+    """Up to which LSN it may have forgotten deletions."""
+
+
 def write_base(database: Path, directory: Path) -> tuple[BackupFile, StoreFacts]:
     """Copy the live database whole; writers go on (https://sqlite.org/backup.html)."""
     partial = directory / "base.partial"
@@ -126,32 +137,28 @@ def assemble(directory: Path, files: Sequence[BackupFile], target: Path) -> Stor
         return facts_of(connection)
 
 
-def pruned_lsn_in(database: Path) -> int:
-    """Up to which LSN the live database may have forgotten deletions."""
+def state_in(database: Path) -> StoreState:
+    """What the live database says of itself, read at once."""
     with (
         translating_sqlite_errors(database),
         closing(connect(database, mode="rw")) as connection,
     ):
-        return int(read_meta(connection).get(PRUNED_LSN, "0"))
+        connection.execute("BEGIN")
+        meta = read_meta(connection)
+        return StoreState(
+            facts=facts_of(connection),
+            origin=Origin(**json.loads(meta["origin"])) if "origin" in meta else None,
+            pruned_lsn=int(meta.get(PRUNED_LSN, "0")),
+        )
 
 
 def facts_in(database: Path) -> StoreFacts:
-    """What the live database holds."""
+    """What the live database holds; also one of an older format."""
     with (
         translating_sqlite_errors(database),
         closing(connect(database, mode="rw")) as connection,
     ):
         return facts_of(connection)
-
-
-def origin_in(database: Path) -> Origin | None:
-    """What the live database was restored from; None when it never was."""
-    with (
-        translating_sqlite_errors(database),
-        closing(connect(database, mode="rw")) as connection,
-    ):
-        row = connection.execute("SELECT value FROM meta WHERE name = 'origin'").fetchone()
-    return Origin(**json.loads(row[0])) if row else None
 
 
 def write_origin(connection: sqlite3.Connection, origin: Origin) -> None:
