@@ -21,10 +21,12 @@ class Benchmark(str, Enum):
     keyword_search = "keyword_search"
     vector_search = "vector_search"
     sameness = "sameness"
+    languages = "languages"
     backup_cost = "backup_cost"
     rest = "rest"
     ingest = "ingest"
     recall = "recall"
+    foreign_questions = "foreign_questions"
     known_items = "known_items"
     scale = "scale"
 

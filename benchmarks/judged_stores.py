@@ -15,6 +15,7 @@ from benchmarks.filled_store import embed_whole_cached, open_index
 from benchmarks.judged import JudgedQuery, JudgedSet
 from benchmarks.measures import K
 from benchmarks.running_service import BenchmarkError, RunningService, free_ports, launched
+from engine.memory_index import MemoryIndex
 from engine.model.embedder import Embedder
 from engine.records import SearchQuery
 
@@ -27,11 +28,29 @@ Search = Callable[[JudgedQuery, Mapping[str, Any]], list[str]]
 
 
 @contextmanager
-def in_process(judged: JudgedSet, embedder: Embedder, cache_dir: Path) -> Iterator[Search]:
-    """Searches of a store that holds the collection."""
+def opened(judged: JudgedSet, embedder: Embedder, cache_dir: Path) -> Iterator[MemoryIndex]:
+    """A store that holds the collection."""
     embeddings = embed_whole_cached(embedder, judged.texts, cache_dir)
     with tempfile.TemporaryDirectory(prefix="fmb-", dir="/tmp") as directory:
         index = open_index(Path(directory) / "data", embedder, with_backups=False)
+        try:
+            for start in range(0, len(judged.documents), _BATCH):
+                block = slice(start, start + _BATCH)
+                memories = [
+                    document.as_memory(embeddings.later.get(at))
+                    for at, document in enumerate(judged.documents[block], start)
+                ]
+                firsts = embeddings.firsts[block]
+                index.ingest(memories, firsts, request_id=f"fill-{start}").result()
+            yield index
+        finally:
+            index.close()
+
+
+@contextmanager
+def in_process(judged: JudgedSet, embedder: Embedder, cache_dir: Path) -> Iterator[Search]:
+    """Searches of a store that holds the collection."""
+    with opened(judged, embedder, cache_dir) as index:
         read = lru_cache(maxsize=_READ_QUERIES)(embedder.read)
 
         def search(query: JudgedQuery, ranking: Mapping[str, Any]) -> list[str]:
@@ -42,18 +61,7 @@ def in_process(judged: JudgedSet, embedder: Embedder, cache_dir: Path) -> Iterat
             [hits] = index.search(asked.vector[None], [wanted])
             return [str(hit.memory.key) for hit in hits]
 
-        try:
-            for start in range(0, len(judged.documents), _BATCH):
-                block = slice(start, start + _BATCH)
-                memories = [
-                    document.as_memory(embeddings.later.get(at))
-                    for at, document in enumerate(judged.documents[block], start)
-                ]
-                firsts = embeddings.firsts[block]
-                index.ingest(memories, firsts, request_id=f"fill-{start}").result()
-            yield search
-        finally:
-            index.close()
+        yield search
 
 
 @contextmanager

@@ -50,6 +50,8 @@ from engine.store.exports import ExportFacts, Exports
 from engine.store.read_snapshot import ExportedMemory, Snapshot
 from engine.store.rows import iso_time
 from engine.workspace.builds import plan_build
+from engine.workspace.directory_id import directory_id
+from engine.workspace.planned_builds import PlannedBuilds
 from engine.workspace.workspace import Workspace
 from engine.writing import writes
 from engine.writing.deduplication import DuplicateRule, find_duplicates, remove_duplicates
@@ -110,6 +112,7 @@ class MemoryIndex:
             self._lock.release()
             raise
         self._exports = Exports()
+        self.builds = PlannedBuilds()
         self._state = LiveState(store, index, n_uncached=n_uncached)
         self._writer = Writer(
             self._state,
@@ -180,6 +183,7 @@ class MemoryIndex:
 
     def stats(self) -> IndexStats:
         """The state of the index, for operators."""
+        workspace_id = directory_id(self._options.workspace_dir)  # before the locks: it may hang
         with self._state.store_lock.shared(), self._state.lock.shared():
             store, index = self._state.store, self._state.index
             changed_us = store.last_changed_us()
@@ -200,6 +204,7 @@ class MemoryIndex:
                 n_stored=store.count(),
                 n_vectors=index.n_vectors,
                 n_documents=index.keywords.n_documents,
+                workspace_id=workspace_id,
             )
 
     def search(
@@ -421,10 +426,10 @@ class MemoryIndex:
         )
 
     def delete_by_source(
-        self, pattern: str, *, request_id: str, deadline_s: float | None = None
+        self, where: MemoryFilter, *, request_id: str, deadline_s: float | None = None
     ) -> Future[int]:
-        """Delete every memory whose source contains `pattern`."""
-        run = functools.partial(writes.delete_by_source, pattern=pattern)
+        """Delete every memory that passes a filter."""
+        run = functools.partial(writes.delete_by_source, where=where)
         return self._writer.submit(run, _COUNT, request_id=request_id, deadline_s=deadline_s)
 
     def deduplicate(

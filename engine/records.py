@@ -72,6 +72,8 @@ class MemoryFilter:
 
     source: str | None = None
     """Case-sensitive substring of the source."""
+    source_exact: str | None = None
+    """The whole source, case-sensitive."""
     source_prefix: str | None = None
     """Case-sensitive prefix of the source."""
     metadata: dict[str, Any] | None = None
@@ -300,7 +302,7 @@ class Chunk:
     """`<path relative to the workspace>:chunk_<n>`, n from 0."""
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
-    """What the file says of itself."""
+    """What the file says of itself, and the passage's context: see `engine.workspace.passages`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,7 +314,7 @@ class BuildPlan:
     chunks: list[Chunk]
     """All chunks of those files, in order."""
     to_embed: list[int]
-    """Positions in `chunks` whose text the store does not hold for that file yet."""
+    """Positions in `chunks` whose text in its context the store does not hold for that file yet."""
     skipped: list[SkippedFile]
     replace_all: bool
     """Whether every other memory is removed too."""
@@ -380,3 +382,5 @@ class IndexStats:
     """Living rows of the vector index."""
     n_documents: int
     """Documents of the keyword index. The three counts agree once no write is under way."""
+    workspace_id: str | None
+    """See `engine.workspace.directory_id`."""

@@ -98,10 +98,16 @@ class ParcelReplica:
         """Call a method of this replica.
 
         Raises:
+            NotReadyError: the caller is of another release, and asks for what there is not here.
             TooLargeError: it was called, but too many large answers wait to be fetched.
         """
-        args, kwargs = pickle.loads(self._taken(request))
-        answer = await getattr(self, method)(*args, **kwargs)
+        content = self._taken(request)
+        try:
+            run = getattr(self, method)
+            args, kwargs = pickle.loads(content)
+        except (AttributeError, ImportError) as exc:
+            raise NotReadyError("the service is being updated; try again shortly") from exc
+        answer = await run(*args, **kwargs)
         return self._held(pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
 
     async def begin_parcel(self, n_bytes: int) -> str:

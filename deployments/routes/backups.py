@@ -15,6 +15,8 @@ from deployments.http.openapi import problems
 from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.services import services_of
 from engine.errors import BackupError
+from engine.operations.whole import CreateBackup, ListBackups, RestoreBackup, VerifyBackup
+from wire import limits
 from wire.answers import (
     BackupAnswer,
     BackupsAnswer,
@@ -32,9 +34,9 @@ router = json_router(tag="backups")
 async def list_backups(request: Request) -> Response:
     """List the backups that can be restored, newest first."""
     with trace_of(request).stage("index"):
-        summaries = await services_of(request).index.backups()
+        summaries = await services_of(request).index.ask(ListBackups())
     shown = [rendering.backup(summary) for summary in summaries]
-    return json_response({"backups": shown, "count": len(shown)})
+    return json_response(BackupsAnswer(backups=shown, count=len(shown)))
 
 
 @router.post(
@@ -42,17 +44,19 @@ async def list_backups(request: Request) -> Response:
 )
 async def create_backup(
     request: Request,
-    prefix: Annotated[str, Query(max_length=50, description="Start of the name.")] = "manual",
+    prefix: Annotated[
+        str, Query(max_length=limits.BACKUP_PREFIX_CHARS, description="Start of the name.")
+    ] = "manual",
 ) -> Response:
     """Make a backup now."""
     with trace_of(request).stage("index"):
-        summary = await services_of(request).index.backup(prefix or "manual")
+        summary = await services_of(request).index.ask(CreateBackup(prefix or "manual"))
     return json_response(
-        {
-            "success": True,
-            "backup_path": summary.path,
-            "message": "Backup created successfully",
-        }
+        BackupAnswer(
+            success=True,
+            backup_path=summary.path,
+            message="Backup created successfully",
+        )
     )
 
 
@@ -65,9 +69,9 @@ async def create_backup(
 async def verify_backup(body: BackupNameRequest, request: Request) -> Response:
     """Check that a backup can be restored."""
     with trace_of(request).stage("index"):
-        check = await services_of(request).index.verify_backup(body.backup_name)
+        check = await services_of(request).index.ask(VerifyBackup(body.backup_name))
     return json_response(
-        {"backup_name": check.name, "ok": not check.problems, "problems": check.problems}
+        VerifyAnswer(backup_name=check.name, ok=not check.problems, problems=check.problems)
     )
 
 
@@ -81,15 +85,16 @@ async def restore_backup(body: BackupNameRequest, request: Request, write_id: Wr
     """Go back to a backup; the state before is kept as one named pre_restore_<time>."""
     try:
         with trace_of(request).stage("index"):
-            total = await services_of(request).index.restore(body.backup_name, request_id=write_id)
+            operation = RestoreBackup(body.backup_name, request_id=write_id)
+            total = await services_of(request).index.ask(operation)
     except BackupError as exc:
         # The service is fine, the named backup is not: the caller can choose another.
         return detail_response(409, str(exc))
     return json_response(
-        {
-            "success": True,
-            "restored_from": body.backup_name,
-            "total_memories": total,
-            "message": "Restored successfully",
-        }
+        RestoreAnswer(
+            success=True,
+            restored_from=body.backup_name,
+            total_memories=total,
+            message="Restored successfully",
+        )
     )

@@ -9,11 +9,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.calls.patience import patiently
-from deployments.calls.planned_builds import PlannedBuild
 from deployments.http.json_route import json_response, json_router
 from deployments.http.openapi import problems
 from deployments.http.request_trace import RequestTrace, WriteId, trace_of
 from deployments.http.services import Services, services_of
+from engine.operations.builds import (
+    ApplyBuild,
+    DropBuild,
+    PlanBuild,
+    PutEmbeddings,
+    TextsOfBuild,
+)
+from engine.workspace.planned_builds import PlannedBuild
 from wire.answers import BuildAnswer
 from wire.requests import BuildRequest
 
@@ -24,9 +31,9 @@ async def _embed(services: Services, build: PlannedBuild, trace: RequestTrace) -
     """Have all new texts of a build embedded, a page at a time."""
     n_embedded = 0
     while n_embedded < build.n_texts:
-        texts = await services.index.texts_of_build(build.build_id, n_embedded)
+        texts = await services.index.ask(TextsOfBuild(build.build_id, n_embedded))
         embedded = await patiently(functools.partial(services.embed, texts, trace, is_long=True))
-        await services.index.put_embeddings(build.build_id, n_embedded, embedded.firsts)
+        await services.index.ask(PutEmbeddings(build.build_id, n_embedded, embedded.firsts))
         n_embedded += len(texts)
 
 
@@ -44,23 +51,23 @@ async def build_index(
     """Read workspace files again: their old chunks go, unchanged ones keep their id."""
     services, trace = services_of(request), trace_of(request)
     with trace.stage("index"):
-        build = await services.index.plan_build(body.sources, replace_all=body.replace_all)
+        build = await services.index.ask(PlanBuild(body.sources, body.replace_all))
     try:
         await _embed(services, build, trace)
     except BaseException:  # the caller gone, too: a plan kept for nobody is a place less for others
-        await asyncio.shield(services.index.drop_build(build.build_id))
+        await asyncio.shield(services.index.ask(DropBuild(build.build_id)))
         raise
     with trace.stage("index"):
-        report = await services.index.apply_build(build.build_id, request_id=write_id)
+        report = await services.index.ask(ApplyBuild(build.build_id, request_id=write_id))
     return json_response(
-        {
-            "success": True,
-            "files_processed": report.files_processed,
-            "memories_added": report.memories_added,
-            "backup_location": report.backup_location,
-            "message": "Index rebuilt successfully",
-            "memories_removed": report.memories_removed,
-            "unchanged": report.unchanged,
-            "skipped": [{"path": file.path, "reason": file.reason} for file in report.skipped],
-        }
+        BuildAnswer(
+            success=True,
+            files_processed=report.files_processed,
+            memories_added=report.memories_added,
+            backup_location=report.backup_location,
+            message="Index rebuilt successfully",
+            memories_removed=report.memories_removed,
+            unchanged=report.unchanged,
+            skipped=[{"path": file.path, "reason": file.reason} for file in report.skipped],
+        )
     )

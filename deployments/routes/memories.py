@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 from fastapi import Path, Query
@@ -16,7 +17,17 @@ from deployments.http.openapi import problems
 from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.services import services_of
 from engine.errors import MemoryNotFoundError
+from engine.operations.reads import GetMemory, ListMemories
+from engine.operations.writes import (
+    AddMemories,
+    Deduplicate,
+    DeleteBySource,
+    DeleteMemories,
+    UpdateMemory,
+    UpsertMemory,
+)
 from engine.records import MemoryId, MemoryPatch, NewMemory
+from engine.workspace.passages import text_in_context
 from wire.answers import (
     AddAnswer,
     AddBatchAnswer,
@@ -73,7 +84,7 @@ def _memory_id(number: int) -> MemoryId:
 async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, unless one that says the same is stored already."""
     services, trace = services_of(request), trace_of(request)
-    embedded = await services.embed_one(body.text, trace)
+    embedded = await services.embed_one(text_in_context(body), trace)
     memory = NewMemory(
         text=body.text,
         source=body.source,
@@ -82,11 +93,14 @@ async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> R
         later_vectors=embedded.later.get(0),
     )
     with trace.stage("index"):
-        [outcome] = await services.index.add([memory], embedded.firsts, request_id=write_id)
+        [outcome] = await services.index.ask(
+            AddMemories([memory], embedded.firsts, request_id=write_id)
+        )
     message = "Duplicate skipped" if outcome.id is None else "Memory added successfully"
-    return json_response(
-        {"success": True, "id": outcome.id, "message": message, **rendering.added(outcome)}
-    )
+    answer = AddAnswer(success=True, id=outcome.id, message=message)
+    if outcome.duplicate_of is not None:
+        answer["duplicate_of"] = outcome.duplicate_of
+    return json_response({**answer, **rendering.added(outcome)})
 
 
 @router.post(
@@ -98,7 +112,7 @@ async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> R
 async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteId) -> Response:
     """Store up to 500 memories, all or none; duplicates are skipped."""
     services, trace = services_of(request), trace_of(request)
-    embedded = await services.embed([item.text for item in body.memories], trace)
+    embedded = await services.embed([text_in_context(item) for item in body.memories], trace)
     memories = [
         NewMemory(
             text=item.text,
@@ -110,18 +124,20 @@ async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteI
         for at, item in enumerate(body.memories)
     ]
     with trace.stage("index"):
-        outcomes = await services.index.add(memories, embedded.firsts, request_id=write_id)
-    ids = [outcome.id for outcome in outcomes if outcome.id is not None]
+        outcomes = await services.index.ask(
+            AddMemories(memories, embedded.firsts, request_id=write_id)
+        )
+    ids: list[int] = [outcome.id for outcome in outcomes if outcome.id is not None]
     return json_response(
-        {
-            "success": True,
-            "ids": ids,
-            "count": len(ids),
-            "message": f"Added {len(ids)} memories",
-            "results": [
+        AddBatchAnswer(
+            success=True,
+            ids=ids,
+            count=len(ids),
+            message=f"Added {len(ids)} memories",
+            results=[
                 {"id": o.id, "duplicate_of": o.duplicate_of, **rendering.added(o)} for o in outcomes
             ],
-        }
+        )
     )
 
 
@@ -134,7 +150,7 @@ async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteI
 async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, in the place of the one with the same source and key if there is one."""
     services, trace = services_of(request), trace_of(request)
-    embedded = await services.embed_one(body.text, trace)
+    embedded = await services.embed_one(text_in_context(body), trace)
     memory = NewMemory(
         text=body.text,
         source=body.source,
@@ -144,8 +160,10 @@ async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId
         later_vectors=embedded.later.get(0),
     )
     with trace.stage("index"):
-        outcome = await services.index.upsert(memory, embedded.firsts[0], request_id=write_id)
-    return json_response({"success": True, "id": outcome.id, "created": outcome.created})
+        outcome = await services.index.ask(
+            UpsertMemory(memory, embedded.firsts[0], request_id=write_id)
+        )
+    return json_response(UpsertAnswer(success=True, id=outcome.id, created=outcome.created))
 
 
 @router.get(
@@ -157,7 +175,7 @@ async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId
 async def get_memory(memory_id: PathId, request: Request) -> Response:
     """Read one memory."""
     with trace_of(request).stage("index"):
-        memory = await services_of(request).index.get(_memory_id(memory_id))
+        memory = await services_of(request).index.ask(GetMemory(_memory_id(memory_id)))
     return json_response(rendering.memory(memory))
 
 
@@ -178,9 +196,12 @@ async def update_memory(
         return await get_memory(memory_id, request)
     vectors = None
     if body.text is not None:
-        vectors = (await services.embed_one(body.text, trace)).of(0)
+        stored = await services.index.ask(GetMemory(target))
+        source = body.source or stored.source
+        says = text_in_context(dataclasses.replace(stored, text=body.text, source=source))
+        vectors = (await services.embed_one(says, trace)).of(0)
     with trace.stage("index"):
-        memory = await services.index.update(target, patch, vectors, request_id=write_id)
+        memory = await services.index.ask(UpdateMemory(target, patch, vectors, request_id=write_id))
     return json_response(rendering.memory(memory))
 
 
@@ -194,11 +215,15 @@ async def delete_memory(memory_id: PathId, request: Request, write_id: WriteId) 
     """Delete one memory."""
     target = _memory_id(memory_id)
     with trace_of(request).stage("index"):
-        outcome = await services_of(request).index.delete([target], request_id=write_id)
+        outcome = await services_of(request).index.ask(
+            DeleteMemories([target], request_id=write_id)
+        )
     if not outcome.deleted:
         raise MemoryNotFoundError(memory_id)
     [deleted] = outcome.deleted
-    return json_response({"success": True, "deleted_id": deleted.id, "deleted_text": deleted.text})
+    return json_response(
+        DeleteAnswer(success=True, deleted_id=deleted.id, deleted_text=deleted.text)
+    )
 
 
 @router.post(
@@ -212,10 +237,10 @@ async def delete_by_source(
 ) -> Response:
     """Delete every memory whose source contains a string."""
     with trace_of(request).stage("index"):
-        n_deleted = await services_of(request).index.delete_by_source(
-            body.source_pattern, request_id=write_id
+        n_deleted = await services_of(request).index.ask(
+            DeleteBySource(where_of(body), request_id=write_id)
         )
-    return json_response({"success": True, "deleted_count": n_deleted})
+    return json_response(DeleteBySourceAnswer(success=True, deleted_count=n_deleted))
 
 
 @router.post(
@@ -228,9 +253,11 @@ async def delete_batch(body: DeleteBatchRequest, request: Request, write_id: Wri
     """Delete up to 1000 memories by id."""
     ids = [MemoryId(number) for number in dict.fromkeys(body.ids)]
     with trace_of(request).stage("index"):
-        outcome = await services_of(request).index.delete(ids, request_id=write_id)
+        outcome = await services_of(request).index.ask(DeleteMemories(ids, request_id=write_id))
     return json_response(
-        {"success": True, "deleted_count": len(outcome.deleted), "missing": outcome.missing}
+        DeleteBatchAnswer(
+            success=True, deleted_count=len(outcome.deleted), missing=list(outcome.missing)
+        )
     )
 
 
@@ -240,21 +267,23 @@ async def delete_batch(body: DeleteBatchRequest, request: Request, write_id: Wri
 async def list_memories(query: Annotated[ListQuery, Query()], request: Request) -> Response:
     """Browse memories in the order they were stored."""
     with trace_of(request).stage("index"):
-        page = await services_of(request).index.list_memories(
-            where_of(query),
-            offset=query.offset,
-            limit=query.limit,
-            newest_first=query.order == "desc",
-            cursor=query.cursor,
+        page = await services_of(request).index.ask(
+            ListMemories(
+                where_of(query),
+                offset=query.offset,
+                limit=query.limit,
+                newest_first=query.order == "desc",
+                cursor=query.cursor,
+            )
         )
     return json_response(
-        {
-            "memories": [rendering.memory(memory) for memory in page.memories],
-            "total": page.total,
-            "offset": query.offset,
-            "limit": query.limit,
-            "next_cursor": page.next_cursor,
-        }
+        ListAnswer(
+            memories=[rendering.memory(memory) for memory in page.memories],
+            total=page.total,
+            offset=query.offset,
+            limit=query.limit,
+            next_cursor=page.next_cursor,
+        )
     )
 
 
@@ -271,7 +300,7 @@ async def deduplicate(
 ) -> Response:
     """Find duplicates; unless dry_run, keep only the earliest of each group."""
     with trace_of(request).stage("index"):
-        report = await services_of(request).index.deduplicate(
-            body.threshold, by=body.by, dry_run=body.dry_run, request_id=write_id
+        report = await services_of(request).index.ask(
+            Deduplicate(body.threshold, body.by, body.dry_run, request_id=write_id)
         )
     return json_response(rendering.deduplication(report))

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.calls.operations import Report
 from deployments.calls.part_reports import own_report
 from deployments.http.guards import HAS_KEY
 from deployments.http.json_route import json_response, json_router
@@ -17,6 +18,7 @@ from deployments.http.openapi import problems
 from deployments.http.request_trace import trace_of
 from deployments.http.services import Services, services_of
 from engine.errors import EngineError, NotReadyError, OverloadedError
+from engine.operations.whole import Count, Problem, Stats
 from wire.answers import HealthAnswer, StatsAnswer, StatusAnswer
 
 T = TypeVar("T")
@@ -38,7 +40,7 @@ async def _count(services: Services) -> tuple[int | None, str | None]:
     """How many memories there are; or None, and what the index says that it waits for."""
     try:
         services.last_count.value = await asyncio.wait_for(
-            services.index.count(), services.settings.health_timeout_s
+            services.index.ask(Count()), services.settings.health_timeout_s
         )
     except OverloadedError:
         pass  # busy is healthy: what it last said will do
@@ -60,7 +62,7 @@ async def health(request: Request) -> Response:
     services = services_of(request)
     total, _ = await _count(services)
     settings = services.settings
-    shown = {
+    shown: HealthAnswer = {
         "status": "starting" if total is None else "ok",
         "service": "faiss-memory",
         "version": settings.version,
@@ -81,7 +83,7 @@ async def health(request: Request) -> Response:
 )
 async def live() -> Response:
     """Tell that this process answers."""
-    return json_response({"status": "ok"})
+    return json_response(StatusAnswer(status="ok"))
 
 
 @router.get(
@@ -100,13 +102,15 @@ async def ready(request: Request) -> Response:
     if problem := await _problem(services):
         # It names paths: whoever has no key learns that there is one.
         return _not_ready("failing", problem if request.scope[HAS_KEY] else "see the service's log")
-    return json_response({"status": "ready"})
+    return json_response(StatusAnswer(status="ready"))
 
 
 async def _problem(services: Services) -> str | None:
     """What keeps memories from being stored, if something does."""
     try:
-        return await asyncio.wait_for(services.index.problem(), services.settings.health_timeout_s)
+        return await asyncio.wait_for(
+            services.index.ask(Problem()), services.settings.health_timeout_s
+        )
     except OverloadedError:
         return None  # busy is healthy
     except EngineError as exc:
@@ -116,7 +120,7 @@ async def _problem(services: Services) -> str | None:
 
 
 def _not_ready(status: str, reason: str | None) -> Response:
-    return json_response({"status": status, "reason": reason}, status=503, headers=_RETRY)
+    return json_response(StatusAnswer(status=status, reason=reason), status=503, headers=_RETRY)
 
 
 @router.get("/stats", operation_id="getStats", response_model=StatsAnswer, responses=problems())
@@ -124,32 +128,33 @@ async def stats(request: Request) -> Response:
     """Describe the store and its indexes."""
     services = services_of(request)
     with trace_of(request).stage("index"):
-        state = await services.index.stats()
+        state = await services.index.ask(Stats())
     return json_response(
-        {
-            "total_memories": state.total_memories,
-            "dimension": state.model.dim,
-            "model": state.model.name,
-            "created_at": state.created_at,
-            "last_updated": state.last_updated,
-            "index_size_bytes": state.index_bytes,
-            "backup_count": state.backup_count,
-            "backup_error": state.backup_error,
-            "version": services.settings.version,
-            "precision": state.model.precision,
-            "vector_index": state.vector_index,
-            "store_bytes": state.store_bytes,
-            "lsn": state.lsn,
-            "index_rows": state.n_rows,
-            "index_terms": state.n_terms,
-            "pending_writes": state.pending_writes,
-            "workspace_dir": services.settings.workspace_dir,
-            "counts": {
+        StatsAnswer(
+            total_memories=state.total_memories,
+            dimension=state.model.dim,
+            model=state.model.name,
+            created_at=state.created_at,
+            last_updated=state.last_updated,
+            index_size_bytes=state.index_bytes,
+            backup_count=state.backup_count,
+            backup_error=state.backup_error,
+            version=services.settings.version,
+            precision=state.model.precision,
+            vector_index=state.vector_index,
+            store_bytes=state.store_bytes,
+            lsn=state.lsn,
+            index_rows=state.n_rows,
+            index_terms=state.n_terms,
+            pending_writes=state.pending_writes,
+            workspace_dir=services.settings.workspace_dir,
+            workspace_id=state.workspace_id,
+            counts={
                 "store": state.n_stored,
                 "vectors": state.n_vectors,
                 "keywords": state.n_documents,
             },
-        }
+        )
     )
 
 
@@ -169,8 +174,8 @@ async def metrics(request: Request) -> Response:
     """Answer this ingress replica's metrics, the index's and the embedders', to Prometheus."""
     services = services_of(request)
     stats, index, embedders = await asyncio.gather(
-        _in_time(services, services.index.stats()),
-        _in_time(services, services.index.report()),
+        _in_time(services, services.index.ask(Stats())),
+        _in_time(services, services.index.ask(Report())),
         _in_time(services, services.embedder.reports()),
     )
     services.metrics.set_index(stats)

@@ -15,6 +15,7 @@ from deployments.http.json_route import json_response, json_router
 from deployments.http.openapi import problems
 from deployments.http.request_trace import RequestTrace, trace_of
 from deployments.http.services import Services, services_of
+from engine.operations.reads import Nearest, Search
 from engine.records import EmbeddedQuery, QueryPieces, SearchQuery
 from wire.answers import BatchSearchAnswer, IsNovelAnswer, SearchAnswer
 from wire.requests import BatchSearchRequest, IsNovelRequest, SearchRequest
@@ -45,8 +46,8 @@ async def search(body: SearchRequest, request: Request) -> Response:
     services, trace = services_of(request), trace_of(request)
     asked = await services.embed_query(body.query, trace)
     with trace.stage("index"):
-        [hits] = await services.index.search(
-            asked.vector[None], [_search_query(body, asked.pieces)]
+        [hits] = await services.index.ask(
+            Search(asked.vector[None], [_search_query(body, asked.pieces)])
         )
     trace.k, trace.n_hits = body.k, len(hits)
     return json_response(rendering.search_answer(body.query, hits))
@@ -81,7 +82,7 @@ async def _answers(
     n_answered = trace.n_hits = 0
     while n_answered < len(queries):
         with trace.stage("index"):
-            found = await services.index.search(vectors[n_answered:], queries[n_answered:])
+            found = await services.index.ask(Search(vectors[n_answered:], queries[n_answered:]))
         answers = [
             to_json(rendering.search_answer(one.query, hits))
             for one, hits in zip(bodies[n_answered:], found, strict=False)
@@ -109,26 +110,26 @@ async def is_novel(body: IsNovelRequest, request: Request) -> Response:
     services, trace = services_of(request), trace_of(request)
     asked = await services.embed_query(body.text, trace)
     with trace.stage("index"):
-        neighbour = await services.index.nearest(asked.vector, body.text)
+        neighbour = await services.index.ask(Nearest(asked.vector, body.text))
     if neighbour is None:
         return json_response(
-            {
-                "is_novel": True,
-                "threshold": body.threshold,
-                "most_similar": None,
-                "says_the_same": False,
-            }
+            IsNovelAnswer(
+                is_novel=True,
+                threshold=body.threshold,
+                most_similar=None,
+                says_the_same=False,
+            )
         )
     # The rounded value decides, as callers see it: a text is never novel beside itself for
     # a cosine of 0.99999994.
     similarity = rendering.score(neighbour.similarity)
-    nearest = {**rendering.memory(neighbour.memory), "similarity": similarity}
+    nearest = rendering.nearest(neighbour.memory, similarity)
     is_known = similarity >= body.threshold if neighbour.is_comparable else neighbour.says_the_same
     return json_response(
-        {
-            "is_novel": not is_known,
-            "threshold": body.threshold,
-            "most_similar": nearest,
-            "says_the_same": neighbour.says_the_same,
-        }
+        IsNovelAnswer(
+            is_novel=not is_known,
+            threshold=body.threshold,
+            most_similar=nearest,
+            says_the_same=neighbour.says_the_same,
+        )
     )

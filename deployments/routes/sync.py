@@ -16,6 +16,14 @@ from deployments.http.openapi import problems
 from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.services import Services, services_of
 from engine.errors import BackupError, InvalidInputError
+from engine.operations.offsite import (
+    DownloadSnapshot,
+    ListSnapshots,
+    OffsiteStatus,
+    RestoreSnapshot,
+    UploadBackup,
+)
+from wire import limits
 from wire.answers import (
     SnapshotsAnswer,
     SyncDownloadAnswer,
@@ -30,7 +38,10 @@ _UPLOAD_PREFIX = "sync"
 router = json_router(tag="sync")
 
 Confirm = Annotated[bool, Query(description="Must be true.")]
-Name = Annotated[str | None, Query(min_length=1, max_length=200, description="The newest without.")]
+Name = Annotated[
+    str | None,
+    Query(min_length=1, max_length=limits.BACKUP_NAME_CHARS, description="The newest without."),
+]
 
 
 def _services(request: Request) -> Services:
@@ -56,9 +67,9 @@ async def sync_status(request: Request) -> Response:
     """Tell whether cloud sync is on, what is uploaded, what waits and what went wrong last."""
     services = services_of(request)
     if services.settings.cloud_sync_prefix is None:
-        return json_response({"enabled": False, "message": NOT_CONFIGURED})
+        return json_response(SyncStatusAnswer(enabled=False, message=NOT_CONFIGURED))
     with trace_of(request).stage("index"):
-        status = await services.index.sync_status()
+        status = await services.index.ask(OffsiteStatus())
     return json_response(rendering.sync_status(status))
 
 
@@ -76,13 +87,13 @@ async def sync_upload(
 ) -> Response:
     """Make a backup and upload it; answers once it can be restored from the cloud."""
     with trace_of(request).stage("index"):
-        name = await _services(request).index.sync_upload(_UPLOAD_PREFIX, overwrite=overwrite)
+        report = await _services(request).index.ask(UploadBackup(_UPLOAD_PREFIX, overwrite))
     return json_response(
-        {
-            "success": True,
-            "backup_name": name,
-            "message": "Backup created and uploaded to cloud",
-        }
+        SyncUploadAnswer(
+            success=True,
+            backup_name=report.snapshot.name or report.snapshot.label,
+            message="Backup created and uploaded to cloud",
+        )
     )
 
 
@@ -96,11 +107,11 @@ async def sync_snapshots(request: Request) -> Response:
     """List the snapshots in the cloud, newest first."""
     services = _services(request)
     with trace_of(request).stage("index"):
-        snapshots = await services.index.sync_snapshots()
+        snapshots = await services.index.ask(ListSnapshots())
     shown = [
         rendering.snapshot(each, services.settings.cloud_sync_prefix or "") for each in snapshots
     ]
-    return json_response({"snapshots": shown, "count": len(shown)})
+    return json_response(SnapshotsAnswer(snapshots=shown, count=len(shown)))
 
 
 @router.post(
@@ -116,7 +127,7 @@ async def sync_download(
     services = _services(request)
     _confirmed(confirm, "This downloads a snapshot")
     with trace_of(request).stage("index"):
-        got = await services.index.sync_download(backup_name)
+        got = await services.index.ask(DownloadSnapshot(backup_name))
     return json_response(rendering.download(got))
 
 
@@ -134,16 +145,17 @@ async def sync_restore(
     _confirmed(confirm, "This replaces every memory by those of the snapshot")
     try:
         with trace_of(request).stage("index"):
-            got, total = await services.index.sync_restore(backup_name, request_id=write_id)
+            operation = RestoreSnapshot(backup_name, request_id=write_id)
+            got, total = await services.index.ask(operation)
     except BackupError as exc:
         return detail_response(409, str(exc))
     return json_response(
-        {
-            "success": True,
-            "downloaded": rendering.download(got),
-            "restored": {"restored_from": got.backup.name, "total_memories": total},
-            "message": "Downloaded and restored successfully",
-        }
+        SyncRestoreAnswer(
+            success=True,
+            downloaded=rendering.download(got),
+            restored={"restored_from": got.backup.name, "total_memories": total},
+            message="Downloaded and restored successfully",
+        )
     )
 
 

@@ -18,7 +18,10 @@ from deployments.transfer.export_stream import export_lines, gzipped
 from deployments.transfer.import_body import ClientGoneError
 from deployments.transfer.import_stream import ImportOptions, ImportStream
 from deployments.transfer.line_reader import is_supported
+from engine.operations.exports import BeginExport
+from engine.operations.whole import Stats
 from engine.records import ModelIdentity
+from wire import limits
 from wire.requests import ExportQuery, ImportQuery
 
 NDJSON = "application/x-ndjson"
@@ -59,7 +62,7 @@ async def import_memories(
     idempotency_key: Annotated[
         str | None,
         Header(
-            pattern=r"^[!-~]{1,200}$",
+            pattern=limits.IDEMPOTENCY_KEY,
             description="Names the import: sent again with it, no line is applied twice.",
         ),
     ] = None,
@@ -76,7 +79,7 @@ async def import_memories(
         content_encoding=encoding,
         reports_all=query.report == "all",
     )
-    return _ImportResponse(services, options, (await services.index.stats()).model)
+    return _ImportResponse(services, options, (await services.index.ask(Stats())).model)
 
 
 class _ImportResponse(Response):
@@ -124,8 +127,8 @@ class _ImportResponse(Response):
 async def export_memories(query: Annotated[ExportQuery, Query()], request: Request) -> Response:
     """Read every memory that passes a filter, as of now, by id; `/import` takes it."""
     index = services_of(request).index
-    identity = (await index.stats()).model
-    facts = await index.begin_export(where_of(query), with_embeddings=query.embeddings)
+    identity = (await index.ask(Stats())).model
+    facts = await index.ask(BeginExport(where_of(query), with_embeddings=query.embeddings))
     lines = export_lines(index, facts, identity)
     headers = {"Cache-Control": "no-store", "Vary": "Accept-Encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):

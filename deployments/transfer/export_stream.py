@@ -10,8 +10,10 @@ from datetime import datetime, timezone
 
 from pydantic_core import to_json
 
+from deployments.calls.operations import ReadExport
 from deployments.calls.protocols import IndexClient
 from engine.errors import EngineError, NotReadyError
+from engine.operations.exports import EndExport
 from engine.records import ModelIdentity
 from engine.store.exports import ExportFacts
 
@@ -41,7 +43,7 @@ async def export_lines(
     is_open = True
     try:
         yield to_json(header) + b"\n"
-        while page := await index.read_export(facts.export_id, _PAGE_BYTES):
+        while page := await index.ask(ReadExport(facts.export_id, _PAGE_BYTES)):
             n_memories += page.count(b"\n")
             yield page
         if n_memories == facts.total:
@@ -55,7 +57,7 @@ async def export_lines(
     finally:
         if is_open:
             with suppress(EngineError):
-                await asyncio.shield(index.end_export(facts.export_id))
+                await asyncio.shield(index.ask(EndExport(facts.export_id)))
 
 
 def _problem(reason: str) -> bytes:

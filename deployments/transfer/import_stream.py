@@ -27,7 +27,10 @@ from deployments.transfer.import_body import Chunk, ClientGoneError, End, Import
 from deployments.transfer.import_lines import BadLine, GoodLine, LineParser
 from deployments.transfer.import_report import PROGRESS_S, ImportReport
 from engine.errors import EngineError, NotReadyError, OverloadedError, UnknownOutcomeError
+from engine.operations.reads import KnownEmbeddings
+from engine.operations.writes import IngestLines
 from engine.records import FloatMatrix, FloatVector, ModelIdentity
+from engine.workspace.passages import text_in_context
 from engine.writing.lines import ImportAttempt, ImportOutcome
 
 T = TypeVar("T")
@@ -120,7 +123,7 @@ class ImportStream:
         missing: dict[str, list[int]] = {}
         for row, line in enumerate(lines):
             if line.vector is None:
-                missing.setdefault(line.memory.text, []).append(row)
+                missing.setdefault(text_in_context(line.memory), []).append(row)
             else:
                 embeddings[row] = line.vector
         if missing:
@@ -132,7 +135,7 @@ class ImportStream:
 
     async def _vectors_of(self, texts: list[str]) -> dict[str, FloatVector]:
         """The embedding of each text; those that a stored memory has are not made anew."""
-        known = await self._patiently(lambda: self._services.index.known_embeddings(texts))
+        known = await self._patiently(lambda: self._services.index.ask(KnownEmbeddings(texts)))
         found = {texts[at]: vectors[0] for at, vectors in known.items()}
         new = [text for text in texts if text not in found]
         if new:
@@ -225,15 +228,14 @@ class ImportStream:
                 digests=[line.digest for line in lines],
             )
         memories = [line.memory for line in lines]
-        return await self._patiently(
-            lambda: self._services.index.ingest(
-                memories,
-                embeddings,
-                request_id=self._request_id(before + 1),
-                after=self._request_id(before) if before else None,
-                attempt=attempt,
-            )
+        operation = IngestLines(
+            memories,
+            embeddings,
+            request_id=self._request_id(before + 1),
+            after=self._request_id(before) if before else None,
+            attempt=attempt,
         )
+        return await self._patiently(lambda: self._services.index.ask(operation))
 
     def _request_id(self, n: int) -> str:
         return f"import {self._attempt:x} {n}"

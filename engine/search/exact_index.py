@@ -199,10 +199,14 @@ def ranked(
         Rows and scores, both (q, k), padded with -1 and -inf.
     """
     order = np.lexsort((candidates, -scores))[:, :k]
+    rows = np.take_along_axis(candidates, order, axis=1)
+    scores = np.take_along_axis(scores, order, axis=1)
+    if order.shape[1] == k:
+        return rows, scores
     missing = ((0, 0), (0, k - order.shape[1]))
     return (
-        np.pad(np.take_along_axis(candidates, order, axis=1), missing, constant_values=-1),
-        np.pad(np.take_along_axis(scores, order, axis=1), missing, constant_values=-np.inf),
+        np.pad(rows, missing, constant_values=-1),
+        np.pad(scores, missing, constant_values=-np.inf),
     )
 
 

@@ -16,11 +16,12 @@ from engine.records import (
     ScoreArray,
     SearchQuery,
 )
-from engine.search.fusion import fuse, pick
+from engine.search.fusion import RRF_K, fuse, pick
 from engine.search.later_windows import relevance, similarity_of_best
 from engine.search.ranking import (
     CANDIDATES_A_HIT,
     LEAST_CANDIDATES,
+    MOST_BUT_FOR_THE_SAME,
     LexicalScores,
     clearness,
     combined,
@@ -36,6 +37,8 @@ from engine.words.analyser import analyse, analyse_query
 
 _LEAST_RANKED = 60
 _GATE_CANDIDATES = 60
+_SURE_CANDIDATES = 30  # more than ever are answers, but for those that the words find too
+_SAME_TO_THE_MODEL = 0.9999
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +97,7 @@ def search(
 def _by_cosine(
     index: SearchIndex, embedding: FloatVector, query: SearchQuery, mask: BoolMask | None
 ) -> _Found:
-    rows = _nearest_rows(index, embedding, query.k, mask)
+    rows = _nearest_rows(index, embedding, query.k, mask, n_sure=query.k)
     similarities = _similarities(index, embedding, rows)
     return _Found(
         rows=rows,
@@ -135,7 +138,7 @@ def _by_score(
     """Candidates ordered as `engine.search.ranking` says; `filtered` is a filter's mask alone."""
     tokens = analyse_query(query.text)
     judge = _Judge.of(index, embedding, query, tokens, filtered)
-    rows = judge.best_rows(max(LEAST_CANDIDATES, CANDIDATES_A_HIT * query.k), mask)
+    rows = judge.candidates(query.k, mask)
     scores = judge.scores(rows)
     gate = judge.order_gate(rows, scores) if query.neighbours and judge.hears_both else 0.0
     if gate > 0:
@@ -145,6 +148,8 @@ def _by_score(
     # A vector of zeros has no say: there the words decide.
     certainty = np.where(similarities == 0.0, shares, similarities)
     says_something = (similarities != 0.0) | (scores > 0.0)
+    most = np.where(similarities >= _SAME_TO_THE_MODEL, 1.0, MOST_BUT_FOR_THE_SAME)
+    scores = np.minimum(scores, most)
     return _Found(
         rows=rows,
         similarities=similarities,
@@ -152,8 +157,8 @@ def _by_score(
         passes=says_something
         & _reaches(certainty, query.threshold)
         & _reaches(scores, query.min_score),
-        scores=np.clip(scores, 0.0, 1.0),
-        rrf_scores=_reciprocal(rows, similarities, shares, query.vector_weight),
+        scores=np.maximum(scores, 0.0),
+        rrf_scores=_reciprocal(similarities, shares, query.vector_weight),
     )
 
 
@@ -165,6 +170,8 @@ class _Judge:
     meant: FloatVector
     """The query's vector, its rare words weighing more; all zeros when it says nothing."""
     lexical: LexicalScores
+    by_words: RowArray
+    """The best rows by their words, best first."""
     vector_weight: float
 
     @classmethod
@@ -184,10 +191,15 @@ class _Judge:
         known = statistics(index.keywords, tokens + first_terms, filtered)
         meant = embedding if pieces is None else pooled(pieces, terms_of, known)
         lexical = lexical_scores(index.keywords, tokens, known, filtered)
-        clear = clearness(index.keywords, tokens, known, lexical)
+        by_words = lexical.best_rows(_n_candidates(query.k))
+        clear = clearness(index.keywords, tokens, known, by_words)
         weight = weight_of_meaning(query.vector_weight, clear)
         return cls(
-            index=index, meant=meant, lexical=lexical, vector_weight=weight if meant.any() else 0.0
+            index=index,
+            meant=meant,
+            lexical=lexical,
+            by_words=by_words,
+            vector_weight=weight if meant.any() else 0.0,
         )
 
     @property
@@ -195,13 +207,14 @@ class _Judge:
         """Whether meaning and words both have a say."""
         return 0 < self.vector_weight < 1
 
-    def best_rows(self, n: int, mask: BoolMask | None) -> RowArray:
+    def candidates(self, k: int, mask: BoolMask | None) -> RowArray:
         """The best rows of each side that has a say, each once, ascending."""
         sides = []
         if self.vector_weight > 0:
-            sides.append(_nearest_rows(self.index, self.meant, n, mask))
+            n, n_sure = _n_candidates(k), max(_SURE_CANDIDATES, k)
+            sides.append(_nearest_rows(self.index, self.meant, n, mask, n_sure=n_sure))
         if self.vector_weight < 1:
-            sides.append(self.lexical.best_rows(n))
+            sides.append(self.by_words)
         return np.unique(np.concatenate(sides))
 
     def parts(self, rows: RowArray) -> tuple[ScoreArray, ScoreArray, ScoreArray]:
@@ -257,12 +270,17 @@ def _positions(heard: RowArray, rows: RowArray) -> RowArray:
     return np.where(rows >= 0, np.searchsorted(heard, rows), len(heard))
 
 
+def _n_candidates(k: int) -> int:
+    """Of each side."""
+    return max(LEAST_CANDIDATES, CANDIDATES_A_HIT * k)
+
+
 def _nearest_rows(
-    index: SearchIndex, embedding: FloatVector, n: int, mask: BoolMask | None
+    index: SearchIndex, embedding: FloatVector, n: int, mask: BoolMask | None, *, n_sure: int
 ) -> RowArray:
     """The rows of the n most similar first windows and the n most similar later ones."""
-    [rows], _ = index.vectors.search(embedding[None], n, mask)
-    return np.union1d(rows[rows >= 0], index.later.nearest_rows(embedding, n, mask))
+    [rows], _ = index.vectors.search(embedding[None], n, mask, n_sure=n_sure)
+    return np.union1d(rows[rows >= 0], index.later.nearest_rows(embedding, n, mask, n_sure))
 
 
 def _similarities(
@@ -279,18 +297,19 @@ def _reaches(values: npt.NDArray[np.floating], bound: float | None) -> BoolMask:
 
 
 def _reciprocal(
-    rows: RowArray,
-    similarities: npt.NDArray[np.float32],
-    shares: ScoreArray,
-    vector_weight: float,
+    similarities: npt.NDArray[np.float32], shares: ScoreArray, vector_weight: float
 ) -> ScoreArray:
-    """The reciprocal rank scores that candidates, ascending, have among themselves."""
-    by_vector = rows[np.argsort(-similarities, kind="stable")]
-    by_words = rows[np.argsort(-shares, kind="stable")][: np.count_nonzero(shares)]
-    fused, fused_scores = fuse(by_vector, by_words, vector_weight=vector_weight)
-    scores = np.zeros(len(rows))
-    scores[np.searchsorted(rows, fused)] = fused_scores
+    """The reciprocal rank scores that candidates have among themselves."""
+    scores = vector_weight / (RRF_K + _ranks(similarities))
+    scores += np.where(shares > 0, (1 - vector_weight) / (RRF_K + _ranks(shares)), 0.0)
     return scores
+
+
+def _ranks(values: npt.NDArray[np.floating]) -> ScoreArray:
+    """From 0, of the highest; equal ones in order."""
+    ranks = np.empty(len(values))
+    ranks[np.argsort(-values, kind="stable")] = np.arange(len(values))
+    return ranks
 
 
 def _hits(index: SearchIndex, found: _Found, query: SearchQuery) -> list[RankedId]:

@@ -56,14 +56,19 @@ class LaterWindows:
         """Which windows those of one memory are."""
         return np.arange(*np.searchsorted(self.rows, [row, row + 1]))
 
-    def nearest_rows(self, query: FloatVector, n: int, mask: BoolMask | None) -> RowArray:
-        """The n memories with the windows most similar to a query, or more, each once."""
+    def nearest_rows(
+        self, query: FloatVector, n: int, mask: BoolMask | None, n_sure: int
+    ) -> RowArray:
+        """The n memories with the windows most similar to a query, or more, each once.
+
+        `n_sure` of these windows are sure; see `VectorIndex.search`.
+        """
         if not self._n:
             return np.empty(0, dtype=np.int64)
         allowed = None if mask is None else mask[self.rows]
         n_windows, n_before = n, 0
         while True:  # one text may have many good windows
-            [windows], _ = self.vectors.search(query[None], n_windows, allowed)
+            [windows], _ = self.vectors.search(query[None], n_windows, allowed, n_sure=n_sure)
             windows = windows[windows >= 0]
             rows = self.rows[windows]
             found = np.unique(rows)

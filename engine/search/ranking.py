@@ -41,6 +41,8 @@ _LEAST_PIECE_WEIGHT: Final = 0.05
 _K1: Final = 1.5
 _PRIOR_LENGTH: Final = 80  # terms; short texts differ in length by chance
 _SURE_TERMS: Final = 4  # a query of more is well answered by some of them
+MOST_BUT_FOR_THE_SAME: Final = 0.99
+"""Of a score: a memory that has all words of a query does not say the same yet."""
 _VECTOR_SUPPORT: Final = 0.1
 _WORD_SUPPORT: Final = 0.3
 _LEADERS: Final = 10
@@ -134,18 +136,24 @@ def lexical_scores(
     if best == 0.0:
         return LexicalScores(scores=scores, scale=0.0)
     mass = sum(known.idf(term) for term in counts) * min(1.0, _SURE_TERMS / len(counts))
-    return LexicalScores(scores=scores, scale=min(1.0, best / mass) / best)
+    return LexicalScores(scores=scores, scale=MOST_BUT_FOR_THE_SAME * min(1.0, best / mass) / best)
 
 
 def clearness(
-    keywords: BM25Index, tokens: Sequence[str], known: Statistics, lexical: LexicalScores
+    keywords: BM25Index, tokens: Sequence[str], known: Statistics, by_words: RowArray
 ) -> float:
     """How clearly one memory answers by its words, 0…1: an exact name leaves all others far behind.
 
     By the squared idf of the query's words that it has: one rare word outweighs several common
     ones, which others may have together.
+
+    Args:
+        keywords: the index.
+        tokens: the analysed query.
+        known: statistics that have every token.
+        by_words: the best rows by their words, best first.
     """
-    rows = lexical.best_rows(_LEADERS)
+    rows = by_words[:_LEADERS]
     if not len(rows):
         return 0.0
     masses, total = np.zeros(max(len(rows), 2)), 0.0

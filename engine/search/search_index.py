@@ -24,7 +24,7 @@ _COMPACT_DEAD_SHARE = 0.25
 
 
 def searchable_tokens(text: str, source: str) -> list[str]:
-    """What the keyword side knows of a memory: the words of its text and of its source."""
+    """What the keyword side knows of a memory: the words of its text in context, of its source."""
     return analyse(text) + analyse(source)
 
 

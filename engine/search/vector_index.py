@@ -100,7 +100,12 @@ class VectorIndex:
             self._quantised.add(self._exact.vectors[self._quantised.n_rows :])
 
     def search(
-        self, queries: FloatMatrix, k: int, live: BoolMask | None = None
+        self,
+        queries: FloatMatrix,
+        k: int,
+        live: BoolMask | None = None,
+        *,
+        n_sure: int | None = None,
     ) -> tuple[RowArray, SimilarityArray]:
         """Return the best rows for each query.
 
@@ -108,6 +113,8 @@ class VectorIndex:
             queries: shape (q, dim), float32, L2-normalised.
             k: rows wanted for each, >= 1; fewer come back when fewer are allowed.
             live: shape (n_rows,), bool, the rows allowed; None allows all and costs nothing.
+            n_sure: of so many of the best of k hardly any may be missing, by default of all; a few
+                of those after them may. The fewer, the less often every vector is compared.
 
         Returns:
             Rows and exact inner products, both (q, k), best first, equal ones by lower row; short
@@ -133,7 +140,7 @@ class VectorIndex:
         scores = np.empty((len(queries), k), dtype=np.float32)
         for start in range(0, len(queries), _QUERY_BLOCK):
             block = slice(start, start + _QUERY_BLOCK)
-            found = self._refined(quantised, queries[block], k, live, n_candidates)
+            found = self._refined(quantised, queries[block], k, live, n_candidates, n_sure or k)
             rows[block], scores[block], is_sure = found
             doubtful = start + np.flatnonzero(~is_sure)
             if len(doubtful):
@@ -147,10 +154,11 @@ class VectorIndex:
         k: int,
         live: BoolMask | None,
         n_candidates: int,
+        n_sure: int,
     ) -> tuple[RowArray, SimilarityArray, BoolMask]:
-        """Rank the candidates exactly; the mask says which queries hardly missed a row.
+        """Rank the candidates exactly; the mask says which queries hardly missed one of `n_sure`.
 
-        A row left out is estimated no better than the last candidate. It belongs among the k best
+        A row left out is estimated no better than the last candidate. It belongs among the best
         only if its estimate is off by more than the distance between the two, and how far
         estimates are off is seen on the candidates.
         """
@@ -158,7 +166,7 @@ class VectorIndex:
         exact = self._exact.similarities(queries, candidates)
         rows, scores = ranked(candidates, exact, k)
         error = np.std(exact - estimates, axis=1)
-        return rows, scores, scores[:, -1] - estimates[:, -1] >= _SURE_ERRORS * error
+        return rows, scores, scores[:, n_sure - 1] - estimates[:, -1] >= _SURE_ERRORS * error
 
     def nearest(
         self, queries: FloatMatrix, k: int, at_least: float, live: BoolMask | None = None

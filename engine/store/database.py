@@ -47,6 +47,7 @@ from engine.store.rows import (
     canonical_json,
     condition_of,
     cursor_after,
+    embedded_text,
     identity_fields,
     last_id_of,
     memory_of,
@@ -85,7 +86,7 @@ class StoredVectors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredText:
-    """A text, and which vectors it has."""
+    """A text in its context, and which vectors it has."""
 
     id: MemoryId
     lsn: int
@@ -312,13 +313,15 @@ class Store:
         with translating_sqlite_errors(self.path):
             connection = self._reader()
             for at, text in enumerate(texts):
-                row = connection.execute(
-                    "SELECT vector FROM text_digests d JOIN memories m ON m.id = d.id "
-                    "JOIN embeddings e ON e.id = d.id WHERE d.digest = ? AND m.text = ? LIMIT 1",
-                    (text_digest(text), text),
-                ).fetchone()
-                if row is not None:
-                    known[at] = vectors_of(row[0], self.identity.dim)
+                rows = connection.execute(
+                    "SELECT m.text, m.source, m.metadata, e.vector FROM text_digests d "
+                    "JOIN memories m ON m.id = d.id JOIN embeddings e ON e.id = d.id "
+                    "WHERE d.digest = ?",
+                    (text_digest(text),),
+                )
+                vector = next((row[3] for row in rows if embedded_text(*row[:3]) == text), None)
+                if vector is not None:
+                    known[at] = vectors_of(vector, self.identity.dim)
         return known
 
     def ids_where(self, where: MemoryFilter) -> IdArray:
@@ -385,7 +388,8 @@ class Store:
             limit: texts at most.
         """
         rows = self._read(
-            "SELECT m.id, m.lsn, m.text, e.vector FROM memories m JOIN embeddings e USING (id) "
+            "SELECT m.id, m.lsn, e.vector, m.text, m.source, m.metadata "
+            "FROM memories m JOIN embeddings e USING (id) "
             "WHERE m.lsn >= ? AND (m.lsn, m.id) > (?, ?) AND length(CAST(m.text AS BLOB)) >= ? "
             "ORDER BY m.lsn, m.id LIMIT ?",
             (lsn, lsn, memory_id, least_bytes, limit),
@@ -395,19 +399,20 @@ class Store:
             StoredText(
                 id=MemoryId(row[0]),
                 lsn=row[1],
-                text=row[2],
-                n_windows=len(row[3]) // n_bytes,
-                says_something=any(row[3][:n_bytes]),
+                text=embedded_text(*row[3:]),
+                n_windows=len(row[2]) // n_bytes,
+                says_something=any(row[2][:n_bytes]),
             )
             for row in rows
         ]
 
     def searchable_since(self, lsn: int) -> Iterator[tuple[MemoryId, str, str]]:
-        """(id, text, source) of every memory changed after `lsn`, by id."""
+        """(id, text in its context, source) of every memory changed after `lsn`, by id."""
         with translating_sqlite_errors(self.path):
-            yield from self._reader().execute(
-                "SELECT id, text, source FROM memories WHERE lsn > ? ORDER BY id", (lsn,)
-            )
+            for memory_id, *row in self._reader().execute(
+                "SELECT id, text, source, metadata FROM memories WHERE lsn > ? ORDER BY id", (lsn,)
+            ):
+                yield memory_id, embedded_text(*row), row[1]
 
     def texts_by_id(self, last_id: int, n: int) -> list[tuple[MemoryId, str, str]]:
         """(id, text, source) of the next n memories, by id."""

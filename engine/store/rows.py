@@ -17,7 +17,7 @@ from engine.errors import InvalidInputError, RottenRowError
 from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, ModelIdentity
 from engine.store.row_checksum import is_intact, with_checksum
 from engine.words.sameness import gist_digest
-from engine.workspace.builds import file_of
+from engine.workspace.passages import CONTEXT, context_of, file_of, joined
 
 COLUMNS = "id, text, source, key, created_us, updated_us, metadata, lsn, checksum"
 _CREATED_US: Final = 4
@@ -112,6 +112,11 @@ def text_digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
+def embedded_text(text: str, source: str, metadata: str) -> str:
+    """What is embedded of a memory, from its columns: see `engine.workspace.passages`."""
+    return joined(context_of(source, json.loads(metadata)), text) if CONTEXT in metadata else text
+
+
 def digests_of(text: str, source: str) -> tuple[bytes, ...]:
     """What `text_digests` finds a memory by that may be repeated; a passage of a file is not."""
     return () if file_of(source) is not None else (gist_digest(text),)
@@ -172,6 +177,10 @@ def condition_of(where: MemoryFilter) -> tuple[str, list[object]]:
     if where.source is not None:
         forms = _unicode_forms(where.source)
         conditions.append(_any_of("instr(source, ?) > 0", len(forms)))
+        parameters += forms
+    if where.source_exact is not None:
+        forms = _unicode_forms(where.source_exact)
+        conditions.append(_any_of("source = ?", len(forms)))
         parameters += forms
     if where.source_prefix:
         # A range of the index; the highest code point ends it, since source is compared by bytes.

@@ -18,6 +18,7 @@ from engine.store.rows import (
     canonical_json,
     condition_of,
     digests_of,
+    embedded_text,
     last_id_of,
     select_alike,
     select_many,
@@ -26,6 +27,7 @@ from engine.store.rows import (
     vector_blob,
 )
 from engine.words.sameness import gist_digest
+from engine.workspace.passages import text_in_context
 
 _MARKS = ", ".join("?" * len(COLUMNS.split(",")))
 _PRUNED_AT_ONCE = 5_000
@@ -98,7 +100,7 @@ class Transaction:
         )
         digests = digests_of(memory.text, memory.source)
         if not memory.own_vector:
-            digests = (text_digest(memory.text), *digests)
+            digests = (text_digest(text_in_context(memory)), *digests)
         self._insert_digests(new_id, digests)
         self._insert_metadata_values(new_id, memory.metadata)
         return new_id
@@ -196,12 +198,19 @@ class Transaction:
         )
 
     def _delete_digests(self, memory_id: MemoryId) -> None:
-        (text,) = self._connection.execute(
-            "SELECT text FROM memories WHERE id = ?", (memory_id,)
+        text, source, metadata = self._connection.execute(
+            "SELECT text, source, metadata FROM memories WHERE id = ?", (memory_id,)
         ).fetchone()
         self._connection.executemany(
             "DELETE FROM text_digests WHERE digest = ? AND id = ?",
-            [(text_digest(text), memory_id), (gist_digest(text), memory_id)],
+            [
+                (digest, memory_id)
+                for digest in (
+                    text_digest(embedded_text(text, source, metadata)),
+                    text_digest(text),
+                    gist_digest(text),
+                )
+            ],
         )
 
     def _insert_metadata_values(self, memory_id: MemoryId, metadata: dict[str, Any]) -> None:
@@ -264,17 +273,28 @@ class Transaction:
         """
         if memory.key is not None:
             return self.id_of_key(memory.source, memory.key)
-        # A source has few memories, or a moment has: a build stores all of its passages at one.
-        rows = self._connection.execute(
-            "SELECT 1 FROM memories WHERE source = ? LIMIT ?", (memory.source, _FEW)
-        )
-        index = "memories_by_source" if len(rows.fetchall()) < _FEW else "memories_by_created"
+        digests = digests_of(memory.text, memory.source)
+        parameters: tuple[Any, ...] = (memory.source, memory.created_us, memory.text)
+        if self._has_few("source", memory.source):
+            among = "INDEXED BY memories_by_source"
+        elif self._has_few("created_us", memory.created_us) or not digests:
+            among = "INDEXED BY memories_by_created"
+        else:
+            of_text = "SELECT DISTINCT id FROM text_digests WHERE digest IN (?, ?)"
+            among = f"JOIN ({of_text}) USING (id)"
+            parameters = (*digests, text_digest(memory.text), *parameters)
         row = self._connection.execute(
-            f"SELECT id FROM memories INDEXED BY {index} WHERE source = ? AND created_us = ? "
-            "AND text = ? ORDER BY id LIMIT 1 OFFSET ?",
-            (memory.source, memory.created_us, memory.text, (memory.merge_copy or 1) - 1),
+            f"SELECT id FROM memories {among} WHERE source = ? AND created_us = ? AND text = ? "
+            "ORDER BY id LIMIT 1 OFFSET ?",
+            (*parameters, (memory.merge_copy or 1) - 1),
         ).fetchone()
         return row[0] if row else None
+
+    def _has_few(self, column: str, value: str | int | None) -> bool:
+        rows = self._connection.execute(
+            f"SELECT 1 FROM memories WHERE {column} = ? LIMIT ?", (value, _FEW)
+        )
+        return len(rows.fetchall()) < _FEW
 
     # Imports that are sent again
 

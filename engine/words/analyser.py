@@ -33,7 +33,7 @@ import Stemmer
 from engine.words.figures import plain_figures, spelled_figures
 from engine.words.folding import EMOJI, MARKS, fold, normalise
 
-ANALYSER: Final = f"2, {Stemmer.version()}, Unicode {unicodedata.unidata_version}"
+ANALYSER: Final = f"3, {Stemmer.version()}, Unicode {unicodedata.unidata_version}"
 """Whose terms these are; the number changes with this module's answers."""
 
 MAX_TERM_LENGTH: Final = 128
@@ -50,6 +50,9 @@ _UNSPACED: Final = (
     "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _UNSPACED_RUN: Final = re.compile(f"([{_UNSPACED}]+)")
+# With its vowel signs and tones, and with what Khmer and Burmese write below it: letters alone say
+# no more than a, b and c.
+_CHARACTER: Final = re.compile(rf".(?:[{MARKS}]+(?:(?<=[\u17d2\u1039]).)?)*")
 
 _TONED: Final = f"[{EMOJI}](?:[\U0001f3fb-\U0001f3ff]|[\U000e0020-\U000e007f]+)?"
 _FLAG: Final = "[\U0001f1e6-\U0001f1ff]{2}"
@@ -179,8 +182,9 @@ def _parts(word: str) -> Iterator[str]:
         return
     for position, piece in enumerate(_UNSPACED_RUN.split(word)):
         if position % 2:
-            yield from piece
-            yield from map("".join, pairwise(piece))
+            characters = _CHARACTER.findall(piece)
+            yield from characters
+            yield from map("".join, pairwise(characters))
         elif piece:
             yield from _compound(piece, 0)
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from engine.errors import InvalidInputError, PathNotAllowedError
 from engine.records import SkippedFile
 from engine.workspace.confined_file import UnreadableFileError, read_text
+from engine.workspace.documents import DOCUMENT_SUFFIXES
 from engine.workspace.sections import MARKDOWN_SUFFIXES, RST_SUFFIXES, TEXT_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
-READABLE_SUFFIXES = MARKDOWN_SUFFIXES | RST_SUFFIXES | TEXT_SUFFIXES
+READABLE_SUFFIXES = MARKDOWN_SUFFIXES | RST_SUFFIXES | TEXT_SUFFIXES | DOCUMENT_SUFFIXES
 DEFAULT_MAX_FILE_BYTES = 20 * 1024 * 1024
 
 _INSTALLED_DIRS = frozenset({"node_modules", "__pycache__", "site-packages"})

@@ -16,7 +16,7 @@ import numpy as np
 from engine.errors import NotReadyError
 from engine.records import DuplicatePair, FloatVector, Memory, MemoryId
 from engine.words.sameness import gist_digest, says_the_same
-from engine.workspace.builds import file_of
+from engine.workspace.passages import file_of
 from engine.writing.repeats import similarity_of
 from engine.writing.similar_pairs import KeptRows, similar_pairs
 from engine.writing.write_session import WriteSession

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.records import FloatMatrix, FloatVector, MemoryId, NewMemory
+from engine.workspace.passages import text_in_context
 from engine.writing.nearest_in_write import NearestInWrite
 from engine.writing.repeats import QUOTED_CHARS
 from engine.writing.write_session import WriteSession, all_vectors
@@ -136,7 +137,7 @@ class _Lines:
         stored = self._session.replace(
             old,
             new,
-            all_vectors(memory, vector) if new.text != old.text else None,
+            all_vectors(memory, vector) if text_in_context(new) != text_in_context(old) else None,
             created_us=memory.created_us,
             updated_us=memory.updated_us,
         )

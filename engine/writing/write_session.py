@@ -14,6 +14,7 @@ from engine.search.search_index import IndexEntry, SearchIndex, searchable_token
 from engine.search.source_order import group_of
 from engine.store.rows import canonical_json, iso_time
 from engine.store.transaction import Transaction
+from engine.workspace.passages import text_in_context
 
 Near = list[tuple[MemoryId, float]]
 """Memories and their cosines with something, best first."""
@@ -55,7 +56,7 @@ class WriteSession:
         return [
             IndexEntry(
                 id=memory_id,
-                tokens=searchable_tokens(memory.text, memory.source),
+                tokens=searchable_tokens(text_in_context(memory), memory.source),
                 vectors=vectors,
                 group=group_of(memory.source),
             )
@@ -65,7 +66,7 @@ class WriteSession:
     def removals(self) -> dict[MemoryId, list[str]]:
         """What the indexes must remove, with the tokens it was added with."""
         return {
-            memory_id: searchable_tokens(memory.text, memory.source)
+            memory_id: searchable_tokens(text_in_context(memory), memory.source)
             for memory_id, memory in self._removed.items()
         }
 
@@ -153,7 +154,8 @@ class WriteSession:
         time_us = self.time_us if updated_us is None else updated_us
         self.n_changes += 1
         self.transaction.replace(new, vectors, time_us=time_us, lsn=self.lsn, created_us=created_us)
-        if vectors is not None or (old.text, old.source) != (new.text, new.source):
+        said, says = text_in_context(old), text_in_context(new)
+        if vectors is not None or (said, old.source) != (says, new.source):
             current = self.vectors_of(old.id) if vectors is None else vectors
             self._remove_from_index(old)
             self._added[old.id] = (new, current)

@@ -22,6 +22,7 @@ from engine.records import (
     UpsertOutcome,
 )
 from engine.workspace.builds import match_chunks, stored_chunks
+from engine.workspace.passages import CONTEXT, file_of, text_in_context
 from engine.writing.nearest_in_write import NearestInWrite
 from engine.writing.repeats import QUOTED_CHARS
 from engine.writing.write_session import WriteSession, all_vectors
@@ -69,7 +70,7 @@ def upsert(session: WriteSession, memory: NewMemory, embedding: FloatVector) -> 
     old = session.get(known)
     new = dataclasses.replace(old, text=memory.text, metadata=memory.metadata)
     vectors = all_vectors(memory, embedding)
-    session.replace(old, new, vectors if new.text != old.text else None)
+    session.replace(old, new, vectors if text_in_context(new) != text_in_context(old) else None)
     return UpsertOutcome(id=known, created=False)
 
 
@@ -82,6 +83,11 @@ def update(
         name: value for name, value in dataclasses.asdict(patch).items() if value is not None
     }
     new = dataclasses.replace(old, **changes)
+    if patch.metadata is not None and file_of(old.source) is not None:
+        # A passage's context is its file's.
+        kept = {name: value for name, value in old.metadata.items() if name == CONTEXT}
+        given = {name: value for name, value in patch.metadata.items() if name != CONTEXT}
+        new = dataclasses.replace(new, metadata=given | kept)
     if new.key is not None and session.transaction.id_of_key(new.source, new.key) not in (
         None,
         memory_id,
@@ -107,9 +113,11 @@ def delete(session: WriteSession, ids: Sequence[MemoryId]) -> DeleteOutcome:
     )
 
 
-def delete_by_source(session: WriteSession, pattern: str) -> int:
-    """Delete every memory whose source contains `pattern`; returns how many."""
-    doomed = session.matching(MemoryFilter(source=pattern))
+def delete_by_source(session: WriteSession, where: MemoryFilter) -> int:
+    """Delete every memory that passes a filter, which may not be empty; returns how many."""
+    if where.is_empty():
+        raise InvalidInputError("a filter that every memory passes deletes nothing")
+    doomed = session.matching(where)
     session.delete(doomed)
     return len(doomed)
 
@@ -125,24 +133,25 @@ def apply_build(
     stored = stored_chunks(plan.files, session.matching, replace_all=plan.replace_all)
     match = match_chunks(plan.chunks, stored)
     embedding_of = dict(zip(plan.to_embed, embeddings, strict=True))
-    if not embedding_of.keys() >= set(match.new):
+    if not embedding_of.keys() >= {*match.new, *(position for position, _ in match.moved)}:
         raise NotReadyError("these files' memories changed during the build; build again")
     session.delete(match.gone)
-    for position, memory in match.kept:
+    moved = dict(match.moved)
+    for position, memory in [*match.kept, *match.moved]:
         chunk = plan.chunks[position]
         # A memory keeps what people have noted on it.
-        wanted = dataclasses.replace(
-            memory, source=chunk.source, metadata=memory.metadata | chunk.metadata
-        )
-        session.replace(memory, wanted, None)
+        noted = {name: value for name, value in memory.metadata.items() if name != CONTEXT}
+        wanted = dataclasses.replace(memory, source=chunk.source, metadata=noted | chunk.metadata)
+        vectors = embedding_of[position][None] if position in moved else None
+        session.replace(memory, wanted, vectors)
     for position in match.new:
         chunk = plan.chunks[position]
         new = NewMemory(text=chunk.text, source=chunk.source, metadata=chunk.metadata)
         session.insert(new, embedding_of[position])
     return BuildReport(
         files_processed=len(plan.files),
-        memories_added=len(match.new),
-        memories_removed=len(match.gone),
+        memories_added=len(match.new) + len(moved),
+        memories_removed=len(match.gone) + len(moved),
         unchanged=len(match.kept),
         skipped=plan.skipped,
         backup_location=backup_location,

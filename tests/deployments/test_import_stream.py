@@ -15,13 +15,16 @@ import pytest
 import zstandard
 from starlette.types import Message
 
+from deployments.calls.operations import ReadExport
 from deployments.transfer import export_stream
 from deployments.transfer.import_body import Chunk, ImportBody
 from deployments.transfer.import_lines import BadLine, LineParser
 from deployments.transfer.import_report import ImportReport
 from deployments.transfer.line_reader import MAX_LINE_BYTES, BodyError, LineReader
 from engine.errors import NotReadyError
+from engine.operations.writes import IngestLines
 from engine.records import Embeddings, FloatVector, MemoryId
+from engine.writing.lines import ImportOutcome
 from tests.support.fakes import DIM, embedding_of
 from tests.support.index_under_test import IDENTITY
 from tests.support.ingress_under_test import BASE_URL, Ingress, make_ingress
@@ -85,7 +88,7 @@ def test_every_line_is_answered_in_order_under_its_number(ingress: Ingress) -> N
         (7, "error"),
         (8, "error"),
     ]
-    assert answers[1]["duplicate_of"] == 0
+    assert answers[1]["duplicate_of"] == 1
     assert answers[1]["similarity"] == pytest.approx(1.0)
     summary = answers[-1]
     assert (summary["type"], summary["ok"], summary["lines"]) == ("summary", False, 8)
@@ -231,7 +234,7 @@ def test_an_embedding_of_its_own_is_taken_over_and_not_made_anew(ingress: Ingres
     )
 
     assert ingress.embedder.batches == []
-    for stored in ingress.index.vectors.values():
+    for stored in ingress.index.vectors:
         assert np.array_equal(stored, vector)
 
 
@@ -268,7 +271,7 @@ def test_embeddings_of_nearly_unit_length_are_normalised_and_exact_ones_kept(
     lines = ndjson(memory("a", embedding=sent(exact)), memory("b", embedding=sent(rounded)))
     send(ingress, lines, "?deduplicate=false")
 
-    kept, normalised = ingress.index.vectors.values()
+    kept, normalised = ingress.index.vectors
     assert np.array_equal(kept, exact)
     assert np.linalg.norm(normalised.astype(np.float64)) == pytest.approx(1, abs=1e-7)
 
@@ -280,9 +283,8 @@ def test_embeddings_of_another_model_are_made_anew(ingress: Ingress) -> None:
         ingress, ndjson(header, memory("a b", embedding=[1, 0, 0]), {"type": "footer", "count": 1})
     )
 
-    assert np.array_equal(
-        ingress.index.vectors[next(iter(ingress.index.vectors))], embedding_of("a b")
-    )
+    [vector] = ingress.index.vectors
+    assert np.array_equal(vector, embedding_of("a b"))
 
 
 @pytest.mark.parametrize(
@@ -337,20 +339,20 @@ def test_progress_is_reported_while_the_index_is_waited_for(
 ) -> None:
     for user in ("import_report", "import_stream"):
         monkeypatch.setattr(f"deployments.transfer.{user}.PROGRESS_S", 0.01)
-    ingest, report = ingress.index.ingest, ImportReport.progress
+    report = ImportReport.progress
     is_writing, has_reported = asyncio.Event(), asyncio.Event()
 
-    async def slow_ingest(*args: Any, **options: Any) -> Any:
+    async def slow_ingest(operation: IngestLines) -> list[ImportOutcome]:
         is_writing.set()
         await asyncio.wait_for(has_reported.wait(), 60)
-        return await ingest(*args, **options)
+        return await ingress.index.run(operation)
 
     async def seen_report(of: ImportReport) -> None:
         await report(of)
         if is_writing.is_set():
             has_reported.set()
 
-    monkeypatch.setattr(ingress.index, "ingest", slow_ingest)
+    ingress.index.answers[IngestLines] = slow_ingest
     monkeypatch.setattr(ImportReport, "progress", seen_report)
     answers = send(ingress, ndjson(memory("a")))
     assert answers[-1]["added"] == 1
@@ -360,8 +362,9 @@ def test_progress_is_reported_while_the_index_is_waited_for(
 def test_times_of_a_line_are_handed_on(ingress: Ingress, name: str) -> None:
     send(ingress, ndjson(memory("t", **{name: "1970-01-01T00:00:01Z"})))
 
-    [(memories, _, attempt)] = ingress.index.ingests
-    assert (memories[0].created_us, memories[0].updated_us, attempt) == (1_000_000, None, None)
+    [write] = [asked for asked in ingress.index.asked if isinstance(asked, IngestLines)]
+    [line] = write.memories
+    assert (line.created_us, line.updated_us, write.attempt) == (1_000_000, None, None)
 
 
 def test_times_that_are_in_no_year_of_utc_are_errors(ingress: Ingress) -> None:
@@ -403,17 +406,16 @@ def test_an_export_that_lost_a_page_on_the_way_has_no_footer(
     monkeypatch.setattr(export_stream, "_PAGE_BYTES", 1)
     for text in ("a", "b", "c"):
         ingress.add(text)
-    read = ingress.index.read_export
     n_sent = 0
 
-    async def read_whose_second_answer_is_lost(export_id: str, max_bytes: int) -> bytes:
+    async def read_whose_second_answer_is_lost(operation: ReadExport) -> bytes:
         nonlocal n_sent
         n_sent += 1
         if n_sent == 2:
-            await read(export_id, max_bytes)
-        return await read(export_id, max_bytes)
+            await ingress.index.run(operation)
+        return await ingress.index.run(operation)
 
-    monkeypatch.setattr(ingress.index, "read_export", read_whose_second_answer_is_lost)
+    ingress.index.answers[ReadExport] = read_whose_second_answer_is_lost
 
     *_, last = ingress.http.get("/export").text.splitlines()
 
@@ -422,23 +424,20 @@ def test_an_export_that_lost_a_page_on_the_way_has_no_footer(
 
 
 def test_an_export_whose_index_died_says_so_and_ends(
-    ingress: Ingress, monkeypatch: pytest.MonkeyPatch
+    ingress: Ingress,
 ) -> None:
     ingress.add("a")
 
-    async def read_from_the_dead(export_id: str, max_bytes: int) -> bytes:
+    async def read_from_the_dead(_: ReadExport) -> bytes:
         raise NotReadyError("it has died")
 
-    async def end_nothing(export_id: str) -> None:
-        pytest.fail("what is gone was waited for again")
-
-    monkeypatch.setattr(ingress.index, "read_export", read_from_the_dead)
-    monkeypatch.setattr(ingress.index, "end_export", end_nothing)
+    ingress.index.answers[ReadExport] = read_from_the_dead
 
     header, last = map(json.loads, ingress.http.get("/export").text.splitlines())
 
     assert (header["type"], last["type"]) == ("header", "error")
     assert last["message"] == "it has died; this export is incomplete"
+    assert isinstance(ingress.index.asked[-1], ReadExport), "what is gone was waited for again"
 
 
 def test_an_export_is_filtered_and_packed_on_request(ingress: Ingress) -> None:
@@ -499,7 +498,7 @@ def test_the_key_is_asked_for_before_anything_of_the_body_is_read() -> None:
         yield ndjson(memory("a"))
 
     assert ingress.http.post("/import", content=body()).status_code == 401
-    assert not ingress.index.ingests
+    assert ingress.index.asked == []
 
 
 class _Client:

@@ -20,7 +20,6 @@ CLOSED = ["/stats", "/memories", "/memory/0", "/metrics", "/backups", "/nowhere"
 @pytest.mark.parametrize("path", CLOSED)
 def test_a_closed_route_wants_the_key(path: str) -> None:
     ingress = make_ingress(api_key=KEY)
-    ingress.index.memories = {}
     wrong: list[dict[bytes, bytes]] = [
         {},
         {b"X-API-Key": b"secret"},

@@ -173,7 +173,7 @@ def test_who_sends_for_ever_is_not_listened_to_for_ever(monkeypatch: pytest.Monk
 def test_head_is_answered_as_get_is_without_a_body() -> None:
     ingress = make_ingress()
     ingress.add("alpha")
-    for path in ("/health", "/health/ready", "/docs", "/openapi.json", "/memories", "/memory/0"):
+    for path in ("/health", "/health/ready", "/docs", "/openapi.json", "/memories", "/memory/1"):
         got, head = ingress.http.get(path), ingress.http.head(path)
         assert (head.status_code, head.content) == (200, b""), path
         assert head.headers["content-length"] == got.headers["content-length"]

@@ -8,6 +8,8 @@ import pytest
 import structlog
 from structlog.typing import EventDict
 
+from deployments.calls.operations import Report
+from deployments.calls.part_reports import PartReport
 from engine.errors import (
     BackupError,
     BackupNotFoundError,
@@ -24,6 +26,7 @@ from engine.errors import (
     TooLargeError,
     UnavailableError,
 )
+from engine.operations.whole import Count
 from tests.support.ingress_under_test import Ingress, make_ingress
 
 
@@ -75,7 +78,7 @@ def test_an_internal_error_tells_the_caller_nothing_but_its_id(error: Exception)
     [failure] = [line for line in logs if line["event"] == "request_failed"]
     assert failure["request_id"] == request_id
     assert failure["error"] == type(error).__name__
-    assert any("fakes.py" in frame for frame in failure["frames"])
+    assert any("fake_index.py" in frame for frame in failure["frames"])
     assert "private" not in str(logs)
 
 
@@ -116,11 +119,11 @@ def test_ready_says_what_keeps_memories_from_being_stored() -> None:
 def test_health_does_not_wait_for_an_index_that_hangs() -> None:
     ingress = make_ingress(health_timeout_s=0.01)
 
-    async def hang() -> int:
+    async def hang(_: Count) -> int:
         await asyncio.Event().wait()
         return 0
 
-    ingress.index.count = hang  # type: ignore[method-assign]
+    ingress.index.answers[Count] = hang
     assert ingress.http.get("/health").status_code == 503
 
 
@@ -182,12 +185,17 @@ def test_a_request_id_that_could_forge_a_log_line_is_replaced() -> None:
     )
 
 
+async def report(_: Report) -> PartReport:
+    return PartReport(replica="i1", cpu_s=2.5, resident_bytes=2**21)
+
+
 def test_metrics_count_requests_by_route_and_status_and_time_their_stages() -> None:
     ingress = make_ingress(replica="r1")
+    ingress.index.answers[Report] = report
     ingress.add("alpha")
     ingress.http.post("/search", json={"query": "alpha"})
     ingress.http.post("/search", json={})
-    ingress.http.get("/memory/0")
+    ingress.http.get("/memory/1")
     ingress.http.get("/nowhere/42")
 
     answer = ingress.http.get("/metrics")

@@ -13,7 +13,7 @@ from tests.support.openapi_checks import checks_for
 
 # The generator calls from a host of its own.
 ingress = make_ingress(allowed_hosts=("*",), cloud_sync_prefix="memories/")
-ingress.index.files = {"notes.md": ["alpha beta"]}
+ingress.index.put_files(notes="alpha beta")
 schema = schemathesis.openapi.from_asgi("/openapi.json", cast(Starlette, ingress.http.app))
 
 

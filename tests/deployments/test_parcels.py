@@ -13,7 +13,13 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.calls.parcels import ParcelHandle, ParcelReplica
 from deployments.calls.replica_calls import ReplicaCalls
-from engine.errors import MemoryNotFoundError, OverloadedError, TooLargeError, UnknownOutcomeError
+from engine.errors import (
+    MemoryNotFoundError,
+    NotReadyError,
+    OverloadedError,
+    TooLargeError,
+    UnknownOutcomeError,
+)
 
 PIECE_BYTES = 1_000
 OVERHEAD_BYTES = 200
@@ -80,6 +86,16 @@ def test_a_small_call_is_one_message() -> None:
 def test_an_error_arrives_as_it_was_raised() -> None:
     with pytest.raises(MemoryNotFoundError):
         asyncio.run(handle_over(Wire(Echo())).refuse.remote())
+
+
+def test_a_caller_of_another_release_is_told_to_come_again() -> None:
+    replica = Echo()
+    large, unknown = "x" * 2 * PIECE_BYTES, b"cengine.operations.reads\nUnknown\n."
+    with pytest.raises(NotReadyError, match="being updated"):
+        asyncio.run(handle_over(Wire(replica)).what_there_was_before.remote(large))
+    with pytest.raises(NotReadyError, match="being updated"):
+        asyncio.run(replica.call("echo", unknown))
+    assert replica.n_calls == 0
 
 
 @pytest.mark.parametrize("dies_at", [2, 12, 20])

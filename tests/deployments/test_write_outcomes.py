@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
+import numpy as np
 import pytest
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls.handles import ServeIndexClient
+from deployments.calls.operations import ReadExport
 from deployments.calls.replica_calls import ReplicaCalls
 from engine.errors import (
     DeadlinePassedError,
@@ -27,6 +30,10 @@ from engine.errors import (
     TooLargeError,
     UnknownOutcomeError,
 )
+from engine.operations.offsite import RestoreSnapshot, UploadBackup
+from engine.operations.operation import Operation
+from engine.operations.whole import CreateBackup, RestoreBackup
+from engine.operations.writes import AddMemories, DeleteMemories, IngestLines
 from engine.records import NewMemory
 from tests.support.index_under_test import embeddings_of, open_index
 from tests.support.service import Service, running_service
@@ -135,7 +142,7 @@ def test_what_died_with_a_replica_is_not_asked_for_again() -> None:
         cast(DeploymentHandle[Any], handle), timeout_s=PATIENCE_S, long_timeout_s=PATIENCE_S
     )
     with pytest.raises(NotReadyError, match="has died"):
-        asyncio.run(index.read_export("one", 1))
+        asyncio.run(index.ask(ReadExport("one", 1)))
     assert handle.n_calls == 1
 
 
@@ -150,22 +157,54 @@ class SilentHandle:
 
 
 @pytest.mark.parametrize(
-    ("call", "advice"),
+    ("operation", "advice"),
     [
-        (lambda index: index.delete([], request_id="one"), "Idempotency-Key"),
-        (lambda index: index.backup("manual"), "GET /backups"),
-        (lambda index: index.restore("manual_1", request_id="one"), "Idempotency-Key"),
-        (lambda index: index.sync_upload("sync", overwrite=False), "GET /sync/snapshots"),
-        (lambda index: index.sync_restore("manual_1", request_id="one"), "Idempotency-Key"),
+        (DeleteMemories([], request_id="one"), "Idempotency-Key"),
+        (CreateBackup("manual"), "GET /backups"),
+        (RestoreBackup("manual_1", request_id="one"), "Idempotency-Key"),
+        (UploadBackup("sync", overwrite=False), "GET /sync/snapshots"),
+        (RestoreSnapshot("manual_1", request_id="one"), "Idempotency-Key"),
     ],
 )
 def test_of_a_write_without_an_answer_the_caller_is_told_how_to_learn_more(
-    call: Callable[[ServeIndexClient], Coroutine[Any, Any, object]], advice: str
+    operation: Operation[object], advice: str
 ) -> None:
     handle = cast(DeploymentHandle[Any], SilentHandle())
     index = ServeIndexClient(handle, timeout_s=0.05, long_timeout_s=0.05)
     with pytest.raises(UnknownOutcomeError, match=advice):
-        asyncio.run(call(index))
+        asyncio.run(index.ask(operation))
+
+
+class NotingHandle:
+    """A deployment that notes how long each write may take."""
+
+    def __init__(self) -> None:
+        self.allowed_s: list[float] = []
+
+    def __getattr__(self, name: str) -> NotingHandle:
+        return self
+
+    async def remote(self, _method: str, request: bytes) -> bytes:
+        (write,), _ = pickle.loads(request)
+        self.allowed_s.append(write.deadline_s - time.time())
+        return pickle.dumps([])
+
+
+def test_a_batch_of_long_texts_may_take_longer() -> None:
+    handle = NotingHandle()
+    index = ServeIndexClient(
+        cast(DeploymentHandle[Any], handle), timeout_s=PATIENCE_S, long_timeout_s=PATIENCE_S
+    )
+
+    async def write(memories: list[NewMemory]) -> None:
+        embeddings = np.zeros((len(memories), 8), np.float32)
+        await index.ask(AddMemories(memories, embeddings, request_id="one"))
+        await index.ask(IngestLines(memories, embeddings, request_id="two"))
+
+    asyncio.run(write([NewMemory(text="x", source="test")]))
+    asyncio.run(write([NewMemory(text="x" * 50_000, source="test")] * 20))
+    assert max(handle.allowed_s[:2]) <= PATIENCE_S + 1
+    assert min(handle.allowed_s[2:]) > PATIENCE_S + 2
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from starlette.testclient import TestClient
 
 from deployments.ingress.application import create_app
 from deployments.ingress_settings import IngressSettings
-from tests.support.fakes import DIM, FakeEmbedder, FakeIndex
+from tests.support.fake_index import FakeIndex
+from tests.support.fakes import DIM, FakeEmbedder
 
 BASE_URL = "http://localhost:8900"
 

@@ -22,7 +22,15 @@ from scripts.cli.importing.sending import Sender, parts_of
 from scripts.cli.importing.stored_passages import forget_rest
 from scripts.cli.options import DEFAULT_URL, AsJson, Url, service_at
 from scripts.cli.progress import progress
-from scripts.cli.readers import KNOWN_NAMES, NOT_READ, SUFFIXES, TEXT_SUFFIXES, Format, kind_of
+from scripts.cli.readers import (
+    KNOWN_NAMES,
+    NOT_READ,
+    SUFFIXES,
+    TEXT_SUFFIXES,
+    Format,
+    kind_of,
+    why_not_read,
+)
 from scripts.cli.readers.identity import utf8
 from scripts.cli.readers.inputs import InputFile, find_inputs
 from scripts.cli.readers.records import Options
@@ -30,7 +38,7 @@ from scripts.cli.service import Json, Service
 from scripts.cli.terminal import counted, note, one_line, print_json, say
 
 _SHOWN_IN_DRY_RUN = 20
-_CALLED_BY_PATH = TEXT_SUFFIXES | SUFFIXES[Format.CSV] | {".json"}
+_CALLED_BY_PATH = TEXT_SUFFIXES | SUFFIXES[Format.CSV] | {".json", ".sqlite3"}
 """Files whose memories may be told by the file's name alone."""
 
 
@@ -148,7 +156,7 @@ def _chosen(paths: list[str], format: Format) -> tuple[list[InputFile], list[tup
     if format is not Format.AUTO:
         return find_inputs(paths, SUFFIXES[format]), []
     found = find_inputs(paths, SUFFIXES[format] | NOT_READ.keys())
-    why = {file.name: NOT_READ.get(file.suffix) or _unknown(file) for file in found}
+    why = {file.name: why_not_read(file) or _unknown(file) for file in found}
     files = [file for file in found if why[file.name] is None]
     return files, [(name, reason) for name, reason in why.items() if reason is not None]
 

@@ -98,8 +98,14 @@ def workspace_of(service: Service) -> Path | None:
     """The service's workspace if it is a directory of this machine; None if nobody can tell."""
     if not service.is_local:
         return None
-    named = service.get("/stats").get("workspace_dir")
-    return Path(named).resolve() if named and Path(named).is_dir() else None
+    from engine.workspace.directory_id import directory_id
+
+    stats = service.get("/stats")
+    named = Path(stats.get("workspace_dir") or "")
+    # Through a tunnel, localhost is another machine, with directories of the same names.
+    here = directory_id(named)
+    is_same = here is not None and stats.get("workspace_id", here) == here
+    return named.resolve() if named.is_absolute() and is_same else None
 
 
 def _source(path: str, workspace: Path | None) -> str:

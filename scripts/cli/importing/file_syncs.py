@@ -22,6 +22,8 @@ from scripts.cli.service import Json, Service
 from scripts.cli.terminal import counted, note, print_json, say
 
 _NOTHING_BUILT: Json = {"files_processed": 1, "memories_added": 0, "unchanged": 0}
+_CONTEXT = "passage_context"
+"""In the metadata of a passage, what stands above it in its file."""
 _FILES_AT_ONCE = 200
 
 
@@ -177,7 +179,9 @@ def _is_stored(memory: Memory, stored: Mapping[str, tuple[int, str, Json]]) -> b
     """Whether a passage is stored with what its file says of itself, and maybe with more."""
     _, digest, metadata = stored.get(memory.line["source"], (0, "", {}))
     given = memory.line.get("metadata", {})
-    return digest == _digest(memory.line["text"]) and metadata | given == metadata
+    is_same_place = given.get(_CONTEXT) == metadata.get(_CONTEXT)
+    is_given = is_same_place and metadata | given == metadata
+    return is_given and digest == _digest(memory.line["text"])
 
 
 def _digest(text: str) -> str:
