@@ -65,7 +65,7 @@ def add(
 
 
 def upsert(session: WriteSession, memory: NewMemory, embedding: FloatVector) -> UpsertOutcome:
-    """Replace the memory with this (source, key), or add it."""
+    """Replace the memory with this (source, key) unless it says the same, or add it."""
     known = session.transaction.id_of_key(memory.source, memory.key or "")
     if known is None:
         return UpsertOutcome(id=session.insert(memory, embedding), created=True)
@@ -181,9 +181,8 @@ def apply_build(
         # A memory keeps what people have noted on it.
         noted = {name: value for name, value in memory.metadata.items() if name != CONTEXT}
         wanted = dataclasses.replace(memory, source=chunk.source, metadata=noted | chunk.metadata)
-        if wanted != memory:
-            vectors = embedding_of[position][None] if position in moved else None
-            session.replace(memory, wanted, vectors)
+        vectors = embedding_of[position][None] if position in moved else None
+        session.replace(memory, wanted, vectors)
     for position in match.new:
         chunk = plan.chunks[position]
         new = NewMemory(text=chunk.text, source=chunk.source, metadata=chunk.metadata)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from scripts.cli.service import PATIENCE_S, Service
+from wire.addresses import URL
 
 Url = Annotated[
     str,
@@ -20,7 +21,8 @@ Url = Annotated[
         rich_help_panel="Service",
     ),
 ]
-DEFAULT_URL = "http://localhost:8900"
+
+DEFAULT_URL = URL
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -79,21 +79,15 @@ def import_memories(
     Interrupted, the same command continues and adds nothing twice. Exits with 1 when a memory
     could not be read or was refused; the others are in.
     """
-    files, skipped = _chosen(paths, format)
-    for why in skipped:
-        _tell_skipped(why, as_json=as_json)
-    if not files:
-        raise NothingFoundError(f"No {_named(format)} files there.")
-    options = Options(
-        source=source,
-        text_column=text_column,
-        source_column=source_column,
-        key_column=key_column,
-    )
     reading = Reading(
-        files=files,
+        files=_files(paths, format, as_json=as_json),
         format=format,
-        options=options,
+        options=Options(
+            source=source,
+            text_column=text_column,
+            source_column=source_column,
+            key_column=key_column,
+        ),
         deduplicate=deduplicate,
         stop_on_error=stop_on_error,
         as_json=as_json,
@@ -106,23 +100,48 @@ def import_memories(
         _show(reading)
         return
     built = _build(service, reading)
-    reading.choose([file for file in files if file.in_workspace is None])
+    reading.choose([file for file in reading.files if file.in_workspace is None])
+    tally = _send_rest(service, reading, _journal(service, paths, reading, resume=resume))
+    tally.add(built)
+    _report(tally, reading)
+
+
+def _files(paths: list[str], format: Format, *, as_json: bool) -> list[InputFile]:
+    """The files to read; those that are skipped are told."""
+    files, skipped = _chosen(paths, format)
+    for why in skipped:
+        _tell_skipped(why, as_json=as_json)
+    if not files:
+        raise NothingFoundError(f"No {_named(format)} files there.")
+    return files
+
+
+def _journal(service: Service, paths: list[str], reading: Reading, *, resume: bool) -> Journal:
+    """The journal of this very command."""
     named = [path if path == "-" else str(Path(path).expanduser().absolute()) for path in paths]
-    columns = [text_column, source_column, key_column]
-    path = journal_path([service.url, named, format.value, source, deduplicate, columns])
+    options, deduplicate = reading.options, reading.deduplicate
+    columns = [options.text_column, options.source_column, options.key_column]
+    path = journal_path(
+        [service.url, named, reading.format.value, options.source, deduplicate, columns]
+    )
     if not resume:
         path.unlink(missing_ok=True)
     journal = Journal(path, deduplicate=deduplicate is not False)
     if journal.n_before:
         note(f"Continuing after {counted(journal.n_before, 'memory')} that are in already.")
+    return journal
+
+
+def _send_rest(service: Service, reading: Reading, journal: Journal) -> Tally:
+    """Send what the service does not read itself, so that it can be continued."""
     continues = True
     try:
         tally = _send_all(service, reading, journal)
-        tally.add(built)
         tally.removed += sum(
-            forget_rest(service, file, source, n) for file, n in reading.n_passages
+            forget_rest(service, file, reading.options.source, n) for file, n in reading.n_passages
         )
         continues = False
+        return tally
     except UsageError:
         continues = journal.has_parts
         raise
@@ -130,7 +149,6 @@ def import_memories(
         journal.close(complete=not continues)
         if continues:
             note("Not finished. The same command continues from here.")
-    _report(tally, reading)
 
 
 def _chosen(paths: list[str], format: Format) -> tuple[list[InputFile], list[tuple[str, str]]]:
@@ -211,9 +229,9 @@ def _build(service: Service, reading: Reading) -> Tally:
 
     paths = [file.path.resolve() for file in reading.files if file.path and file.in_workspace]
     if paths and (workspace := workspace_of(service)):
-        from scripts.cli.importing.watching import Built
+        from scripts.cli.importing.file_syncs import WorkspaceSync
 
-        Built(service, workspace, on_built=count, on_refused=refuse).sync(paths, [])
+        WorkspaceSync(service, workspace, on_built=count, on_refused=refuse).sync(paths, [])
     tally.lines = tally.added + tally.unchanged
     return tally
 
