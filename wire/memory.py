@@ -74,9 +74,7 @@ AnyMetadata = Annotated[
     Field(description="Any JSON object of at most 64 KiB, stored as given."),
 ]
 MetadataFilter = Annotated[
-    dict[str, Any],
-    Field(max_length=limits.MAX_METADATA_FILTERS, description="Values the metadata must equal."),
-    AfterValidator(_bounded),
+    dict[str, Any], Field(max_length=limits.MAX_METADATA_FILTERS), AfterValidator(_bounded)
 ]
 
 

@@ -82,7 +82,7 @@ class Query(Input):
     threshold: UnitFloat | None = Field(
         None, description="Least cosine similarity; 0.3 cuts unrelated memories."
     )
-    metadata: MetadataFilter | None = None
+    metadata: MetadataFilter | None = Field(None, description="Values the metadata must equal.")
 
 
 class SearchRequest(Query, Filters):

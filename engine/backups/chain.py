@@ -19,6 +19,8 @@ from engine.backups.files import (
 )
 from engine.backups.manifest import Manifest
 from engine.disk.durable_files import fsync_file, sha256_of, translating_os_errors
+from engine.store.tables import FORMAT_VERSION
+from engine.store.upgrade import format_of
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +59,10 @@ class BackupChain:
                 before, lambda facts: (facts.epoch, facts.lsn) == (origin.epoch, origin.lsn)
             )
         base_bytes = files[0].n_bytes if files else 0
-        if files and files[0].to_lsn < pruned_lsn_in(database):
+        if format_of(database) < FORMAT_VERSION:
+            if files and files[-1].to_lsn != now.lsn:
+                directory = None  # deltas are of this format
+        elif files and files[0].to_lsn < pruned_lsn_in(database):
             directory = None  # the deltas upon this base would miss deletions
         if directory is None or sum(f.n_bytes for f in files[1:]) > self._deltas_share * base_bytes:
             base, facts = write_base(database, partial)

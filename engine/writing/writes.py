@@ -18,6 +18,7 @@ from engine.records import (
     MemoryFilter,
     MemoryId,
     MemoryPatch,
+    MoveOutcome,
     NewMemory,
     UpsertOutcome,
 )
@@ -29,6 +30,7 @@ from engine.writing.write_session import WriteSession, all_vectors
 
 _DELETED_TEXT_CHARS = 100
 _SHOWN_SIMILAR = 3
+_NAMED = 20
 
 
 def add(
@@ -120,6 +122,43 @@ def delete_by_source(session: WriteSession, where: MemoryFilter) -> int:
     doomed = session.matching(where)
     session.delete(doomed)
     return len(doomed)
+
+
+def move(
+    session: WriteSession,
+    to: WriteSession,
+    *,
+    ids: Sequence[MemoryId] | None,
+    source_prefix: str | None,
+) -> MoveOutcome:
+    """Put memories into another namespace, by ids or by their sources; all of them or none.
+
+    Raises:
+        InvalidInputError: names those whose source and key one has there.
+    """
+    if session.name == to.name:
+        raise InvalidInputError(f"they are in '{to.name}' already")
+    if (ids is None) == (source_prefix is None):
+        raise InvalidInputError("say which memories: by ids, or by a prefix of their source")
+    if ids is None:
+        found = session.matching(MemoryFilter(source_prefix=source_prefix))
+    else:
+        found = list(session.transaction.get_many(list(dict.fromkeys(ids))).values())
+    taken = [
+        memory.id
+        for memory in found
+        if memory.key is not None
+        and to.transaction.id_of_key(memory.source, memory.key) is not None
+    ]
+    if taken:
+        named = ", ".join(map(str, taken[:_NAMED])) + (", …" if len(taken) > _NAMED else "")
+        raise InvalidInputError(f"'{to.name}' has memories with the source and key of: {named}")
+    if found:
+        session.move(found, to)
+    moved = {memory.id for memory in found}
+    return MoveOutcome(
+        moved=sorted(moved), missing=[i for i in dict.fromkeys(ids or ()) if i not in moved]
+    )
 
 
 def apply_build(

@@ -8,8 +8,6 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from pydantic_core import CoreSchema, core_schema
 from typing_extensions import override
 
-from wire.memory import VISIBLE_ANYWHERE
-
 _LEFT_OUT = ("title", "description", "anyOf")
 """Of a model; hosts take no `anyOf` at the top of a tool's arguments."""
 
@@ -19,8 +17,8 @@ class PlainSchema(GenerateJsonSchema):
 
     @override
     def generate(self, schema: CoreSchema, mode: JsonSchemaMode = "validation") -> JsonSchemaValue:
-        """Without the pattern of a text that is not blank: models write none."""
-        plain: JsonSchemaValue = _without_pattern(super().generate(schema, mode))
+        """Without patterns: they are long, and models do not write by them."""
+        plain: JsonSchemaValue = _without_patterns(super().generate(schema, mode))
         return plain
 
     @override
@@ -33,13 +31,13 @@ class PlainSchema(GenerateJsonSchema):
         return {k: v for k, v in json_schema.items() if k not in _LEFT_OUT}
 
 
-def _without_pattern(node: Any) -> Any:  # noqa: ANN401 - any part of a schema
+def _without_patterns(node: Any) -> Any:  # noqa: ANN401 - any part of a schema
     if isinstance(node, list):
-        return [_without_pattern(each) for each in node]
+        return [_without_patterns(each) for each in node]
     if not isinstance(node, dict):
         return node
     return {
-        name: _without_pattern(value)
+        name: _without_patterns(value)
         for name, value in node.items()
-        if (name, value) != ("pattern", VISIBLE_ANYWHERE)
+        if not (name == "pattern" and isinstance(value, str))
     }

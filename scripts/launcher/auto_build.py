@@ -17,7 +17,7 @@ import structlog
 from watchfiles import Change, DefaultFilter, watch
 from watchfiles.main import FileChange
 
-from engine.workspace.builds import file_of
+from engine.workspace.passages import file_of
 from engine.workspace.workspace import READABLE_SUFFIXES
 from wire import limits
 

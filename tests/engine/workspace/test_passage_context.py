@@ -177,7 +177,8 @@ def test_a_passage_under_another_heading_row_is_embedded_anew_and_keeps_its_id(
     assert best.memory.id == before.memory.id
     assert best.memory.metadata == {"checked": True, CONTEXT: "host | keeper | rack"}
     [same, *_] = search(index, text_in_context(best.memory), hybrid=False)
-    assert (same.memory.id, same.similarity) == (best.memory.id, pytest.approx(1))
+    assert same.memory.id == best.memory.id
+    assert same.similarity == pytest.approx(1)
     words = search(index, "owner", vector_weight=0.0, k=100)
     assert not any(hit.bm25_score for hit in words)
     index.close()

@@ -83,8 +83,8 @@ def _rows(file: InputFile, place: str) -> Iterator[Item]:
     with opened_database(file) as database:
         has_bool = "bool_value" in columns(database, "embedding_metadata")
         query = _ROWS.format(bool_value="m.bool_value" if has_bool else "NULL")
-        for collection, *item in _grouped(database.execute(query)):
-            yield (f"{place}/{collection}" if place else collection, *item)
+        for collection, key, text, metadata, at in _grouped(database.execute(query)):
+            yield f"{place}/{collection}" if place else collection, key, text, metadata, at
 
 
 def _grouped(rows: Iterator[Any]) -> Iterator[Item]:
