@@ -91,10 +91,16 @@ class IndexReplica(ParcelReplica):
 
     async def ask(self, operation: Operation[T]) -> T:
         """Run an operation in its lane. Raises what it raises, and `OverloadedError`."""
-        work = self._work(operation)
-        if operation.lane in (Lane.READ, Lane.SLOW):
-            work = self._telling_of_moved_files(work)
+        work = functools.partial(self._done, self._work(operation))
         return await self._lanes.run(operation.lane, work)
+
+    def _done(self, work: Callable[[], T | Future[T]]) -> T | Future[T]:
+        """What work gives, or that it fails because the database was taken from under it."""
+        try:
+            return work()
+        except StorageError:
+            self.index.check_in_place()
+            raise
 
     def _work(self, operation: Operation[T]) -> Callable[[], T | Future[T]]:
         """An operation with what it concerns."""
@@ -103,18 +109,6 @@ class IndexReplica(ParcelReplica):
         if isinstance(operation, DirectoryOperation):
             return functools.partial(operation.run, self)
         raise TypeError(f"{type(operation).__name__} concerns neither memories nor a directory")
-
-    def _telling_of_moved_files(self, work: Callable[[], T]) -> Callable[[], T]:
-        """The same, which says so when it fails because the database was taken from under it."""
-
-        def run() -> T:
-            try:
-                return work()
-            except StorageError:
-                self.index.check_in_place()
-                raise
-
-        return run
 
     # What operations on the whole directory work with
 
