@@ -39,7 +39,7 @@ COMMANDS = {
     "backup": "cli.backup_commands:backup",
     "restore": "cli.backup_commands:restore",
     "verify": "cli.backup_commands:verify",
-    "doctor": "cli.offline.store:doctor",
+    "doctor": "cli.backup_commands:doctor",
 }
 """Module of `scripts` and function of each, in the order of the help."""
 

@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,7 @@ Url = Annotated[
 DEFAULT_URL = URL
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
+DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 FILTERS: dict[str, Any] = {
     "source": Annotated[

@@ -26,7 +26,7 @@ from engine.errors import EngineError, StorageError
 from engine.index_options import BACKUPS_NAME
 from engine.recovery.doctor import examine
 from engine.recovery.offline import accept_loss, rebuild_indexes, restore_offline
-from scripts.cli.options import AsJson
+from scripts.cli.options import AsJson, DataDir
 from scripts.cli.progress import progress
 from scripts.cli.service import Json
 from scripts.cli.terminal import print_json
@@ -37,8 +37,6 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _CHECK = functools.partial(problems_of, exact_below=EXACT_BELOW)
 """What a backup is put through."""
-
-DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
 
 
 @contextmanager
