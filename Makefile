@@ -27,7 +27,7 @@ $(VENV)/.runtime: requirements.lock requirements-build.lock pyproject.toml | $(B
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo "Installing the test tools ..."
-	@$(TICKING) $(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@$(TICKING) $(PIP) install --quiet --require-hashes -r requirements.lock -r requirements-dev.lock
 	@echo
 	@touch $@
 
@@ -59,7 +59,9 @@ lock: $(VENV)/.dev  ## resolve the dependencies anew into the lock files
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --upgrade \
 	  --generate-hashes --no-annotate --no-header --quiet -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade \
-	  --generate-hashes --no-annotate --no-header --quiet -o requirements-dev.lock
+	  --constraint requirements.lock --generate-hashes --no-annotate --no-header --quiet \
+	  $$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock) \
+	  -o requirements-dev.lock
 	echo 'setuptools>=77' | $(BIN)/uv pip compile - --universal --python-version 3.10 --upgrade \
 	  --generate-hashes --no-annotate --no-header --quiet -o requirements-build.lock
 

@@ -29,7 +29,7 @@ class Passage:
 
     @property
     def memory_text(self) -> str:
-        """As `scripts.load_corpus` adds it."""
+        """The passage under its title."""
         return f"{self.title}: {self.text}"
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.known_items [--limit 2000]
 
-`scripts.load_corpus` adds the WordNet glosses. Then glosses are looked for by their text and by
+`faiss-memory import` adds the WordNet glosses. Then glosses are looked for by their text and by
 their title: by vectors alone, by keywords alone, and by both. A hit is that very gloss: a title
 with several glosses (homonyms) has one right answer and others that look as right, so the titles
 that only one gloss has are shown apart.
@@ -10,6 +10,7 @@ that only one gloss has are shown apart.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -60,18 +61,25 @@ class Finder:
         self.ranks.append(sources.index(wanted) if wanted in sources else _K)
 
 
-def load(service: RunningService, file: Path, limit: int | None, *, with_title: bool) -> float:
-    """Add a file's passages by the loader; returns the seconds it took.
+def load(service: RunningService, passages: Sequence[Passage], *, with_title: bool) -> float:
+    """Import passages by the command line; returns the seconds it took.
 
     Raises:
-        BenchmarkError: the loader stopped.
+        BenchmarkError: the import failed.
     """
-    command = [sys.executable, "-m", "scripts.load_corpus", str(file), "--url", service.url]
-    command += ["--source", _SOURCE, "--title" if with_title else "--no-title"]
-    command += [] if limit is None else ["--limit", str(limit)]
+    command = [sys.executable, "-m", "scripts.cli.app", "import", "-", "--format", "jsonl"]
+    command += ["--no-deduplicate", "--no-resume", "--url", service.url]
+    lines = [
+        {
+            "text": passage.memory_text if with_title else passage.text,
+            "source": f"{_SOURCE}/{passage.id}",
+        }
+        for passage in passages
+    ]
+    content = "".join(json.dumps(line) + "\n" for line in lines)
     start = time.perf_counter()
-    if subprocess.run(command, cwd=ROOT, check=False).returncode:
-        raise BenchmarkError("the loader stopped")
+    if subprocess.run(command, cwd=ROOT, check=False, input=content, text=True).returncode:
+        raise BenchmarkError("the import failed")
     return time.perf_counter() - start
 
 
@@ -104,7 +112,7 @@ def measure(
     """Load the file, then look for a sample of it."""
     machine = machine_facts()
     passages = read_passages(file, limit)
-    load_s = load(service, file, limit, with_title=with_title)
+    load_s = load(service, passages, with_title=with_title)
     service.forget_connection()
     stats = service.ask("GET", "/stats")
     chosen = np.random.default_rng(0).permutation(len(passages))[:n_queries]

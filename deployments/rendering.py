@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final, Literal, cast
 
 from pydantic_core import to_json
 
@@ -14,9 +14,27 @@ from engine.offsite.snapshots import RemoteSnapshot
 from engine.records import AddOutcome, BackupSummary, DedupeReport, Memory, SearchHit
 from engine.store.read_snapshot import ExportedMemory
 from engine.store.rows import iso_time
+from wire.answers import (
+    BackupOut,
+    DeduplicateAnswer,
+    DuplicatePairOut,
+    HitOut,
+    Likeness,
+    MemoryOut,
+    NearestOut,
+    SearchAnswer,
+    SimilarOut,
+    SnapshotAnswer,
+    SyncDownloadAnswer,
+    SyncStatusAnswer,
+)
 
-Json = dict[str, Any]
-
+_MEMORY_FIELDS = tuple(MemoryOut.__annotations__)
+_RANKED_BY: Final[tuple[Literal["score", "rrf_score", "bm25_score"], ...]] = (
+    "score",
+    "rrf_score",
+    "bm25_score",
+)
 _SCORE_DECIMALS = 6
 _PAIR_DECIMALS = 4
 _PAIR_TEXT_CHARS = 120
@@ -27,58 +45,53 @@ def score(value: float) -> float:
     return round(float(value), _SCORE_DECIMALS)
 
 
-def memory(record: Memory) -> Json:
+def memory(record: Memory) -> MemoryOut:
     """MEM; the caller's metadata stays in its own object and can shadow nothing."""
-    return {
-        "id": record.id,
-        "text": record.text,
-        "source": record.source,
-        "timestamp": record.timestamp,
-        "metadata": record.metadata,
-        "updated_at": record.updated_at,
-        "key": record.key,
-    }
+    return cast(MemoryOut, {name: getattr(record, name) for name in _MEMORY_FIELDS})
 
 
 def exported(found: ExportedMemory) -> bytes:
     """A line of an export: MEM, and its embedding when that was asked for."""
-    shown = memory(found.memory)
+    shown: dict[str, Any] = {**memory(found.memory)}
     if found.vector is not None:
         shown["embedding"] = base64.b64encode(found.vector).decode()
     return to_json(shown) + b"\n"
 
 
-def hit(found: SearchHit) -> Json:
+def nearest(record: Memory, similarity: float) -> NearestOut:
+    """MEM and how similar it is."""
+    return {**memory(record), "similarity": score(similarity)}
+
+
+def hit(found: SearchHit) -> HitOut:
     """MEM and its scores; those of the fusion only when there was one."""
-    shown = memory(found.memory)
-    shown["similarity"] = score(found.similarity)
-    if found.score is not None:
-        shown["score"] = score(found.score)
-    if found.rrf_score is not None:
-        shown["rrf_score"] = score(found.rrf_score)
-    if found.bm25_score is not None:
-        shown["bm25_score"] = score(found.bm25_score)
+    shown = cast(HitOut, nearest(found.memory, found.similarity))
+    for name in _RANKED_BY:
+        if (value := getattr(found, name)) is not None:
+            shown[name] = score(value)
     return shown
 
 
-def search_answer(query: str, hits: list[SearchHit]) -> Json:
+def search_answer(query: str, hits: list[SearchHit]) -> SearchAnswer:
     """One search's answer."""
     return {"query": query, "results": [hit(found) for found in hits], "count": len(hits)}
 
 
-def added(outcome: AddOutcome) -> Json:
+def added(outcome: AddOutcome) -> Likeness:
     """What an add says of a memory beside its id: what it repeats, or what it is much like."""
     if outcome.id is None:
         return {
-            "duplicate_of": outcome.duplicate_of,
             "similarity": None if outcome.similarity is None else score(outcome.similarity),
             "duplicate_text": outcome.duplicate_text,
         }
-    similar = [{**asdict(one), "similarity": score(one.similarity)} for one in outcome.similar]
+    similar: list[SimilarOut] = [
+        {"id": one.id, "similarity": score(one.similarity), "text": one.text}
+        for one in outcome.similar
+    ]
     return {"similar": similar} if similar else {}
 
 
-def deduplication(report: DedupeReport) -> Json:
+def deduplication(report: DedupeReport) -> DeduplicateAnswer:
     """The three shapes of a deduplication's answer: nothing found, dry run, done."""
     if report.n_pairs == 0:
         return {"duplicate_pairs": 0, "removed": 0, "dry_run": report.dry_run}
@@ -89,7 +102,7 @@ def deduplication(report: DedupeReport) -> Json:
             "remaining": report.remaining,
             "dry_run": False,
         }
-    pairs = [
+    pairs: list[DuplicatePairOut] = [
         {
             "id_a": pair.id_a,
             "id_b": pair.id_b,
@@ -107,7 +120,7 @@ def deduplication(report: DedupeReport) -> Json:
     }
 
 
-def backup(summary: BackupSummary) -> Json:
+def backup(summary: BackupSummary) -> BackupOut:
     """One backup of the list."""
     return {
         "name": summary.name,
@@ -118,26 +131,26 @@ def backup(summary: BackupSummary) -> Json:
     }
 
 
-def sync_status(status: SyncStatus) -> Json:
+def sync_status(status: SyncStatus) -> SyncStatusAnswer:
     """How the copy in the cloud stands."""
-    return {"enabled": True, **asdict(status)}
+    return cast(SyncStatusAnswer, {"enabled": True, **asdict(status)})
 
 
-def snapshot(found: RemoteSnapshot, prefix: str) -> Json:
+def snapshot(found: RemoteSnapshot, prefix: str) -> SnapshotAnswer:
     """One snapshot of the list."""
     prefix = prefix.strip("/")
     return {
-        "name": found.name,
+        "name": found.name or found.label,
         "s3_prefix": f"{prefix}/{found.directory}" if prefix else found.directory,
         "uploaded_at": iso_time(int(found.modified_s * 1e6)),
     }
 
 
-def download(got: Download) -> Json:
+def download(got: Download) -> SyncDownloadAnswer:
     """What a download brought."""
     return {
         "success": True,
-        "backup_name": got.snapshot.name,
+        "backup_name": got.snapshot.name or got.backup.name,
         "files_downloaded": got.n_fetched,
         "local_path": got.backup.path,
         "timestamp": iso_time(int(got.backup.created_s * 1e6)),

@@ -7,6 +7,7 @@ EngineError
 ├── NotFoundError
 │   ├── MemoryNotFoundError
 │   └── BackupNotFoundError
+├── QuotaExceededError           more memories than the caller may have
 ├── OverloadedError              a bounded queue is full; try again
 ├── NotReadyError                starting, restoring or shutting down; try again
 │   ├── ShuttingDownError        another process takes over
@@ -107,6 +108,20 @@ class BackupNotFoundError(NotFoundError):
 
     def __str__(self) -> str:
         return f"Backup '{self.name}' not found"
+
+
+class QuotaExceededError(EngineError):
+    """There would be more memories than the caller may have. Nothing of the write was applied."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, used: int, limit: int) -> None:
+        Exception.__init__(self, used, limit)
+        self.used = used
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"{self.used} of {self.limit} memories are used, and this would be more"
 
 
 class OverloadedError(EngineError):

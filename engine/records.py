@@ -72,6 +72,8 @@ class MemoryFilter:
 
     source: str | None = None
     """Case-sensitive substring of the source."""
+    source_exact: str | None = None
+    """The whole source, case-sensitive."""
     source_prefix: str | None = None
     """Case-sensitive prefix of the source."""
     metadata: dict[str, Any] | None = None
@@ -163,6 +165,8 @@ class SearchHit:
     """Weighted reciprocal rank fusion score; None unless hybrid."""
     bm25_score: float | None = None
     """Okapi score, 0.0 without a matching term; None unless hybrid."""
+    namespace: str = "default"
+    """That holds the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +255,33 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MoveOutcome:
+    """What a move put into another namespace."""
+
+    moved: list[MemoryId]
+    missing: list[MemoryId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceSummary:
+    """One namespace, for listings."""
+
+    name: str
+    memories: int
+    last_updated: str | None
+    """UTC ISO-8601 time of its last write."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryQuota:
+    """How many memories there may be in some namespaces together."""
+
+    max_memories: int
+    namespaces: tuple[str, ...]
+    """Globs: `*` stands for anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPage:
     """A page of memories and how many there are in all."""
 
@@ -258,6 +289,8 @@ class MemoryPage:
     total: int
     next_cursor: str | None = None
     """Hand it back to go on from here; None at the end."""
+    namespaces: list[str] = field(default_factory=list)
+    """Of each memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,7 +333,7 @@ class Chunk:
     """`<path relative to the workspace>:chunk_<n>`, n from 0."""
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
-    """What the file says of itself."""
+    """What the file says of itself, and the passage's context: see `engine.workspace.passages`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,7 +345,7 @@ class BuildPlan:
     chunks: list[Chunk]
     """All chunks of those files, in order."""
     to_embed: list[int]
-    """Positions in `chunks` whose text the store does not hold for that file yet."""
+    """Positions in `chunks` whose text in its context the store does not hold for that file yet."""
     skipped: list[SkippedFile]
     replace_all: bool
     """Whether every other memory is removed too."""
@@ -371,12 +404,14 @@ class IndexStats:
     vector_index: str
     """`exact` or `rabitq`."""
     n_rows: int
-    """Rows in the indexes, deleted ones that await compaction included."""
+    """Rows in the indexes that are in memory, deleted ones that await compaction included."""
     n_terms: int
     pending_writes: int
     n_stored: int
-    """Memories that SQLite counts."""
+    """Memories that SQLite counts, of the namespaces whose indexes are in memory."""
     n_vectors: int
     """Living rows of the vector index."""
     n_documents: int
     """Documents of the keyword index. The three counts agree once no write is under way."""
+    workspace_id: str | None
+    """See `engine.workspace.directory_id`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import metadata
 
 NAME = "faiss-memory"
@@ -18,7 +19,7 @@ INSTRUCTIONS = (
 
 def version() -> str:
     """The release of this package; `0` when it runs uninstalled."""
-    try:
-        return metadata.version("faiss-memory")
-    except metadata.PackageNotFoundError:
-        return "0"
+    for distribution in ("faiss-memory", "faiss-memory-mcp"):
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(distribution)
+    return "0"

@@ -1,8 +1,8 @@
-"""`python -m scripts.reembed`: see `scripts.offline.reembed`."""
+"""`python -m scripts.reembed`: see `scripts.cli.offline.reembed`."""
 
 import typer
 
-from scripts.offline.reembed import main
+from scripts.cli.offline.reembed import main
 
 if __name__ == "__main__":
     typer.run(main)

@@ -1,6 +1,6 @@
-"""`python -m scripts.store`: see `scripts.offline.store`."""
+"""`python -m scripts.store`: see `scripts.cli.offline.store`."""
 
-from scripts.offline.store import app
+from scripts.cli.offline.store import app
 
 if __name__ == "__main__":
     app()

@@ -1,19 +1,24 @@
-"""Shapes of the answers, for the OpenAPI document only: routes build their JSON themselves."""
+"""Answers, as routes make them and the OpenAPI document tells them.
+
+Plain dicts: what a route answers with is made into JSON once, in the order it was put together.
+What is `NotRequired` is absent where there is none; anything else is there, and may be null.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+from typing_extensions import NotRequired, TypedDict
 
 
-class MemoryOut(BaseModel):
+class MemoryOut(TypedDict):
     """A stored memory."""
 
     id: int
     text: str
     source: str
-    timestamp: str = Field(description="Created, UTC ISO-8601.")
+    timestamp: Annotated[str, Field(description="Created, UTC ISO-8601.")]
     metadata: dict[str, Any]
     updated_at: str
     key: str | None
@@ -22,15 +27,20 @@ class MemoryOut(BaseModel):
 class HitOut(MemoryOut):
     """A memory found."""
 
-    similarity: float = Field(description="Cosine of query and memory.")
-    score: float | None = Field(
-        None, description="What orders the hits, 0 to 1, comparable between queries; hybrid only."
-    )
-    rrf_score: float | None = Field(None, description="Fused rank score; hybrid only.")
-    bm25_score: float | None = Field(None, description="Keyword score; hybrid only.")
+    similarity: Annotated[float, Field(description="Cosine of query and memory.")]
+    score: NotRequired[
+        Annotated[
+            float,
+            Field(
+                description="What orders the hits, 0 to 1, comparable between queries; hybrid only."
+            ),
+        ]
+    ]
+    rrf_score: NotRequired[Annotated[float, Field(description="Fused rank score; hybrid only.")]]
+    bm25_score: NotRequired[Annotated[float, Field(description="Keyword score; hybrid only.")]]
 
 
-class SearchAnswer(BaseModel):
+class SearchAnswer(TypedDict):
     """Hits, best first."""
 
     query: str
@@ -38,45 +48,48 @@ class SearchAnswer(BaseModel):
     count: int
 
 
-class BatchSearchAnswer(BaseModel):
+class BatchSearchAnswer(TypedDict):
     """One answer per query, in order."""
 
     results: list[SearchAnswer]
 
 
-class SimilarOut(BaseModel):
+class SimilarOut(TypedDict):
     """A stored memory that is much like the added one."""
 
     id: int
     similarity: float
-    text: str = Field(description="The first 200 characters.")
+    text: Annotated[str, Field(description="The first 200 characters.")]
 
 
-class AddAnswer(BaseModel):
+class Likeness(TypedDict, total=False):
+    """What a memory of an add repeats, or is much like."""
+
+    similarity: Annotated[float | None, Field(description="Cosine with the one it repeats.")]
+    duplicate_text: Annotated[str | None, Field(description="Its first 200 characters.")]
+    similar: Annotated[
+        list[SimilarOut],
+        Field(description="At most 3 that an added one is much like, and that say something else."),
+    ]
+
+
+class AddAnswer(Likeness):
     """The new id, or null for a duplicate."""
 
     success: bool
     id: int | None
     message: str
-    duplicate_of: int | None = Field(None, description="The memory that says the same.")
-    similarity: float | None = Field(None, description="Cosine with that memory.")
-    duplicate_text: str | None = Field(None, description="Its first 200 characters.")
-    similar: list[SimilarOut] | None = Field(
-        None, description="At most 3 that an added one is much like, and that say something else."
-    )
+    duplicate_of: NotRequired[Annotated[int, Field(description="The memory that says the same.")]]
 
 
-class AddBatchResult(BaseModel):
+class AddBatchResult(Likeness):
     """What became of one memory of a batch."""
 
     id: int | None
     duplicate_of: int | None
-    similarity: float | None = Field(None, description="As for one memory alone.")
-    duplicate_text: str | None = None
-    similar: list[SimilarOut] | None = None
 
 
-class AddBatchAnswer(BaseModel):
+class AddBatchAnswer(TypedDict):
     """The ids added, and one result per memory in order."""
 
     success: bool
@@ -86,7 +99,7 @@ class AddBatchAnswer(BaseModel):
     results: list[AddBatchResult]
 
 
-class UpsertAnswer(BaseModel):
+class UpsertAnswer(TypedDict):
     """The memory's id, and whether it is new."""
 
     success: bool
@@ -94,22 +107,22 @@ class UpsertAnswer(BaseModel):
     created: bool
 
 
-class DeleteAnswer(BaseModel):
+class DeleteAnswer(TypedDict):
     """What was deleted."""
 
     success: bool
     deleted_id: int
-    deleted_text: str = Field(description="The first 100 characters.")
+    deleted_text: Annotated[str, Field(description="The first 100 characters.")]
 
 
-class DeleteBySourceAnswer(BaseModel):
+class DeleteBySourceAnswer(TypedDict):
     """How many were deleted."""
 
     success: bool
     deleted_count: int
 
 
-class DeleteBatchAnswer(BaseModel):
+class DeleteBatchAnswer(TypedDict):
     """How many were deleted, and which ids did not exist."""
 
     success: bool
@@ -123,16 +136,16 @@ class NearestOut(MemoryOut):
     similarity: float
 
 
-class IsNovelAnswer(BaseModel):
+class IsNovelAnswer(TypedDict):
     """Novel when the similarity is below the threshold."""
 
     is_novel: bool
     threshold: float
     most_similar: NearestOut | None
-    says_the_same: bool = Field(description="Whether adding the text would be skipped.")
+    says_the_same: Annotated[bool, Field(description="Whether adding the text would be skipped.")]
 
 
-class ListAnswer(BaseModel):
+class ListAnswer(TypedDict):
     """A page of memories."""
 
     memories: list[MemoryOut]
@@ -142,7 +155,7 @@ class ListAnswer(BaseModel):
     next_cursor: str | None
 
 
-class DuplicatePairOut(BaseModel):
+class DuplicatePairOut(TypedDict):
     """Two memories of which one can go; `id_a` is the earlier."""
 
     id_a: int
@@ -152,25 +165,25 @@ class DuplicatePairOut(BaseModel):
     text_b: str
 
 
-class DeduplicateAnswer(BaseModel):
+class DeduplicateAnswer(TypedDict):
     """What was found and removed."""
 
     duplicate_pairs: int
     dry_run: bool
-    removed: int | None = None
-    would_remove: int | None = None
-    remaining: int | None = None
-    pairs: list[DuplicatePairOut] | None = Field(None, description="The best 20.")
+    removed: NotRequired[int]
+    would_remove: NotRequired[int]
+    remaining: NotRequired[int]
+    pairs: NotRequired[Annotated[list[DuplicatePairOut], Field(description="The best 20.")]]
 
 
-class SkippedOut(BaseModel):
+class SkippedOut(TypedDict):
     """A file that was not read."""
 
     path: str
     reason: str
 
 
-class BuildAnswer(BaseModel):
+class BuildAnswer(TypedDict):
     """What the build changed."""
 
     success: bool
@@ -183,24 +196,24 @@ class BuildAnswer(BaseModel):
     skipped: list[SkippedOut]
 
 
-class BackupOut(BaseModel):
+class BackupOut(TypedDict):
     """A backup."""
 
     name: str
-    created: float = Field(description="Seconds since the epoch.")
+    created: Annotated[float, Field(description="Seconds since the epoch.")]
     total_memories: int
     size_bytes: int
     verified_at: str | None
 
 
-class BackupsAnswer(BaseModel):
+class BackupsAnswer(TypedDict):
     """Backups, newest first."""
 
     backups: list[BackupOut]
     count: int
 
 
-class BackupAnswer(BaseModel):
+class BackupAnswer(TypedDict):
     """Where the backup is."""
 
     success: bool
@@ -208,7 +221,7 @@ class BackupAnswer(BaseModel):
     message: str
 
 
-class VerifyAnswer(BaseModel):
+class VerifyAnswer(TypedDict):
     """Whether a backup can be restored, and what is wrong with it."""
 
     backup_name: str
@@ -216,7 +229,7 @@ class VerifyAnswer(BaseModel):
     problems: list[str]
 
 
-class RestoreAnswer(BaseModel):
+class RestoreAnswer(TypedDict):
     """What was restored."""
 
     success: bool
@@ -225,22 +238,26 @@ class RestoreAnswer(BaseModel):
     message: str
 
 
-class SyncStatusAnswer(BaseModel):
+class SyncStatusAnswer(TypedDict):
     """Whether cloud sync is on, and how it stands."""
 
     enabled: bool
-    message: str | None = Field(None, description="Only when it is off.")
-    location: str | None = None
-    latest_remote: str | None = None
-    latest_local: str | None = None
-    remote_count: int | None = Field(None, description="null until the cloud has answered.")
-    local_count: int | None = None
-    last_upload_at: str | None = None
-    last_error: str | None = Field(None, description="Why the last upload failed.")
-    pending: str | None = Field(None, description="The backup that is not uploaded yet.")
+    message: NotRequired[Annotated[str, Field(description="Only when it is off.")]]
+    location: NotRequired[str | None]
+    latest_remote: NotRequired[str | None]
+    latest_local: NotRequired[str | None]
+    remote_count: NotRequired[
+        Annotated[int | None, Field(description="null until the cloud has answered.")]
+    ]
+    local_count: NotRequired[int | None]
+    last_upload_at: NotRequired[str | None]
+    last_error: NotRequired[Annotated[str | None, Field(description="Why the last upload failed.")]]
+    pending: NotRequired[
+        Annotated[str | None, Field(description="The backup that is not uploaded yet.")]
+    ]
 
 
-class SyncUploadAnswer(BaseModel):
+class SyncUploadAnswer(TypedDict):
     """What is in the cloud now."""
 
     success: bool
@@ -248,7 +265,7 @@ class SyncUploadAnswer(BaseModel):
     message: str
 
 
-class SnapshotAnswer(BaseModel):
+class SnapshotAnswer(TypedDict):
     """One snapshot in the cloud."""
 
     name: str
@@ -256,14 +273,14 @@ class SnapshotAnswer(BaseModel):
     uploaded_at: str
 
 
-class SnapshotsAnswer(BaseModel):
+class SnapshotsAnswer(TypedDict):
     """Every snapshot, newest first."""
 
     snapshots: list[SnapshotAnswer]
     count: int
 
 
-class SyncDownloadAnswer(BaseModel):
+class SyncDownloadAnswer(TypedDict):
     """What was downloaded."""
 
     success: bool
@@ -274,14 +291,14 @@ class SyncDownloadAnswer(BaseModel):
     message: str
 
 
-class RestoredSnapshot(BaseModel):
+class RestoredSnapshot(TypedDict):
     """What the memories are now."""
 
     restored_from: str
     total_memories: int
 
 
-class SyncRestoreAnswer(BaseModel):
+class SyncRestoreAnswer(TypedDict):
     """What was downloaded and restored."""
 
     success: bool
@@ -290,7 +307,7 @@ class SyncRestoreAnswer(BaseModel):
     message: str
 
 
-class CountsOut(BaseModel):
+class CountsOut(TypedDict):
     """Memories that each part holds; the same once no write is under way."""
 
     store: int
@@ -298,7 +315,7 @@ class CountsOut(BaseModel):
     keywords: int
 
 
-class StatsAnswer(BaseModel):
+class StatsAnswer(TypedDict):
     """The state of the store."""
 
     total_memories: int
@@ -308,9 +325,9 @@ class StatsAnswer(BaseModel):
     last_updated: str | None
     index_size_bytes: int
     backup_count: int
-    backup_error: str | None = Field(
-        description="Why the last automatic backup failed; it is tried again."
-    )
+    backup_error: Annotated[
+        str | None, Field(description="Why the last automatic backup failed; it is tried again.")
+    ]
     version: str
     precision: str
     vector_index: str
@@ -319,29 +336,35 @@ class StatsAnswer(BaseModel):
     index_rows: int
     index_terms: int
     pending_writes: int
-    workspace_dir: str = Field(description="Whose files /index/build may read.")
+    workspace_dir: Annotated[str, Field(description="Whose files /index/build may read.")]
+    workspace_id: Annotated[
+        str | None,
+        Field(description="By it a client on the same machine knows that it sees that directory."),
+    ]
     counts: CountsOut
 
 
-class HealthAnswer(BaseModel):
+class HealthAnswer(TypedDict):
     """Whether the service answers."""
 
     status: str
     service: str
     version: str
-    total_memories: int | None = None
+    total_memories: int | None
     dimension: int
     model: str
 
 
-class StatusAnswer(BaseModel):
+class StatusAnswer(TypedDict):
     """One word, and what is waited for."""
 
     status: str
-    reason: str | None = Field(None, description="What is waited for, or what is wrong.")
+    reason: NotRequired[
+        Annotated[str | None, Field(description="What is waited for, or what is wrong.")]
+    ]
 
 
-class Problem(BaseModel):
+class Problem(TypedDict):
     """What went wrong."""
 
     detail: str
@@ -353,17 +376,17 @@ class InternalProblem(Problem):
     request_id: str
 
 
-class InvalidField(BaseModel):
+class InvalidField(TypedDict):
     """One thing wrong with a request."""
 
     type: str
     loc: list[str | int]
     msg: str
-    input: Any = Field(None, description="The value, where it is short.")
-    ctx: dict[str, Any] | None = Field(None, description="The bound that was missed.")
+    input: NotRequired[Annotated[Any, Field(description="The value, where it is short.")]]
+    ctx: NotRequired[Annotated[dict[str, Any], Field(description="The bound that was missed.")]]
 
 
-class Invalid(BaseModel):
+class Invalid(TypedDict):
     """What is wrong with a request."""
 
     detail: list[InvalidField]

@@ -12,10 +12,15 @@ SOURCE_CHARS: Final = 500
 KEY_CHARS: Final = 500
 METADATA_BYTES: Final = 64 * 1024
 
+BODY_BYTES: Final = 32 * 1024 * 1024
+"""Of a request that is not read as a stream, unless the service is told otherwise."""
+
 QUERY_CHARS: Final = 10_000
 HITS: Final = 5
 MAX_HITS: Final = 100
 MAX_QUERIES: Final = 100
+MAX_METADATA_FILTERS: Final = 100
+"""Names; SQLite would refuse a thousand."""
 VECTOR_WEIGHT: Final = 0.7
 NOVEL_BELOW: Final = 0.88
 """Similarity from which a text is not novel."""
@@ -34,5 +39,7 @@ CURSOR_CHARS: Final = 500
 
 MAX_BUILD_SOURCES: Final = 1000
 PATH_CHARS: Final = 4096
+IDEMPOTENCY_KEY: Final = r"^[!-~]{1,200}$"
+
 BACKUP_PREFIX_CHARS: Final = 50
 BACKUP_NAME_CHARS: Final = 200

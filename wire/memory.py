@@ -15,7 +15,7 @@ from wire import limits
 _VISIBLE = r"[^\s\x1c-\x1f\x85\ufeff]"
 _VISIBLE_RE = re.compile(_VISIBLE)
 # JSON Schema searches, but generated clients look at the beginning alone.
-_VISIBLE_ANYWHERE = r"^[\s\S]*" + _VISIBLE
+VISIBLE_ANYWHERE = r"^[\s\S]*" + _VISIBLE
 
 
 def _visible(value: str) -> str:
@@ -45,7 +45,7 @@ def prose(max_length: int, description: str) -> Any:  # noqa: ANN401 - pydantic'
         min_length=1,
         max_length=max_length,
         description=description,
-        json_schema_extra={"pattern": _VISIBLE_ANYWHERE},
+        json_schema_extra={"pattern": VISIBLE_ANYWHERE},
     )
 
 
@@ -53,19 +53,28 @@ Visible = AfterValidator(_visible)
 UnitFloat = Annotated[float, Field(ge=0, le=1)]
 
 Id = Annotated[int, Field(ge=0, le=limits.MAX_ID)]
-Text = Annotated[str, prose(limits.TEXT_CHARS, "What to remember."), Visible]
+Text = Annotated[
+    str, prose(limits.TEXT_CHARS, "What to remember: one self-contained fact or passage."), Visible
+]
 Source = Annotated[
     str,
-    Field(min_length=1, max_length=limits.SOURCE_CHARS, description="Where the memory comes from."),
+    Field(
+        min_length=1,
+        max_length=limits.SOURCE_CHARS,
+        description="Where it comes from, e.g. `conversation`, `project-x/decisions`, a file path.",
+    ),
 ]
 Key = Annotated[
     str,
     Field(min_length=1, max_length=limits.KEY_CHARS, description="Unique within its source."),
 ]
-Metadata = Annotated[
-    dict[str, Any],
-    AfterValidator(_bounded),
+Metadata = Annotated[dict[str, Any], AfterValidator(_bounded)]
+AnyMetadata = Annotated[
+    Metadata | None,
     Field(description="Any JSON object of at most 64 KiB, stored as given."),
+]
+MetadataFilter = Annotated[
+    dict[str, Any], Field(max_length=limits.MAX_METADATA_FILTERS), AfterValidator(_bounded)
 ]
 
 

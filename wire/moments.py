@@ -7,7 +7,14 @@ from datetime import datetime, timezone, tzinfo
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from wire.times import microseconds, period_of
@@ -39,8 +46,26 @@ Instant = Annotated[
     Field(description="ISO-8601; UTC when it names no zone."),
 ]
 
+_YEAR = "[1-9][0-9]{3}"
+_LEAP_YEAR = "([1-9][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[13579][26])00)"
+_DAY = (
+    f"({_YEAR}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
+    f"|{_YEAR}-(0[13-9]|1[0-2])-(29|30)|{_YEAR}-(0[13578]|1[02])-31|{_LEAP_YEAR}-02-29)"
+)
+_TIME = "([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6})?)?"
+_OFFSET = "([Zz]|[+-](0[0-9]|1[0-4]):?[0-5][0-9])"
+_NAMED = "[Tt]oday|[Yy]esterday|[0-9]{1,5}d"
+# Told to clients, not asked of them: more is understood. Simple enough for every dialect.
+MOMENT_PATTERN = f"^({_DAY}([Tt ]{_TIME}{_OFFSET}?)?|{_YEAR}-(0[1-9]|1[0-2])|{_NAMED})$"
+ZONE_PATTERN = "^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$"
+
+
+def _told(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern})
+
+
 TimeZone = Annotated[
-    ZoneInfo | None,
+    Annotated[ZoneInfo, _told(ZONE_PATTERN)] | None,
     Field(description="Whose days since and until name, like Europe/Berlin; null: UTC."),
 ]
 
@@ -80,12 +105,12 @@ def _named(value: object, info: ValidationInfo) -> object:
 
 
 Since = Annotated[
-    str | None,
+    Annotated[str, _told(MOMENT_PATTERN)] | None,
     BeforeValidator(_named),
     Field(description="Created then or later: 2026-03-31, 2026-03, an ISO-8601 time, today, 7d."),
 ]
 Until = Annotated[
-    str | None,
+    Annotated[str, _told(MOMENT_PATTERN)] | None,
     BeforeValidator(_named),
     Field(description="Created then or before, likewise; a day or a month counts whole."),
 ]

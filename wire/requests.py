@@ -7,25 +7,37 @@ excessive nesting never get here: the JSON reader refuses them.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, Field
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+from typing_extensions import Self
 
 from wire import limits
-from wire.memory import Id, Input, Key, Metadata, Source, Text, UnitFloat, Visible, prose
+from wire.memory import (
+    AnyMetadata,
+    Id,
+    Input,
+    Key,
+    Metadata,
+    MetadataFilter,
+    Source,
+    Text,
+    UnitFloat,
+    Visible,
+    prose,
+)
 from wire.moments import Instant, Since, TimeZone, Until, period
 
-SourceFilter = Annotated[
-    str | None,
-    Field(
-        max_length=limits.SOURCE_CHARS,
-        description="Only sources that contain this, case-sensitive.",
-    ),
-]
-SourcePrefix = Annotated[
-    str | None,
-    Field(max_length=limits.SOURCE_CHARS, description="Only sources that start with this."),
+K_DESCRIPTION = "How many memories to return at most."
+LIMIT_DESCRIPTION = "How many memories a page has at most."
+OFFSET: Any = Field(0, ge=0, le=limits.MAX_ID, description="How many memories to skip.")
+
+_CURSOR = r"^-?[0-9]{1,18}\.[0-9]{1,16}$"
+"""Another one is a 400 of the index."""
+_ONE_OF_TWO: Any = [
+    {"required": [name], "properties": {name: {"type": "string"}}}
+    for name in ("source_pattern", "source_exact")
 ]
 
 
@@ -36,10 +48,19 @@ def _no_nul(value: str) -> str:
 
 
 class Filters(Input):
-    """Which memories are meant."""
+    """Which memories are meant. What is empty counts as absent."""
 
-    source: SourceFilter = None
-    source_prefix: SourcePrefix = None
+    source: str | None = Field(
+        None,
+        max_length=limits.SOURCE_CHARS,
+        description="Only sources that contain this, case-sensitive.",
+    )
+    source_exact: str | None = Field(
+        None, max_length=limits.SOURCE_CHARS, description="Only this very source."
+    )
+    source_prefix: str | None = Field(
+        None, max_length=limits.SOURCE_CHARS, description="Only sources that start with this."
+    )
     timezone: TimeZone = None
     since: Since = None
     until: Until = None
@@ -52,22 +73,24 @@ class Filters(Input):
         )
 
 
-class SearchRequest(Filters):
-    """A search."""
+class Query(Input):
+    """What is looked for."""
 
     query: Annotated[str, prose(limits.QUERY_CHARS, "What to look for, in plain words."), Visible]
-    k: int = Field(
-        limits.HITS,
-        ge=1,
-        le=limits.MAX_HITS,
-        description="How many memories to return at most.",
-    )
+    k: int = Field(limits.HITS, ge=1, le=limits.MAX_HITS, description=K_DESCRIPTION)
     hybrid: bool = Field(True, description="Combine meaning and keywords; false: meaning alone.")
-    threshold: UnitFloat | None = Field(None, description="Least cosine similarity.")
+    threshold: UnitFloat | None = Field(
+        None, description="Least cosine similarity; 0.3 cuts unrelated memories."
+    )
+    metadata: MetadataFilter | None = Field(None, description="Values the metadata must equal.")
+
+
+class SearchRequest(Query, Filters):
+    """A search."""
+
     vector_weight: UnitFloat = Field(
         limits.VECTOR_WEIGHT, description="Weight of meaning over keywords."
     )
-    metadata: Metadata | None = Field(None, description="Values the metadata must equal.")
     fusion: Literal["score", "rrf"] = Field(
         "score",
         description="How a hybrid search orders: by score, or by reciprocal ranks as the original.",
@@ -84,21 +107,23 @@ class BatchSearchRequest(Input):
     queries: list[SearchRequest] = Field(min_length=1, max_length=limits.MAX_QUERIES)
 
 
-class AddRequest(Input):
-    """A memory to add."""
+class NewMemory(Input):
+    """What every new memory has."""
 
     text: Text
     source: Source
-    metadata: Metadata | None = None
+    metadata: AnyMetadata = None
+
+
+class AddRequest(NewMemory):
+    """A memory to add."""
+
     deduplicate: bool = Field(True, description="Skip it when a memory says the same.")
 
 
-class AddBatchItem(Input):
+class AddBatchItem(NewMemory):
     """One memory of a batch."""
 
-    text: Text
-    source: Source
-    metadata: Metadata | None = None
     deduplicate: bool | None = Field(None, description="Wins over the batch's own.")
 
 
@@ -109,31 +134,47 @@ class AddBatchRequest(Input):
     deduplicate: bool = Field(True, description="Skip memories that say the same as another.")
 
 
-class UpsertRequest(Input):
+class UpsertRequest(NewMemory):
     """A memory to add, or to put in the place of the one with this source and key."""
 
-    text: Text
-    source: Source
     key: Key
-    metadata: Metadata | None = None
 
 
 class PatchRequest(Input):
     """The fields of a memory to change; an absent or null one stays."""
 
-    text: Text | None = None
-    source: Source | None = None
-    metadata: Metadata | None = None
+    text: Text | None = Field(None, description="The new text.")
+    source: Source | None = Field(None, description="The new source.")
+    metadata: Metadata | None = Field(
+        None, description="The new metadata, any JSON object of at most 64 KiB."
+    )
 
 
 class DeleteBySourceRequest(Input):
-    """Which memories to delete by source."""
+    """Which memories to delete by source: give one of the two, or both, and both must hold."""
 
-    source_pattern: str = Field(
+    model_config = ConfigDict(json_schema_extra={"anyOf": _ONE_OF_TWO})
+
+    source_pattern: str | None = Field(
+        None,
         min_length=1,
         max_length=limits.SOURCE_CHARS,
         description="Case-sensitive substring of the source.",
     )
+    source_exact: str | None = Field(
+        None, min_length=1, max_length=limits.SOURCE_CHARS, description="The whole source."
+    )
+
+    @model_validator(mode="after")
+    def _names_a_source(self) -> Self:
+        if self.source_pattern is None and self.source_exact is None:
+            raise PydanticCustomError("missing", "Give source_pattern or source_exact")
+        return self
+
+    @property
+    def source(self) -> str | None:
+        """The pattern, as filters call it."""
+        return self.source_pattern
 
 
 class DeleteBatchRequest(Input):
@@ -186,16 +227,14 @@ class BackupNameRequest(Input):
 class ListQuery(Filters):
     """Which memories to list."""
 
-    offset: int = Field(0, ge=0, le=limits.MAX_ID)
-    limit: int = Field(limits.PAGE, ge=1, le=limits.MAX_PAGE)
+    offset: int = OFFSET
+    limit: int = Field(limits.PAGE, ge=1, le=limits.MAX_PAGE, description=LIMIT_DESCRIPTION)
     order: Literal["asc", "desc"] = Field("asc", description="By time: asc: oldest first.")
     cursor: str | None = Field(
         None,
         max_length=limits.CURSOR_CHARS,
         description="`next_cursor` of the page before; wins over offset.",
-        json_schema_extra={
-            "pattern": r"^-?[0-9]{1,18}\.[0-9]{1,16}$"
-        },  # another one is a 400 of the index
+        json_schema_extra={"pattern": _CURSOR},
     )
 
 
@@ -213,20 +252,10 @@ class ImportQuery(Input):
     )
 
 
-class ImportLine(Input):
+class ImportLine(NewMemory):
     """One memory to import. Other keys, `id` among them, are ignored."""
 
-    text: Text
-    source: Source
-    metadata: Metadata | None = None
-    key: Annotated[
-        str | None,
-        Field(
-            min_length=1,
-            max_length=limits.KEY_CHARS,
-            description="Put it in the place of this one.",
-        ),
-    ] = None
+    key: Key | None = Field(None, description="Put it in the place of this one.")
     timestamp: Annotated[
         Instant | None, Field(validation_alias=AliasChoices("timestamp", "created_at"))
     ] = None

@@ -35,5 +35,4 @@ class ReadExport(MemoryOperation[bytes]):
     max_bytes: int
 
     def run(self, index: MemoryIndex) -> bytes:
-        """Read a piece."""
         return b"".join(map(rendering.exported, index.read_export(self.export_id, self.max_bytes)))

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from engine.store.remembered_outcomes import CALLERS_KEY
+from wire import limits
 
 Stage = Literal["embed", "index"]
 
@@ -67,7 +68,7 @@ async def _write_id(
     idempotency_key: Annotated[
         str | None,
         Header(
-            pattern=r"^[!-~]{1,200}$",
+            pattern=limits.IDEMPOTENCY_KEY,
             description="Sending a write again with the same key returns its first outcome.",
         ),
     ] = None,

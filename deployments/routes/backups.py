@@ -16,6 +16,7 @@ from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.services import services_of
 from engine.errors import BackupError
 from engine.operations.whole import CreateBackup, ListBackups, RestoreBackup, VerifyBackup
+from wire import limits
 from wire.answers import (
     BackupAnswer,
     BackupsAnswer,
@@ -35,7 +36,7 @@ async def list_backups(request: Request) -> Response:
     with trace_of(request).stage("index"):
         summaries = await services_of(request).index.ask(ListBackups())
     shown = [rendering.backup(summary) for summary in summaries]
-    return json_response({"backups": shown, "count": len(shown)})
+    return json_response(BackupsAnswer(backups=shown, count=len(shown)))
 
 
 @router.post(
@@ -43,17 +44,19 @@ async def list_backups(request: Request) -> Response:
 )
 async def create_backup(
     request: Request,
-    prefix: Annotated[str, Query(max_length=50, description="Start of the name.")] = "manual",
+    prefix: Annotated[
+        str, Query(max_length=limits.BACKUP_PREFIX_CHARS, description="Start of the name.")
+    ] = "manual",
 ) -> Response:
     """Make a backup now."""
     with trace_of(request).stage("index"):
         summary = await services_of(request).index.ask(CreateBackup(prefix or "manual"))
     return json_response(
-        {
-            "success": True,
-            "backup_path": summary.path,
-            "message": "Backup created successfully",
-        }
+        BackupAnswer(
+            success=True,
+            backup_path=summary.path,
+            message="Backup created successfully",
+        )
     )
 
 
@@ -68,7 +71,7 @@ async def verify_backup(body: BackupNameRequest, request: Request) -> Response:
     with trace_of(request).stage("index"):
         check = await services_of(request).index.ask(VerifyBackup(body.backup_name))
     return json_response(
-        {"backup_name": check.name, "ok": not check.problems, "problems": check.problems}
+        VerifyAnswer(backup_name=check.name, ok=not check.problems, problems=check.problems)
     )
 
 
@@ -88,10 +91,10 @@ async def restore_backup(body: BackupNameRequest, request: Request, write_id: Wr
         # The service is fine, the named backup is not: the caller can choose another.
         return detail_response(409, str(exc))
     return json_response(
-        {
-            "success": True,
-            "restored_from": body.backup_name,
-            "total_memories": total,
-            "message": "Restored successfully",
-        }
+        RestoreAnswer(
+            success=True,
+            restored_from=body.backup_name,
+            total_memories=total,
+            message="Restored successfully",
+        )
     )

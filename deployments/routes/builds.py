@@ -60,14 +60,14 @@ async def build_index(
     with trace.stage("index"):
         report = await services.index.ask(ApplyBuild(build.build_id, request_id=write_id))
     return json_response(
-        {
-            "success": True,
-            "files_processed": report.files_processed,
-            "memories_added": report.memories_added,
-            "backup_location": report.backup_location,
-            "message": "Index rebuilt successfully",
-            "memories_removed": report.memories_removed,
-            "unchanged": report.unchanged,
-            "skipped": [{"path": file.path, "reason": file.reason} for file in report.skipped],
-        }
+        BuildAnswer(
+            success=True,
+            files_processed=report.files_processed,
+            memories_added=report.memories_added,
+            backup_location=report.backup_location,
+            message="Index rebuilt successfully",
+            memories_removed=report.memories_removed,
+            unchanged=report.unchanged,
+            skipped=[{"path": file.path, "reason": file.reason} for file in report.skipped],
+        )
     )

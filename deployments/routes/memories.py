@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 from fastapi import Path, Query
@@ -26,6 +27,7 @@ from engine.operations.writes import (
     UpsertMemory,
 )
 from engine.records import MemoryId, MemoryPatch, NewMemory
+from engine.workspace.passages import text_in_context
 from wire.answers import (
     AddAnswer,
     AddBatchAnswer,
@@ -82,7 +84,7 @@ def _memory_id(number: int) -> MemoryId:
 async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, unless one that says the same is stored already."""
     services, trace = services_of(request), trace_of(request)
-    embedded = await services.embed_one(body.text, trace)
+    embedded = await services.embed_one(text_in_context(body), trace)
     memory = NewMemory(
         text=body.text,
         source=body.source,
@@ -95,9 +97,10 @@ async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> R
             AddMemories([memory], embedded.firsts, request_id=write_id)
         )
     message = "Duplicate skipped" if outcome.id is None else "Memory added successfully"
-    return json_response(
-        {"success": True, "id": outcome.id, "message": message, **rendering.added(outcome)}
-    )
+    answer = AddAnswer(success=True, id=outcome.id, message=message)
+    if outcome.duplicate_of is not None:
+        answer["duplicate_of"] = outcome.duplicate_of
+    return json_response({**answer, **rendering.added(outcome)})
 
 
 @router.post(
@@ -109,7 +112,7 @@ async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> R
 async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteId) -> Response:
     """Store up to 500 memories, all or none; duplicates are skipped."""
     services, trace = services_of(request), trace_of(request)
-    embedded = await services.embed([item.text for item in body.memories], trace)
+    embedded = await services.embed([text_in_context(item) for item in body.memories], trace)
     memories = [
         NewMemory(
             text=item.text,
@@ -124,17 +127,17 @@ async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteI
         outcomes = await services.index.ask(
             AddMemories(memories, embedded.firsts, request_id=write_id)
         )
-    ids = [outcome.id for outcome in outcomes if outcome.id is not None]
+    ids: list[int] = [outcome.id for outcome in outcomes if outcome.id is not None]
     return json_response(
-        {
-            "success": True,
-            "ids": ids,
-            "count": len(ids),
-            "message": f"Added {len(ids)} memories",
-            "results": [
+        AddBatchAnswer(
+            success=True,
+            ids=ids,
+            count=len(ids),
+            message=f"Added {len(ids)} memories",
+            results=[
                 {"id": o.id, "duplicate_of": o.duplicate_of, **rendering.added(o)} for o in outcomes
             ],
-        }
+        )
     )
 
 
@@ -147,7 +150,7 @@ async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteI
 async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, in the place of the one with the same source and key if there is one."""
     services, trace = services_of(request), trace_of(request)
-    embedded = await services.embed_one(body.text, trace)
+    embedded = await services.embed_one(text_in_context(body), trace)
     memory = NewMemory(
         text=body.text,
         source=body.source,
@@ -160,7 +163,7 @@ async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId
         outcome = await services.index.ask(
             UpsertMemory(memory, embedded.firsts[0], request_id=write_id)
         )
-    return json_response({"success": True, "id": outcome.id, "created": outcome.created})
+    return json_response(UpsertAnswer(success=True, id=outcome.id, created=outcome.created))
 
 
 @router.get(
@@ -193,7 +196,10 @@ async def update_memory(
         return await get_memory(memory_id, request)
     vectors = None
     if body.text is not None:
-        vectors = (await services.embed_one(body.text, trace)).of(0)
+        stored = await services.index.ask(GetMemory(target))
+        source = body.source or stored.source
+        says = text_in_context(dataclasses.replace(stored, text=body.text, source=source))
+        vectors = (await services.embed_one(says, trace)).of(0)
     with trace.stage("index"):
         memory = await services.index.ask(UpdateMemory(target, patch, vectors, request_id=write_id))
     return json_response(rendering.memory(memory))
@@ -215,7 +221,9 @@ async def delete_memory(memory_id: PathId, request: Request, write_id: WriteId) 
     if not outcome.deleted:
         raise MemoryNotFoundError(memory_id)
     [deleted] = outcome.deleted
-    return json_response({"success": True, "deleted_id": deleted.id, "deleted_text": deleted.text})
+    return json_response(
+        DeleteAnswer(success=True, deleted_id=deleted.id, deleted_text=deleted.text)
+    )
 
 
 @router.post(
@@ -230,9 +238,9 @@ async def delete_by_source(
     """Delete every memory whose source contains a string."""
     with trace_of(request).stage("index"):
         n_deleted = await services_of(request).index.ask(
-            DeleteBySource(body.source_pattern, request_id=write_id)
+            DeleteBySource(where_of(body), request_id=write_id)
         )
-    return json_response({"success": True, "deleted_count": n_deleted})
+    return json_response(DeleteBySourceAnswer(success=True, deleted_count=n_deleted))
 
 
 @router.post(
@@ -247,7 +255,9 @@ async def delete_batch(body: DeleteBatchRequest, request: Request, write_id: Wri
     with trace_of(request).stage("index"):
         outcome = await services_of(request).index.ask(DeleteMemories(ids, request_id=write_id))
     return json_response(
-        {"success": True, "deleted_count": len(outcome.deleted), "missing": outcome.missing}
+        DeleteBatchAnswer(
+            success=True, deleted_count=len(outcome.deleted), missing=list(outcome.missing)
+        )
     )
 
 
@@ -267,13 +277,13 @@ async def list_memories(query: Annotated[ListQuery, Query()], request: Request) 
             )
         )
     return json_response(
-        {
-            "memories": [rendering.memory(memory) for memory in page.memories],
-            "total": page.total,
-            "offset": query.offset,
-            "limit": query.limit,
-            "next_cursor": page.next_cursor,
-        }
+        ListAnswer(
+            memories=[rendering.memory(memory) for memory in page.memories],
+            total=page.total,
+            offset=query.offset,
+            limit=query.limit,
+            next_cursor=page.next_cursor,
+        )
     )
 
 

@@ -62,7 +62,7 @@ async def health(request: Request) -> Response:
     services = services_of(request)
     total, _ = await _count(services)
     settings = services.settings
-    shown = {
+    shown: HealthAnswer = {
         "status": "starting" if total is None else "ok",
         "service": "faiss-memory",
         "version": settings.version,
@@ -83,7 +83,7 @@ async def health(request: Request) -> Response:
 )
 async def live() -> Response:
     """Tell that this process answers."""
-    return json_response({"status": "ok"})
+    return json_response(StatusAnswer(status="ok"))
 
 
 @router.get(
@@ -102,7 +102,7 @@ async def ready(request: Request) -> Response:
     if problem := await _problem(services):
         # It names paths: whoever has no key learns that there is one.
         return _not_ready("failing", problem if request.scope[HAS_KEY] else "see the service's log")
-    return json_response({"status": "ready"})
+    return json_response(StatusAnswer(status="ready"))
 
 
 async def _problem(services: Services) -> str | None:
@@ -120,7 +120,7 @@ async def _problem(services: Services) -> str | None:
 
 
 def _not_ready(status: str, reason: str | None) -> Response:
-    return json_response({"status": status, "reason": reason}, status=503, headers=_RETRY)
+    return json_response(StatusAnswer(status=status, reason=reason), status=503, headers=_RETRY)
 
 
 @router.get("/stats", operation_id="getStats", response_model=StatsAnswer, responses=problems())
@@ -130,30 +130,31 @@ async def stats(request: Request) -> Response:
     with trace_of(request).stage("index"):
         state = await services.index.ask(Stats())
     return json_response(
-        {
-            "total_memories": state.total_memories,
-            "dimension": state.model.dim,
-            "model": state.model.name,
-            "created_at": state.created_at,
-            "last_updated": state.last_updated,
-            "index_size_bytes": state.index_bytes,
-            "backup_count": state.backup_count,
-            "backup_error": state.backup_error,
-            "version": services.settings.version,
-            "precision": state.model.precision,
-            "vector_index": state.vector_index,
-            "store_bytes": state.store_bytes,
-            "lsn": state.lsn,
-            "index_rows": state.n_rows,
-            "index_terms": state.n_terms,
-            "pending_writes": state.pending_writes,
-            "workspace_dir": services.settings.workspace_dir,
-            "counts": {
+        StatsAnswer(
+            total_memories=state.total_memories,
+            dimension=state.model.dim,
+            model=state.model.name,
+            created_at=state.created_at,
+            last_updated=state.last_updated,
+            index_size_bytes=state.index_bytes,
+            backup_count=state.backup_count,
+            backup_error=state.backup_error,
+            version=services.settings.version,
+            precision=state.model.precision,
+            vector_index=state.vector_index,
+            store_bytes=state.store_bytes,
+            lsn=state.lsn,
+            index_rows=state.n_rows,
+            index_terms=state.n_terms,
+            pending_writes=state.pending_writes,
+            workspace_dir=services.settings.workspace_dir,
+            workspace_id=state.workspace_id,
+            counts={
                 "store": state.n_stored,
                 "vectors": state.n_vectors,
                 "keywords": state.n_documents,
             },
-        }
+        )
     )
 
 

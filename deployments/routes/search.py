@@ -113,23 +113,23 @@ async def is_novel(body: IsNovelRequest, request: Request) -> Response:
         neighbour = await services.index.ask(Nearest(asked.vector, body.text))
     if neighbour is None:
         return json_response(
-            {
-                "is_novel": True,
-                "threshold": body.threshold,
-                "most_similar": None,
-                "says_the_same": False,
-            }
+            IsNovelAnswer(
+                is_novel=True,
+                threshold=body.threshold,
+                most_similar=None,
+                says_the_same=False,
+            )
         )
     # The rounded value decides, as callers see it: a text is never novel beside itself for
     # a cosine of 0.99999994.
     similarity = rendering.score(neighbour.similarity)
-    nearest = {**rendering.memory(neighbour.memory), "similarity": similarity}
+    nearest = rendering.nearest(neighbour.memory, similarity)
     is_known = similarity >= body.threshold if neighbour.is_comparable else neighbour.says_the_same
     return json_response(
-        {
-            "is_novel": not is_known,
-            "threshold": body.threshold,
-            "most_similar": nearest,
-            "says_the_same": neighbour.says_the_same,
-        }
+        IsNovelAnswer(
+            is_novel=not is_known,
+            threshold=body.threshold,
+            most_similar=nearest,
+            says_the_same=neighbour.says_the_same,
+        )
     )

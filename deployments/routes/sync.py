@@ -23,6 +23,7 @@ from engine.operations.offsite import (
     RestoreSnapshot,
     UploadBackup,
 )
+from wire import limits
 from wire.answers import (
     SnapshotsAnswer,
     SyncDownloadAnswer,
@@ -37,7 +38,10 @@ _UPLOAD_PREFIX = "sync"
 router = json_router(tag="sync")
 
 Confirm = Annotated[bool, Query(description="Must be true.")]
-Name = Annotated[str | None, Query(min_length=1, max_length=200, description="The newest without.")]
+Name = Annotated[
+    str | None,
+    Query(min_length=1, max_length=limits.BACKUP_NAME_CHARS, description="The newest without."),
+]
 
 
 def _services(request: Request) -> Services:
@@ -63,7 +67,7 @@ async def sync_status(request: Request) -> Response:
     """Tell whether cloud sync is on, what is uploaded, what waits and what went wrong last."""
     services = services_of(request)
     if services.settings.cloud_sync_prefix is None:
-        return json_response({"enabled": False, "message": NOT_CONFIGURED})
+        return json_response(SyncStatusAnswer(enabled=False, message=NOT_CONFIGURED))
     with trace_of(request).stage("index"):
         status = await services.index.ask(OffsiteStatus())
     return json_response(rendering.sync_status(status))
@@ -85,11 +89,11 @@ async def sync_upload(
     with trace_of(request).stage("index"):
         report = await _services(request).index.ask(UploadBackup(_UPLOAD_PREFIX, overwrite))
     return json_response(
-        {
-            "success": True,
-            "backup_name": report.snapshot.name,
-            "message": "Backup created and uploaded to cloud",
-        }
+        SyncUploadAnswer(
+            success=True,
+            backup_name=report.snapshot.name or report.snapshot.label,
+            message="Backup created and uploaded to cloud",
+        )
     )
 
 
@@ -107,7 +111,7 @@ async def sync_snapshots(request: Request) -> Response:
     shown = [
         rendering.snapshot(each, services.settings.cloud_sync_prefix or "") for each in snapshots
     ]
-    return json_response({"snapshots": shown, "count": len(shown)})
+    return json_response(SnapshotsAnswer(snapshots=shown, count=len(shown)))
 
 
 @router.post(
@@ -146,12 +150,12 @@ async def sync_restore(
     except BackupError as exc:
         return detail_response(409, str(exc))
     return json_response(
-        {
-            "success": True,
-            "downloaded": rendering.download(got),
-            "restored": {"restored_from": got.backup.name, "total_memories": total},
-            "message": "Downloaded and restored successfully",
-        }
+        SyncRestoreAnswer(
+            success=True,
+            downloaded=rendering.download(got),
+            restored={"restored_from": got.backup.name, "total_memories": total},
+            message="Downloaded and restored successfully",
+        )
     )
 
 

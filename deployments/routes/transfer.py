@@ -21,6 +21,7 @@ from deployments.transfer.line_reader import is_supported
 from engine.operations.exports import BeginExport
 from engine.operations.whole import Stats
 from engine.records import ModelIdentity
+from wire import limits
 from wire.requests import ExportQuery, ImportQuery
 
 NDJSON = "application/x-ndjson"
@@ -61,7 +62,7 @@ async def import_memories(
     idempotency_key: Annotated[
         str | None,
         Header(
-            pattern=r"^[!-~]{1,200}$",
+            pattern=limits.IDEMPOTENCY_KEY,
             description="Names the import: sent again with it, no line is applied twice.",
         ),
     ] = None,

@@ -30,6 +30,7 @@ from engine.errors import EngineError, NotReadyError, OverloadedError, UnknownOu
 from engine.operations.reads import KnownEmbeddings
 from engine.operations.writes import IngestLines
 from engine.records import FloatMatrix, FloatVector, ModelIdentity
+from engine.workspace.passages import text_in_context
 from engine.writing.lines import ImportAttempt, ImportOutcome
 
 T = TypeVar("T")
@@ -122,7 +123,7 @@ class ImportStream:
         missing: dict[str, list[int]] = {}
         for row, line in enumerate(lines):
             if line.vector is None:
-                missing.setdefault(line.memory.text, []).append(row)
+                missing.setdefault(text_in_context(line.memory), []).append(row)
             else:
                 embeddings[row] = line.vector
         if missing:

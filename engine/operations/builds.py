@@ -30,7 +30,6 @@ class PlanBuild(MemoryOperation[PlannedBuild]):
     replace_all: bool
 
     def run(self, index: MemoryIndex) -> PlannedBuild:
-        """Read the files."""
         return index.builds.begin(index.plan_build(self.sources, replace_all=self.replace_all))
 
 
@@ -45,7 +44,6 @@ class TextsOfBuild(MemoryOperation[list[str]]):
     """Number of the first text."""
 
     def run(self, index: MemoryIndex) -> list[str]:
-        """Look them up."""
         return index.builds.texts(self.build_id, self.start)
 
 
@@ -60,7 +58,6 @@ class PutEmbeddings(MemoryOperation[None]):
     embeddings: FloatMatrix
 
     def run(self, index: MemoryIndex) -> None:
-        """Keep them."""
         index.builds.put(self.build_id, self.start, self.embeddings)
 
 
@@ -73,7 +70,6 @@ class DropBuild(MemoryOperation[None]):
     build_id: str
 
     def run(self, index: MemoryIndex) -> None:
-        """Let it go."""
         index.builds.drop(self.build_id)
 
 
@@ -89,7 +85,6 @@ class ApplyBuild(MemoryOperation[BuildReport]):
     request_id: str = field(kw_only=True)
 
     def run(self, index: MemoryIndex) -> BuildReport:
-        """Apply it, or tell what it changed when it was applied before."""
         try:
             plan, embeddings = index.builds.take(self.build_id)
         except LeaseLostError:

@@ -23,7 +23,6 @@ class BeginExport(MemoryOperation[ExportFacts]):
     with_embeddings: bool
 
     def run(self, index: MemoryIndex) -> ExportFacts:
-        """Take a snapshot."""
         return index.begin_export(self.where, with_embeddings=self.with_embeddings)
 
 
@@ -37,5 +36,4 @@ class EndExport(MemoryOperation[None]):
     export_id: str
 
     def run(self, index: MemoryIndex) -> None:
-        """Let the snapshot go."""
         index.end_export(self.export_id)

@@ -19,7 +19,6 @@ class OffsiteStatus(DirectoryOperation[SyncStatus]):
     lane = Lane.LOOP
 
     def run(self, directory: Directory) -> Future[SyncStatus]:
-        """Look, and go by what was known when the bucket is slow."""
         return directory.offsite_status()
 
 
@@ -31,7 +30,6 @@ class ListSnapshots(DirectoryOperation[list[RemoteSnapshot]]):
     is_long = True
 
     def run(self, directory: Directory) -> list[RemoteSnapshot]:
-        """Ask the bucket."""
         return directory.offsite.snapshots()
 
 
@@ -67,7 +65,6 @@ class DownloadSnapshot(DirectoryOperation[Download]):
     name: str | None
 
     def run(self, directory: Directory) -> Download:
-        """Fetch what is missing."""
         return directory.offsite.download(self.name)
 
 

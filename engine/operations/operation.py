@@ -57,6 +57,11 @@ class Operation(ABC, Generic[T_co]):
     if_unknown: ClassVar[Remedy | None] = None
     """For what changes something; None: nothing is lost with the answer."""
 
+    @property
+    def n_chars(self) -> int:
+        """Of the texts in it that take the index a noticeable time."""
+        return 0
+
     def until(self, _deadline_s: float) -> Operation[T_co]:
         """The same, to be applied before a time, in seconds since the epoch, or not at all.
 

@@ -38,7 +38,6 @@ class Search(MemoryOperation[list[list[SearchHit]]]):
     queries: Sequence[SearchQuery]
 
     def run(self, index: MemoryIndex) -> list[list[SearchHit]]:
-        """Search until there is enough to answer."""
         found: list[list[SearchHit]] = []
         n_chars = 0
         while len(found) < len(self.queries) and n_chars < _ANSWER_CHARS:
@@ -56,7 +55,6 @@ class Nearest(MemoryOperation[Neighbour | None]):
     text: str
 
     def run(self, index: MemoryIndex) -> Neighbour | None:
-        """Look for it."""
         return index.nearest(self.embedding, self.text)
 
 
@@ -67,7 +65,6 @@ class GetMemory(MemoryOperation[Memory]):
     memory_id: MemoryId
 
     def run(self, index: MemoryIndex) -> Memory:
-        """Read it."""
         return index.get(self.memory_id)
 
 
@@ -82,7 +79,6 @@ class ListMemories(MemoryOperation[MemoryPage]):
     cursor: str | None = None
 
     def run(self, index: MemoryIndex) -> MemoryPage:
-        """Read it."""
         return index.list_memories(
             self.where,
             offset=self.offset,
@@ -101,5 +97,4 @@ class KnownEmbeddings(MemoryOperation[dict[int, FloatMatrix]]):
     texts: Sequence[str]
 
     def run(self, index: MemoryIndex) -> dict[int, FloatMatrix]:
-        """Look them up."""
         return index.known_embeddings(self.texts)

@@ -16,7 +16,6 @@ class Count(DirectoryOperation[int]):
     lane = Lane.LOOP
 
     def run(self, directory: Directory) -> int:
-        """Count them."""
         return directory.index.count()
 
 
@@ -36,7 +35,6 @@ class Stats(DirectoryOperation[IndexStats]):
     """The state of the index, for operators."""
 
     def run(self, directory: Directory) -> IndexStats:
-        """Describe it."""
         return directory.index.stats()
 
 
@@ -45,7 +43,6 @@ class ListBackups(DirectoryOperation[list[BackupSummary]]):
     """Every restorable backup, newest first."""
 
     def run(self, directory: Directory) -> list[BackupSummary]:
-        """List them."""
         return directory.index.backups()
 
 
@@ -60,7 +57,6 @@ class CreateBackup(DirectoryOperation[BackupSummary]):
     prefix: str
 
     def run(self, directory: Directory) -> BackupSummary:
-        """Make it."""
         return directory.index.backup(self.prefix)
 
 
@@ -74,7 +70,6 @@ class VerifyBackup(DirectoryOperation[BackupCheck]):
     name: str
 
     def run(self, directory: Directory) -> BackupCheck:
-        """Check it."""
         return directory.index.verify_backup(self.name)
 
 
@@ -90,5 +85,4 @@ class RestoreBackup(DirectoryOperation[int]):
     request_id: str = field(kw_only=True)
 
     def run(self, directory: Directory) -> Future[int]:
-        """Hand it to the writer."""
         return directory.index.restore(self.name, request_id=self.request_id)

@@ -15,6 +15,7 @@ from engine.records import (
     FloatMatrix,
     FloatVector,
     Memory,
+    MemoryFilter,
     MemoryId,
     MemoryPatch,
     NewMemory,
@@ -38,8 +39,12 @@ class AddMemories(Write[list[AddOutcome]]):
     embeddings: FloatMatrix
     """A row for each."""
 
+    @property
+    def n_chars(self) -> int:
+        """Of all texts."""
+        return sum(len(memory.text) for memory in self.memories)
+
     def run(self, index: MemoryIndex) -> Future[list[AddOutcome]]:
-        """Hand it to the writer."""
         return index.add(
             self.memories,
             self.embeddings,
@@ -59,8 +64,12 @@ class IngestLines(Write[list[ImportOutcome]]):
     attempt: ImportAttempt | None = None
     """What makes a named import exactly-once line by line."""
 
+    @property
+    def n_chars(self) -> int:
+        """Of all texts."""
+        return sum(len(memory.text) for memory in self.memories)
+
     def run(self, index: MemoryIndex) -> Future[list[ImportOutcome]]:
-        """Hand it to the writer."""
         return index.ingest(
             self.memories,
             self.embeddings,
@@ -79,7 +88,6 @@ class UpsertMemory(Write[UpsertOutcome]):
     embedding: FloatVector
 
     def run(self, index: MemoryIndex) -> Future[UpsertOutcome]:
-        """Hand it to the writer."""
         return index.upsert(
             self.memory, self.embedding, request_id=self.request_id, deadline_s=self.deadline_s
         )
@@ -95,7 +103,6 @@ class UpdateMemory(Write[Memory]):
     """Shape (windows, dim); they go with a new text."""
 
     def run(self, index: MemoryIndex) -> Future[Memory]:
-        """Hand it to the writer."""
         return index.update(
             self.memory_id,
             self.patch,
@@ -112,20 +119,18 @@ class DeleteMemories(Write[DeleteOutcome]):
     ids: Sequence[MemoryId]
 
     def run(self, index: MemoryIndex) -> Future[DeleteOutcome]:
-        """Hand it to the writer."""
         return index.delete(self.ids, request_id=self.request_id, deadline_s=self.deadline_s)
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteBySource(Write[int]):
-    """Delete every memory whose source contains `pattern`; how many there were."""
+    """Delete every memory that passes a filter, which may not be empty; how many there were."""
 
-    pattern: str
+    where: MemoryFilter
 
     def run(self, index: MemoryIndex) -> Future[int]:
-        """Hand it to the writer."""
         return index.delete_by_source(
-            self.pattern, request_id=self.request_id, deadline_s=self.deadline_s
+            self.where, request_id=self.request_id, deadline_s=self.deadline_s
         )
 
 
@@ -143,7 +148,6 @@ class Deduplicate(MemoryOperation[DedupeReport]):
     request_id: str = field(kw_only=True)
 
     def run(self, index: MemoryIndex) -> DedupeReport:
-        """Compare, then remove in one write."""
         return index.deduplicate(
             self.threshold, by=self.by, dry_run=self.dry_run, request_id=self.request_id
         )

@@ -17,7 +17,14 @@ from engine.backups.restore import remove_database
 from engine.errors import StorageError
 from engine.records import FloatMatrix, ModelIdentity
 from engine.store.row_checksum import rotten_rows, with_checksum
-from engine.store.rows import UPKEEP, canonical_json, identity_fields, set_meta, vector_blob
+from engine.store.rows import (
+    UPKEEP,
+    canonical_json,
+    embedded_text,
+    identity_fields,
+    set_meta,
+    vector_blob,
+)
 from engine.store.schema import connect, translating_sqlite_errors
 from engine.store.soundness import check_sound
 from engine.store.upgrade import upgrade
@@ -102,15 +109,15 @@ def _embed_batch(
 ) -> None:
     marks = ", ".join("?" * len(ids))
     rows = connection.execute(
-        f"SELECT id, checksum, text FROM memories WHERE id IN ({marks})", ids
+        f"SELECT id, checksum, text, source, metadata FROM memories WHERE id IN ({marks})", ids
     ).fetchall()
-    vectors = embed([text for _, _, text in rows])
+    vectors = embed([embedded_text(*row[2:]) for row in rows])
     connection.execute("BEGIN")
     connection.executemany(
         "INSERT OR REPLACE INTO unfinished.vectors VALUES (?, ?, ?, ?)",
         [
             with_checksum(memory_id, vector_blob(vector), checksum)
-            for (memory_id, checksum, _), vector in zip(rows, vectors, strict=True)
+            for (memory_id, checksum, *_), vector in zip(rows, vectors, strict=True)
         ],
     )
     connection.execute("COMMIT")

@@ -19,12 +19,12 @@ from engine.search.source_order import SourceOrder
 from engine.search.vector_index import VectorIndex
 from engine.words.analyser import analyse
 
-_FIRST_CAPACITY_ROWS = 1024
+_FIRST_CAPACITY_ROWS = 64
 _COMPACT_DEAD_SHARE = 0.25
 
 
 def searchable_tokens(text: str, source: str) -> list[str]:
-    """What the keyword side knows of a memory: the words of its text and of its source."""
+    """What the keyword side knows of a memory: the words of its text in context, of its source."""
     return analyse(text) + analyse(source)
 
 

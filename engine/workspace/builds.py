@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.records import BuildPlan, Chunk, Memory, MemoryFilter
 from engine.workspace.chunking import chunk_file
 from engine.workspace.confined_file import EMPTY
+from engine.workspace.passages import file_of, text_in_context
 from engine.workspace.workspace import Workspace
-
-_CHUNK_SOURCE = re.compile(r"(?s)(.*):chunk_\d+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,14 +21,10 @@ class ChunkMatch:
     """Positions of the chunks that no stored memory holds."""
     kept: list[tuple[int, Memory]]
     """Positions of the chunks that one holds, and it."""
+    moved: list[tuple[int, Memory]]
+    """Likewise, where another context stands above the same text now."""
     gone: list[Memory]
     """Stored memories that no chunk wants."""
-
-
-def file_of(source: str) -> str | None:
-    """The workspace file of a chunk's source; None for any other source."""
-    match = _CHUNK_SOURCE.fullmatch(source)
-    return match[1] if match else None
 
 
 def match_chunks(chunks: Sequence[Chunk], stored: Sequence[Memory]) -> ChunkMatch:
@@ -39,19 +33,32 @@ def match_chunks(chunks: Sequence[Chunk], stored: Sequence[Memory]) -> ChunkMatc
     By text and not by number: a paragraph put in at the top moves every number below it, but
     changes no text there. A memory with a key is another owner's and no chunk of the file.
     """
+    own = [memory for memory in stored if memory.key is None]
+    kept, new, rest = _paired(range(len(chunks)), chunks, own, text_in_context)
+    moved, new, rest = _paired(new, chunks, rest, lambda passage: passage.text)
+    others = [memory for memory in stored if memory.key is not None]
+    return ChunkMatch(new=new, kept=kept, moved=moved, gone=[*rest, *others])
+
+
+def _paired(
+    positions: Iterable[int],
+    chunks: Sequence[Chunk],
+    stored: Sequence[Memory],
+    words_of: Callable[[Chunk | Memory], str],
+) -> tuple[list[tuple[int, Memory]], list[int], list[Memory]]:
+    """Chunks with a memory of the same words, those without one, and the memories left over."""
     waiting: dict[tuple[str | None, str], deque[Memory]] = defaultdict(deque)
     for memory in stored:
-        file = file_of(memory.source) if memory.key is None else None
-        waiting[file, memory.text].append(memory)
-    new: list[int] = []
-    kept: list[tuple[int, Memory]] = []
-    for position, chunk in enumerate(chunks):
-        same = waiting.get((file_of(chunk.source), chunk.text))
-        if same:
-            kept.append((position, same.popleft()))
+        waiting[file_of(memory.source), words_of(memory)].append(memory)
+    pairs: list[tuple[int, Memory]] = []
+    without: list[int] = []
+    for position in positions:
+        chunk = chunks[position]
+        if same := waiting.get((file_of(chunk.source), words_of(chunk))):
+            pairs.append((position, same.popleft()))
         else:
-            new.append(position)
-    return ChunkMatch(new=new, kept=kept, gone=[m for rest in waiting.values() for m in rest])
+            without.append(position)
+    return pairs, without, [memory for left in waiting.values() for memory in left]
 
 
 def stored_chunks(
@@ -100,7 +107,7 @@ def plan_build(
     return BuildPlan(
         files=files,
         chunks=chunks,
-        to_embed=match.new,
+        to_embed=sorted([*match.new, *(position for position, _ in match.moved)]),
         skipped=read.skipped,
         replace_all=replace_all,
     )

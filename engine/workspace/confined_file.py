@@ -8,24 +8,27 @@ import stat
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from engine.workspace.documents import DOCUMENT_SUFFIXES, Documents, UnreadableDocumentError
+
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK, a FIFO swapped in after the check would hang the reader.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 EMPTY = "empty"
-"""Why a file without text is skipped."""
+"""Why a file without text is skipped; a scan without a text layer is one."""
 
 
 class UnreadableFileError(Exception):
     """Why a file is skipped; never leaves the engine."""
 
 
-def read_text(root_fd: int, path: str, *, max_bytes: int) -> str:
-    """Read a UTF-8 file, with or without a byte order mark, or a UTF-16 one with it.
+def read_text(root_fd: int, path: str, documents: Documents, *, max_bytes: int) -> str:
+    """Read a UTF-8 file, with or without a byte order mark, a UTF-16 one with it, or a document.
 
     Args:
         root_fd: an open directory.
         path: posix path relative to it, without symlinks: one swapped in is not followed.
+        documents: what reads those that are no text files.
         max_bytes: a larger file is refused.
 
     Raises:
@@ -41,7 +44,16 @@ def read_text(root_fd: int, path: str, *, max_bytes: int) -> str:
         raise UnreadableFileError(exc.strerror or "cannot be read") from exc
     if len(content) > max_bytes:
         raise UnreadableFileError(f"larger than {max_bytes} bytes")
-    return _decode(content)
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix not in DOCUMENT_SUFFIXES:
+        return _decode(content)
+    try:
+        text = documents.text(content, suffix)
+    except UnreadableDocumentError as exc:
+        raise UnreadableFileError(str(exc)) from exc
+    if not text.strip():
+        raise UnreadableFileError(EMPTY)
+    return text
 
 
 def _open_beneath(root_fd: int, parts: Sequence[str]) -> int:

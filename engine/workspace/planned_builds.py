@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.disk.leases import Leases
 from engine.records import BuildPlan, FloatMatrix
+from engine.workspace.passages import text_in_context
 
 PAGE_CHARS = 1 << 18
 """Texts of a page: some seconds of the model, and at most a MiB."""
@@ -56,7 +57,7 @@ class PlannedBuilds:
             for position in planned.plan.to_embed[start:]:
                 if n_chars >= PAGE_CHARS:
                     break
-                texts.append(chunks[position].text)
+                texts.append(text_in_context(chunks[position]))
                 n_chars += len(texts[-1])
             return texts
 

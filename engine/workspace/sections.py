@@ -13,13 +13,19 @@ from typing import Literal
 
 from markdown_it import MarkdownIt
 
+from engine.workspace.documents import DOCUMENT_SUFFIXES
 from engine.workspace.front_matter import FrontMatter, split_front_matter
+from engine.workspace.list_items import is_list
 from engine.workspace.rst_titles import title_at, transition_at
 from engine.workspace.wiki_links import without_links
 
 MARKDOWN_SUFFIXES = frozenset({".md", ".markdown", ".mdx"})
 RST_SUFFIXES = frozenset({".rst"})
 TEXT_SUFFIXES = frozenset({".txt", ".text"})
+
+_NO_TITLES = frozenset({"", "index", "readme", "stdin"})
+_NAME_MARKS = re.compile(r"[-_]+")
+_LETTER = re.compile(r"[^\W_]")
 
 BlockKind = Literal["prose", "list", "verbatim"]
 """How a block may be split: at sentences, at items, or at lines (code, tables, HTML)."""
@@ -31,6 +37,9 @@ class Block:
 
     text: str
     kind: BlockKind
+    above: tuple[str, ...] = ()
+    """What a slice of it cannot be read without: what led to it, a table's heading row, a
+    fence's language."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,23 +56,35 @@ class Document:
     """A file's sections, and what it says of itself."""
 
     sections: list[Section]
+    title: str
+    """The heading above all others, or else its name; empty where that says nothing."""
     front_matter: FrontMatter | None = None
 
 
 def parse_document(relative_path: str, text: str) -> Document:
-    """Parse a file by its suffix; an unknown suffix is read as plain text."""
+    """Parse a file by its suffix, a document from its Markdown; any other suffix is plain text."""
     path = PurePosixPath(relative_path)
     suffix = path.suffix.lower()
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if suffix not in MARKDOWN_SUFFIXES:
-        return Document(
-            sections=_restructured_text(text) if suffix in RST_SUFFIXES else _plain(text)
-        )
-    front_matter, body = split_front_matter(text)
-    sections = _markdown(body)
-    if front_matter is not None:
-        sections = _named(sections, front_matter, file_name=path.stem)
-    return Document(sections=sections, front_matter=front_matter)
+    front_matter = None
+    if suffix in MARKDOWN_SUFFIXES:
+        front_matter, text = split_front_matter(text)
+        sections = _markdown(text)
+        if front_matter is not None:
+            sections = _named(sections, front_matter, file_name=path.stem)
+    elif suffix in DOCUMENT_SUFFIXES:
+        sections = _markdown(text)
+    else:
+        sections = _restructured_text(text) if suffix in RST_SUFFIXES else _plain(text)
+    return Document(sections=sections, title=_title_of(path, sections), front_matter=front_matter)
+
+
+def _title_of(path: PurePosixPath, sections: list[Section]) -> str:
+    outermost = {section.headings[0] for section in sections if section.headings}
+    if len(outermost) == 1:
+        return outermost.pop()
+    words = " ".join(_NAME_MARKS.split(path.stem)).strip()
+    return "" if words.casefold() in _NO_TITLES or not _LETTER.search(words) else words
 
 
 def _named(sections: list[Section], front: FrontMatter, *, file_name: str) -> list[Section]:
@@ -101,9 +122,19 @@ class _Outline:
         self._open.append((level, " ".join(title.split())))
         self.sections.append(Section(headings=tuple(name for _, name in self._open if name)))
 
-    def block(self, text: str, kind: BlockKind) -> None:
+    def block(self, text: str, kind: BlockKind, head: str = "") -> None:
+        """Add a block; `head` is its first line, where the others are nothing without it."""
         if text.strip():
-            self.sections[-1].blocks.append(Block(text=text.strip("\n"), kind=kind))
+            above = tuple(filter(None, (self._lead(kind), head)))
+            self.sections[-1].blocks.append(Block(text=text.strip("\n"), kind=kind, above=above))
+
+    def _lead(self, kind: BlockKind) -> str:
+        """The line that says what a list or a table is of."""
+        before = self.sections[-1].blocks[-1:]
+        if kind == "prose" or not before or before[0].kind != "prose":
+            return ""
+        last_line = before[0].text.rsplit("\n", 1)[-1].strip()
+        return last_line if last_line.endswith((":", "：")) else ""
 
 
 # CommonMark's block structure alone: inline markup stays as written. Link definitions are
@@ -136,14 +167,27 @@ def _markdown(text: str) -> list[Section]:
         if token.type == "heading_open":
             outline.heading(int(token.tag[1:]), without_links(tokens[i + 1].content))
         elif token.type in _AS_WRITTEN:
-            outline.block(content, "verbatim")
+            outline.block(content, "verbatim", token.info.strip())
         elif token.type != "hr":
-            outline.block(without_links(content), _KINDS.get(token.type, "verbatim"))
+            head = _cells(without_links(lines[start])) if token.type == "table_open" else ""
+            outline.block(without_links(content), _KINDS.get(token.type, "verbatim"), head)
     outline.block("\n".join(lines[n_done:]), "prose")
     return outline.sections
 
 
+_CELL_BORDER = re.compile(r"(?<!\\)\|")
+
+
+def _cells(row: str) -> str:
+    cells = (cell.strip() for cell in _CELL_BORDER.split(row))
+    return " | ".join(filter(None, cells))
+
+
 _LIST_ITEM = re.compile(r"(?:[-*+•]|\w{1,9}[.)]|\(\w{1,9}\))\s")
+
+
+_RST_BORDER = re.compile(r"=+(?: +=+)+\s*|\+[-=+]+\+\s*")
+_RST_COLUMNS = re.compile(r" {2,}(?!\|)")
 
 
 def _restructured_text(text: str) -> list[Section]:
@@ -161,7 +205,8 @@ def _restructured_text(text: str) -> list[Section]:
             i += title.n_lines
         else:
             end = _rst_block_end(lines, i)
-            outline.block("\n".join(lines[i:end]), _rst_kind(lines[i:end]))
+            block = lines[i:end]
+            outline.block("\n".join(block), _rst_kind(block), _rst_head(block))
             i = end
     return outline.sections
 
@@ -170,8 +215,10 @@ def _rst_block_end(lines: list[str], start: int) -> int:
     end = start
     while end < len(lines) and lines[end].strip():
         end += 1
-    if lines[start].startswith("..") or lines[end - 1].rstrip().endswith("::"):
-        # A directive or a literal block owns the indented lines that follow, blank ones between.
+    owns_indented = lines[start].startswith("..") or _LIST_ITEM.match(lines[start])
+    if owns_indented or lines[end - 1].rstrip().endswith("::"):
+        # A directive, a list or a literal block owns the indented lines that follow, blank ones
+        # between.
         while end < len(lines) and (not lines[end].strip() or lines[end][0].isspace()):
             end += 1
     return end
@@ -184,10 +231,26 @@ def _rst_kind(lines: list[str]) -> BlockKind:
     return "verbatim" if special or any(line[:1].isspace() for line in lines) else "prose"
 
 
+def _rst_head(lines: list[str]) -> str:
+    """A directive's first line, a table's heading row."""
+    if lines[0].startswith(".. "):
+        return lines[0][3:].strip()
+    borders = [n for n, line in enumerate(lines) if _RST_BORDER.fullmatch(line)]
+    heading_ends = (
+        borders[1:2]
+        if lines[0].startswith("=") and len(borders) > 2
+        else [n for n in borders if lines[n].startswith("+=")]
+    )
+    if not borders or borders[0] != 0 or not heading_ends:
+        return ""
+    rows = (_cells(line) for line in lines[1 : heading_ends[0]])
+    return " ".join(" | ".join(_RST_COLUMNS.split(row)) for row in rows)
+
+
 def _plain(text: str) -> list[Section]:
     outline = _Outline()
     for paragraph in _paragraphs(text):
-        outline.block(paragraph, "prose")
+        outline.block(paragraph, "list" if is_list(paragraph) else "prose")
     return outline.sections
 
 

@@ -24,6 +24,8 @@ _BLANK = re.compile(r"\n(?:[ \t]*\n)+")
 _MARK = re.compile(r"[\W_]")
 _FRAGMENT = re.compile(r"(?s).{40}")
 
+CUT_MARK = "…"
+
 MAX_CHARS = 10_000
 """Of a chunk: a model may count a long run without borders as a single unknown piece."""
 
@@ -62,6 +64,8 @@ class Unit:
     text: str
     weight: int
     """What it takes of the budget, in pieces."""
+    above: str = ""
+    """What it cannot be read without when it comes first in a chunk."""
 
 
 class Splitter:
@@ -86,6 +90,15 @@ class Splitter:
         if share > self.budget:
             return share
         return max(share, self._count_pieces(text) - self._n_special)
+
+    def shortened(self, text: str, budget: int) -> str:
+        """The beginning of a text, with a mark where it is cut; empty when nothing fits."""
+        if self.weigh(text) <= budget:
+            return text
+        if budget < 1:
+            return ""
+        first = next(self.with_budget(max(budget - 1, 1)).split(text, "prose"))
+        return first.text.rstrip() + CUT_MARK
 
     def split(self, text: str, kind: BlockKind) -> Iterator[Unit]:
         """Cut `text` into units, in order."""

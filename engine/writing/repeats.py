@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from engine.records import FloatVector, Memory, MemoryId, Neighbour
 from engine.words.sameness import says_the_same
-from engine.workspace.builds import file_of
+from engine.workspace.passages import file_of
 
 QUOTED_CHARS = 200
 """Of a memory that is named, so many are shown."""

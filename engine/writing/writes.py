@@ -18,16 +18,19 @@ from engine.records import (
     MemoryFilter,
     MemoryId,
     MemoryPatch,
+    MoveOutcome,
     NewMemory,
     UpsertOutcome,
 )
 from engine.workspace.builds import match_chunks, stored_chunks
+from engine.workspace.passages import CONTEXT, file_of, text_in_context
 from engine.writing.nearest_in_write import NearestInWrite
 from engine.writing.repeats import QUOTED_CHARS
 from engine.writing.write_session import WriteSession, all_vectors
 
 _DELETED_TEXT_CHARS = 100
 _SHOWN_SIMILAR = 3
+_NAMED = 20
 
 
 def add(
@@ -62,14 +65,14 @@ def add(
 
 
 def upsert(session: WriteSession, memory: NewMemory, embedding: FloatVector) -> UpsertOutcome:
-    """Replace the memory with this (source, key), or add it."""
+    """Replace the memory with this (source, key) unless it says the same, or add it."""
     known = session.transaction.id_of_key(memory.source, memory.key or "")
     if known is None:
         return UpsertOutcome(id=session.insert(memory, embedding), created=True)
     old = session.get(known)
     new = dataclasses.replace(old, text=memory.text, metadata=memory.metadata)
     vectors = all_vectors(memory, embedding)
-    session.replace(old, new, vectors if new.text != old.text else None)
+    session.replace(old, new, vectors if text_in_context(new) != text_in_context(old) else None)
     return UpsertOutcome(id=known, created=False)
 
 
@@ -82,6 +85,11 @@ def update(
         name: value for name, value in dataclasses.asdict(patch).items() if value is not None
     }
     new = dataclasses.replace(old, **changes)
+    if patch.metadata is not None and file_of(old.source) is not None:
+        # A passage's context is its file's.
+        kept = {name: value for name, value in old.metadata.items() if name == CONTEXT}
+        given = {name: value for name, value in patch.metadata.items() if name != CONTEXT}
+        new = dataclasses.replace(new, metadata=given | kept)
     if new.key is not None and session.transaction.id_of_key(new.source, new.key) not in (
         None,
         memory_id,
@@ -107,11 +115,50 @@ def delete(session: WriteSession, ids: Sequence[MemoryId]) -> DeleteOutcome:
     )
 
 
-def delete_by_source(session: WriteSession, pattern: str) -> int:
-    """Delete every memory whose source contains `pattern`; returns how many."""
-    doomed = session.matching(MemoryFilter(source=pattern))
+def delete_by_source(session: WriteSession, where: MemoryFilter) -> int:
+    """Delete every memory that passes a filter, which may not be empty; returns how many."""
+    if where.is_empty():
+        raise InvalidInputError("a filter that every memory passes deletes nothing")
+    doomed = session.matching(where)
     session.delete(doomed)
     return len(doomed)
+
+
+def move(
+    session: WriteSession,
+    to: WriteSession,
+    *,
+    ids: Sequence[MemoryId] | None,
+    source_prefix: str | None,
+) -> MoveOutcome:
+    """Put memories into another namespace, by ids or by their sources; all of them or none.
+
+    Raises:
+        InvalidInputError: names those whose source and key one has there.
+    """
+    if session.name == to.name:
+        raise InvalidInputError(f"they are in '{to.name}' already")
+    if (ids is None) == (source_prefix is None):
+        raise InvalidInputError("say which memories: by ids, or by a prefix of their source")
+    if ids is None:
+        found = session.matching(MemoryFilter(source_prefix=source_prefix))
+    else:
+        found = list(session.transaction.get_many(list(dict.fromkeys(ids))).values())
+    taken = [
+        memory.id
+        for memory in found
+        if memory.key is not None
+        and to.transaction.id_of_key(memory.source, memory.key) is not None
+    ]
+    if taken:
+        named = ", ".join(map(str, taken[:_NAMED])) + (", …" if len(taken) > _NAMED else "")
+        raise InvalidInputError(f"'{to.name}' has memories with the source and key of: {named}")
+    if found:
+        session.move(found, to)
+    moved = {memory.id for memory in found}
+    return MoveOutcome(
+        moved=sorted(moved), missing=[i for i in dict.fromkeys(ids or ()) if i not in moved]
+    )
 
 
 def apply_build(
@@ -125,25 +172,25 @@ def apply_build(
     stored = stored_chunks(plan.files, session.matching, replace_all=plan.replace_all)
     match = match_chunks(plan.chunks, stored)
     embedding_of = dict(zip(plan.to_embed, embeddings, strict=True))
-    if not embedding_of.keys() >= set(match.new):
+    if not embedding_of.keys() >= {*match.new, *(position for position, _ in match.moved)}:
         raise NotReadyError("these files' memories changed during the build; build again")
     session.delete(match.gone)
-    for position, memory in match.kept:
+    moved = dict(match.moved)
+    for position, memory in [*match.kept, *match.moved]:
         chunk = plan.chunks[position]
         # A memory keeps what people have noted on it.
-        wanted = dataclasses.replace(
-            memory, source=chunk.source, metadata=memory.metadata | chunk.metadata
-        )
-        if wanted != memory:
-            session.replace(memory, wanted, None)
+        noted = {name: value for name, value in memory.metadata.items() if name != CONTEXT}
+        wanted = dataclasses.replace(memory, source=chunk.source, metadata=noted | chunk.metadata)
+        vectors = embedding_of[position][None] if position in moved else None
+        session.replace(memory, wanted, vectors)
     for position in match.new:
         chunk = plan.chunks[position]
         new = NewMemory(text=chunk.text, source=chunk.source, metadata=chunk.metadata)
         session.insert(new, embedding_of[position])
     return BuildReport(
         files_processed=len(plan.files),
-        memories_added=len(match.new),
-        memories_removed=len(match.gone),
+        memories_added=len(match.new) + len(moved),
+        memories_removed=len(match.gone) + len(moved),
         unchanged=len(match.kept),
         skipped=plan.skipped,
         backup_location=backup_location,

@@ -16,7 +16,8 @@ from mcp_server.installer import codex_config, config_file
 from mcp_server.installer.bridge_command import Bridge
 from mcp_server.installer.config_file import ConfigError, Edit
 
-SKILL = Path(__file__).parents[2] / "integrations" / "openclaw-skill.md"
+SKILL = Path(__file__).with_name("openclaw-skill.md")
+"""A link to the one in `integrations`, followed where a wheel is built."""
 SKILL_URL = "${FAISS_URL:=http://localhost:8900}"
 _PLAIN_URL = re.compile(r"https?://[\w.~:/?#@!&()*+,;=%\[\]-]+")
 
@@ -108,7 +109,7 @@ def _skill(url: str | None) -> str:
     """The skill, with the address of the service that it is to use unless told otherwise."""
     text = config_file.read(SKILL)
     if text is None:
-        raise ConfigError(f"{SKILL} is missing: install from a checkout of the project.")
+        raise ConfigError(f"{SKILL} is missing: install faiss-memory again.")
     if url is None:
         return text
     # It becomes part of a shell script.

@@ -1,10 +1,15 @@
-"""What the service answers, as far as the tools read it. What it says beyond that is left out."""
+"""What the service answers, as far as the tools read it. What it says beyond that is left out.
+
+Not `wire.answers`: a bridge may be newer or older than the service it speaks to.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pydantic import BaseModel
+
+from mcp_server.tools.results import BatchOutcome
 
 
 class Record(BaseModel):
@@ -55,30 +60,10 @@ class AddOutcome(BaseModel):
     similar: list[Similar] | None = None
 
 
-class BatchOutcome(BaseModel):
-    """What became of one memory of a batch; `id` is null for a duplicate."""
-
-    id: int | None
-    duplicate_of: int | None = None
-
-
 class BatchOutcomes(BaseModel):
     """Answer of /memory/add-batch, one outcome per input, in order."""
 
     results: list[BatchOutcome]
-
-
-class Deletion(BaseModel):
-    """Answer of DELETE /memory/{id}."""
-
-    deleted_id: int
-    deleted_text: str
-
-
-class Deletions(BaseModel):
-    """Answer of /memory/delete-by-source."""
-
-    deleted_count: int
 
 
 class Page(BaseModel):
@@ -87,18 +72,6 @@ class Page(BaseModel):
     memories: list[Record]
     total: int
     next_cursor: str | None = None
-
-
-class Stats(BaseModel):
-    """Answer of /stats."""
-
-    total_memories: int
-    model: str
-    dimension: int
-    index_size_bytes: int
-    backup_count: int
-    created_at: str | None = None
-    last_updated: str | None
 
 
 class Novelty(BaseModel):

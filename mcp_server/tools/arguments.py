@@ -1,4 +1,4 @@
-"""The tools' arguments: their JSON Schemas, bounds and leniencies."""
+"""The tools' arguments: those of the service, and the leniencies that hosts and models need."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self, override
 
+from wire import limits, requests
+from wire.memory import Id
+
 DEFAULT_MAX_CHARS = 40_000
-MAX_ID = 2**53 - 1
+MAX_SHOWN = 50
+"""Memories that one answer may hold: fewer than the service's, a model reads them all."""
 NOTE_OVERHEAD_CHARS = 10
 MOST_NAMED = 3
 LONGEST_NAME_CHARS = 16
 
+_NOT_A_NAME = re.compile(r"[^\w.$-]")
+
+MemoryId = Annotated[Id, Field(description="Id of the memory.")]
+
 
 def _parsed(value: object) -> object:
-    """Accept an object or list that a model sent as its JSON text."""
+    """An object or list that a model sent as its JSON text."""
     if isinstance(value, str):
         try:
             return json.loads(value)
@@ -34,30 +36,8 @@ def _parsed(value: object) -> object:
     return value
 
 
-_NOT_A_NAME = re.compile(r"[^\w.$-]")
-
-
 def _is_absent(value: object) -> bool:
     return value is None or value in ("", "null")
-
-
-MemoryId = Annotated[int, Field(ge=0, le=MAX_ID, description="Id of the memory.")]
-Text = Annotated[
-    str, Field(min_length=1, max_length=50_000, description="One self-contained fact or passage.")
-]
-Source = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=500,
-        description="Where it comes from, e.g. `conversation`, `project-x/decisions`, a file path.",
-    ),
-]
-Metadata = Annotated[dict[str, Any], BeforeValidator(_parsed)]
-SourcePart = Annotated[
-    str | None,
-    Field(max_length=500, description="Only sources containing this (case-sensitive)."),
-]
 
 
 class Arguments(BaseModel):
@@ -71,11 +51,15 @@ class Arguments(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_absent(cls, given: object) -> object:
+    def _as_meant(cls, given: object) -> object:
         if not isinstance(given, dict):
             return given
         required = {name for name, field in cls.model_fields.items() if field.is_required()}
-        return {k: v for k, v in given.items() if k in required or not _is_absent(v)}
+        return {
+            name: _parsed(value) if name in ("metadata", "memories") else value
+            for name, value in given.items()
+            if name in required or not _is_absent(value)
+        }
 
     @classmethod
     def not_taken(cls, given: Mapping[str, Any]) -> list[str]:
@@ -105,44 +89,19 @@ class Bounded(Arguments):
         return self.model_copy(update={"max_chars": self.max_chars - taken})
 
 
-class Search(Bounded):
+class Search(Bounded, requests.Filters, requests.Query):
     """Arguments of memory_search."""
 
-    query: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=10_000,
-            description="What to recall, as a question or as keywords.",
-        ),
-    ]
-    k: Annotated[int, Field(ge=1, le=50, description="Most memories to return.")] = 5
+    k: int = Field(limits.HITS, ge=1, le=MAX_SHOWN, description=requests.K_DESCRIPTION)
     mode: Annotated[
         Literal["hybrid", "meaning", "words"] | None,
         Field(description="hybrid (default), by meaning only, or by exact words only."),
     ] = None
     hybrid: Annotated[bool, Field(description="false is mode meaning; mode wins.")] = True
-    threshold: Annotated[
-        float | None,
-        Field(ge=0, le=1, description="Least similarity of a result; 0.3 cuts unrelated ones."),
-    ] = None
-    source: SourcePart = None
-    source_prefix: Annotated[
-        str | None, Field(max_length=500, description="Only sources that start with this.")
-    ] = None
-    metadata: Annotated[
-        Metadata | None, Field(description="Only memories whose metadata has these values.")
-    ] = None
-    since: Annotated[
-        str | None, Field(description="Only memories created at or after this ISO-8601 time.")
-    ] = None
-    until: Annotated[
-        str | None, Field(description="Only memories created at or before this ISO-8601 time.")
-    ] = None
 
     def body(self) -> dict[str, Any]:
         """The service's own form of this search."""
-        body = self.model_dump(exclude={"mode", "max_chars"})
+        body = self.model_dump(mode="json", exclude={"mode", "max_chars"})
         if self.mode is not None:
             body["hybrid"] = self.mode != "meaning"
         if self.mode == "words":
@@ -150,43 +109,22 @@ class Search(Bounded):
         return body
 
 
-class Add(Arguments):
+class Add(Arguments, requests.AddRequest):
     """Arguments of memory_add."""
 
-    text: Text
-    source: Source
-    deduplicate: Annotated[
-        bool, Field(description="Skip it when a very similar memory already exists.")
-    ] = True
-    metadata: Annotated[
-        Metadata | None, Field(description="Any JSON object to keep with the memory.")
-    ] = None
 
-
-class BatchMemory(Arguments):
+class BatchMemory(Arguments, requests.AddBatchItem):
     """One memory of memory_add_batch."""
 
-    text: Text
-    source: Source
-    deduplicate: Annotated[
-        bool | None, Field(description="Overrides the batch's own for this memory.")
-    ] = None
-    metadata: Annotated[
-        Metadata | None, Field(description="Any JSON object to keep with the memory.")
-    ] = None
 
-
-class AddBatch(Arguments):
+class AddBatch(Arguments, requests.AddBatchRequest):
     """Arguments of memory_add_batch."""
 
-    memories: Annotated[
-        list[BatchMemory],
-        BeforeValidator(_parsed),
-        Field(min_length=1, max_length=500, description="The memories; all are added or none."),
-    ]
-    deduplicate: Annotated[
-        bool, Field(description="Skip those very similar to a stored or earlier one.")
-    ] = True
+    memories: list[BatchMemory] = Field(  # type: ignore[assignment]  # of the same fields
+        min_length=1,
+        max_length=limits.MAX_ADDED,
+        description="The memories; all are added or none.",
+    )
 
     @override
     @classmethod
@@ -207,19 +145,10 @@ class Get(Bounded):
     ] = 0
 
 
-class Update(Arguments):
+class Update(Arguments, requests.PatchRequest):
     """Arguments of memory_update."""
 
     id: MemoryId
-    text: Annotated[
-        str | None, Field(min_length=1, max_length=50_000, description="The new text.")
-    ] = None
-    source: Annotated[
-        str | None, Field(min_length=1, max_length=500, description="The new source.")
-    ] = None
-    metadata: Annotated[
-        Metadata | None, Field(description="The new metadata, in place of the old.")
-    ] = None
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
@@ -234,25 +163,21 @@ class Delete(Arguments):
     id: MemoryId
 
 
-class DeleteBySource(Arguments):
+class DeleteBySource(Arguments, requests.DeleteBySourceRequest):
     """Arguments of memory_delete_by_source."""
 
-    source_pattern: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=500,
-            description="Every memory whose source contains this (case-sensitive) is deleted.",
-        ),
-    ]
+    def which(self) -> str:
+        """What is true of the sources meant, after "a source that"."""
+        contains = self.source_pattern and f'contains "{self.source_pattern}"'
+        same = self.source_exact and f'is "{self.source_exact}"'
+        return " and ".join(filter(None, (contains, same)))
 
 
-class ListMemories(Bounded):
+class ListMemories(Bounded, requests.Filters):
     """Arguments of memory_list."""
 
-    offset: Annotated[int, Field(ge=0, le=MAX_ID, description="Memories to skip.")] = 0
-    limit: Annotated[int, Field(ge=1, le=50, description="Most memories to return.")] = 20
-    source: SourcePart = None
+    offset: int = requests.OFFSET
+    limit: int = Field(limits.PAGE, ge=1, le=MAX_SHOWN, description=requests.LIMIT_DESCRIPTION)
     cursor: Annotated[
         str | None,
         Field(
@@ -261,6 +186,10 @@ class ListMemories(Bounded):
             description="`next_cursor` of the page before, in the place of offset.",
         ),
     ] = None
+
+    def where(self) -> dict[str, Any]:
+        """Which memories, as the service's own parameters."""
+        return self.model_dump(mode="json", include=set(requests.Filters.model_fields))
 
     def start(self) -> tuple[int, str | None]:
         """How many memories come before the page, and the service's own cursor."""
@@ -274,13 +203,8 @@ class Stats(Arguments):
     """memory_stats takes none."""
 
 
-class IsNovel(Arguments):
+class IsNovel(Arguments, requests.IsNovelRequest):
     """Arguments of memory_is_novel."""
-
-    text: Text
-    threshold: Annotated[
-        float, Field(ge=0, le=1, description="Similarity from which a text is not novel.")
-    ] = 0.88
 
 
 def not_taken_note(tool: str, names: Sequence[str]) -> str:

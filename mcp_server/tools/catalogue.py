@@ -12,6 +12,7 @@ from mcp_server.client import FaissClient
 from mcp_server.tools import answers, arguments, bounds, results, texts
 from mcp_server.tools.bounds import Answer
 from mcp_server.tools.quoting import one_line
+from wire import limits
 
 ArgumentsT = TypeVar("ArgumentsT", bound=arguments.Arguments)
 
@@ -106,10 +107,7 @@ def _similar(memory: answers.Similar) -> results.Similar:
 async def _add_batch(service: FaissClient, args: arguments.AddBatch) -> Answer:
     body = args.model_dump(exclude_none=True)
     answer = await service.write("POST", "/memory/add-batch", body)
-    outcomes = [
-        results.BatchOutcome(**outcome.model_dump())
-        for outcome in answers.BatchOutcomes.model_validate(answer).results
-    ]
+    outcomes = answers.BatchOutcomes.model_validate(answer).results
     n_added = sum(outcome.id is not None for outcome in outcomes)
     return texts.added_batch(outcomes), results.AddedBatch(count=n_added, results=outcomes)
 
@@ -142,21 +140,19 @@ async def _update(service: FaissClient, args: arguments.Update) -> Answer:
 
 async def _delete(service: FaissClient, args: arguments.Delete) -> Answer:
     answer = await service.write("DELETE", f"/memory/{args.id}")
-    deletion = answers.Deletion.model_validate(answer)
-    result = results.Deleted(**deletion.model_dump())
-    return texts.deleted(deletion.deleted_id, deletion.deleted_text), result
+    result = results.Deleted.model_validate(answer)
+    return texts.deleted(result.deleted_id, result.deleted_text), result
 
 
 async def _delete_by_source(service: FaissClient, args: arguments.DeleteBySource) -> Answer:
     answer = await service.write("POST", "/memory/delete-by-source", args.model_dump())
-    count = answers.Deletions.model_validate(answer).deleted_count
-    text = texts.deleted_by_source(args.source_pattern, count)
-    return text, results.DeletedBySource(deleted_count=count)
+    result = results.DeletedBySource.model_validate(answer)
+    return texts.deleted_by_source(args.which(), result.deleted_count), result
 
 
 async def _list(service: FaissClient, args: arguments.ListMemories) -> Answer:
     offset, cursor = args.start()
-    query = {"offset": offset, "limit": args.limit, "source": args.source, "cursor": cursor}
+    query = {**args.where(), "offset": offset, "limit": args.limit, "cursor": cursor}
     page = answers.Page.model_validate(await service.get("/memories", query))
     n_wanted = len(page.memories)
     # A page that is too long is asked for again with fewer memories: its cursor is where it ends.
@@ -195,8 +191,7 @@ def _listed(page: answers.Page, args: arguments.ListMemories, n_left_out: int, r
 
 
 async def _stats(service: FaissClient, args: arguments.Stats) -> Answer:
-    stats = answers.Stats.model_validate(await service.get("/stats"))
-    result = results.StoreStats(**stats.model_dump())
+    result = results.StoreStats.model_validate(await service.get("/stats"))
     return texts.stats(result), result
 
 
@@ -253,8 +248,8 @@ TOOLS: dict[str, Tool[Any]] = {
             name="memory_add_batch",
             title="Add several memories",
             description=(
-                "Store up to 500 memories at once, all or none. Use it for notes split into "
-                "separate facts; for a single one use memory_add."
+                f"Store up to {limits.MAX_ADDED} memories at once, all or none. Use it for notes "
+                "split into separate facts; for a single one use memory_add."
             ),
             annotations=_hints(repeats=False),
             arguments=arguments.AddBatch,
@@ -301,8 +296,8 @@ TOOLS: dict[str, Tool[Any]] = {
             name="memory_delete_by_source",
             title="Delete all memories of a source",
             description=(
-                "Delete every memory whose source contains a text, for good. Look with "
-                "memory_list and the same `source` first, and ask the user to confirm."
+                "Delete every memory of the sources that match, for good. Look with memory_list "
+                "and the same source first, and ask the user to confirm."
             ),
             annotations=_hints(destroys=True, repeats=True),
             arguments=arguments.DeleteBySource,

@@ -77,11 +77,11 @@ def deleted(memory_id: int, deleted_text: str) -> str:
     return quoted_preview(f'Deleted memory {memory_id}: "{deleted_text}"')
 
 
-def deleted_by_source(pattern: str, count: int) -> str:
+def deleted_by_source(which: str, count: int) -> str:
     """Every memory of matching sources deleted."""
     if not count:
-        return f'No memories have a source containing "{pattern}". Nothing was deleted.'
-    return f'Deleted {count} memories whose source contains "{pattern}".'
+        return f"No memories have a source that {which}. Nothing was deleted."
+    return f"Deleted {count} memories whose source {which}."
 
 
 def updated(memory: results.Updated) -> str:

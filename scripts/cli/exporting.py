@@ -18,12 +18,8 @@ from scripts.cli.errors import CliError, UnreachableError
 from scripts.cli.options import (
     DEFAULT_URL,
     AsJson,
-    Since,
-    SourceFilter,
-    SourcePrefix,
-    TimeZone,
-    Until,
     Url,
+    filtered,
     service_at,
 )
 from scripts.cli.progress import Progress, progress
@@ -32,6 +28,7 @@ from scripts.cli.terminal import counted, note, print_json
 _TOLD_EVERY = 500
 
 
+@filtered
 def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write. Default: stdout.")
@@ -39,11 +36,8 @@ def export(
     embeddings: Annotated[
         bool, typer.Option("--embeddings", help="With vectors, so that none is computed again.")
     ] = False,
-    source: SourceFilter = None,
-    source_prefix: SourcePrefix = None,
-    since: Since = None,
-    until: Until = None,
-    timezone: TimeZone = None,
+    *,
+    where: dict[str, Any],
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -55,14 +49,7 @@ def export(
     if as_json and output is None:
         raise typer.BadParameter("needs -o FILE: stdout already gets the export, which is JSON")
     service = service_at(url)
-    params = {
-        "source": source,
-        "source_prefix": source_prefix,
-        "since": since,
-        "until": until,
-        "timezone": timezone,
-        "embeddings": embeddings,
-    }
+    params = {**where, "embeddings": embeddings}
     with (
         _written(output) as file,
         progress("Exporting", quiet=as_json) as shown,

@@ -13,13 +13,9 @@ from scripts.cli.errors import CliError, NothingFoundError, RefusedError, UsageE
 from scripts.cli.options import (
     DEFAULT_URL,
     AsJson,
-    Since,
-    SourceFilter,
-    SourcePrefix,
-    TimeZone,
-    Until,
     Url,
     Yes,
+    filtered,
     service_at,
 )
 from scripts.cli.service import Json, Service
@@ -34,9 +30,7 @@ from scripts.cli.terminal import (
     said_already,
     say,
 )
-
-_PAGE = 100
-_DELETED_AT_ONCE = 1000
+from wire import limits
 
 
 def status(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
@@ -102,21 +96,21 @@ def read_argument(argument: str) -> str:
         raise UsageError(f"stdin is not UTF-8: {exc}") from exc
 
 
+@filtered
 def search(
     query: Annotated[str, typer.Argument(help="What to look for, in plain words; - is stdin.")],
-    k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many at most.")] = 5,
+    k: Annotated[
+        int, typer.Option("-k", min=1, max=limits.MAX_HITS, help="How many at most.")
+    ] = limits.HITS,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Least cosine similarity.")
     ] = None,
     hybrid: Annotated[bool, typer.Option(help="By meaning and words, or by meaning alone.")] = True,
-    source: SourceFilter = None,
-    source_prefix: SourcePrefix = None,
     metadata: Annotated[
         str | None, typer.Option("--metadata", "-m", help="A JSON object of values that must be.")
     ] = None,
-    since: Since = None,
-    until: Until = None,
-    timezone: TimeZone = None,
+    *,
+    where: Json,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -128,12 +122,8 @@ def search(
             "k": k,
             "threshold": threshold,
             "hybrid": hybrid,
-            "source": source,
-            "source_prefix": source_prefix,
             "metadata": json_object(metadata),
-            "since": since,
-            "until": until,
-            "timezone": timezone,
+            **where,
         },
     )
     if as_json:
@@ -148,29 +138,22 @@ def search(
         raise NothingFoundError("No memory matches.")
 
 
+@filtered
 def list_memories(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="How many at most.")
+    ] = limits.PAGE,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     newest: Annotated[bool, typer.Option(help="Newest first.")] = False,
-    source: SourceFilter = None,
-    source_prefix: SourcePrefix = None,
-    since: Since = None,
-    until: Until = None,
-    timezone: TimeZone = None,
+    *,
+    where: Json,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
     """List memories, oldest first. With --json one memory a line."""
-    where = {
-        "source": source,
-        "source_prefix": source_prefix,
-        "since": since,
-        "until": until,
-        "timezone": timezone,
-        "order": "desc" if newest else "asc",
-    }
+    wanted = {**where, "order": "desc" if newest else "asc"}
     n_shown, page = 0, Json(total=0)
-    for page in pages(service_at(url), limit=None if everything else limit, **where):
+    for page in pages(service_at(url), limit=None if everything else limit, **wanted):
         n_shown += len(page["memories"])
         for memory in page["memories"]:
             if as_json:
@@ -186,7 +169,7 @@ def pages(service: Service, *, limit: int | None = None, **where: object) -> Ite
     """Answers of `GET /memories`, one after another, until `limit` memories or all are there."""
     cursor, left = None, limit
     while left is None or left > 0:
-        size = _PAGE if left is None else min(left, _PAGE)
+        size = limits.MAX_PAGE if left is None else min(left, limits.MAX_PAGE)
         page = service.get("/memories", limit=size, cursor=cursor, **where)
         yield page
         cursor = page.get("next_cursor")
@@ -202,16 +185,19 @@ def delete(
     source: Annotated[
         str | None, typer.Option("--source", "-s", help="All whose source contains this.")
     ] = None,
+    source_exact: Annotated[str | None, typer.Option(help="All of this very source.")] = None,
     yes: Yes = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
     """Delete memories by id, or all of a source."""
-    if bool(ids) == bool(source):
-        raise UsageError("give ids, or --source, and not both")
+    given = {"source": source, "source_exact": source_exact}
+    where = {name: value for name, value in given.items() if value}
+    if bool(ids) == bool(where):
+        raise UsageError("give ids, or a source, and not both")
     service = service_at(url)
-    if source:
-        answer = _delete_source(service, source, yes=yes)
+    if where:
+        answer = _delete_sources(service, where, yes=yes)
     else:
         answer = _delete_ids(service, list(dict.fromkeys(ids or [])), yes=yes)
     if as_json:
@@ -223,12 +209,18 @@ def delete(
         raise CliError(f"{counted(len(missing), 'memory')} did not exist: {listed}")
 
 
-def _delete_source(service: Service, source: str, *, yes: bool) -> Json:
-    total = service.get("/memories", source=source, limit=1)["total"]
+def _delete_sources(service: Service, where: dict[str, str], *, yes: bool) -> Json:
+    which = " and ".join(f"{_MEANT[name]} {value!r}" for name, value in where.items())
+    total = service.get("/memories", **where, limit=1)["total"]
     if not total:
-        raise NothingFoundError(f"No memory has a source that contains {source!r}.")
-    confirm(f"Delete {counted(total, 'memory')} whose source contains {source!r}?", yes=yes)
-    return service.post("/memory/delete-by-source", {"source_pattern": source})
+        raise NothingFoundError(f"No memory has a source that {which}.")
+    confirm(f"Delete {counted(total, 'memory')} whose source {which}?", yes=yes)
+    body = {_ASKED_AS.get(name, name): value for name, value in where.items()}
+    return service.post("/memory/delete-by-source", body)
+
+
+_MEANT = {"source": "contains", "source_exact": "is"}
+_ASKED_AS = {"source": "source_pattern"}
 
 
 def _delete_ids(service: Service, ids: list[int], *, yes: bool) -> Json:
@@ -247,10 +239,9 @@ def _delete_ids(service: Service, ids: list[int], *, yes: bool) -> Json:
 def delete_all(service: Service, ids: list[int]) -> Json:
     """Delete memories, as many requests as it takes."""
     deleted, missing = 0, []
-    for start in range(0, len(ids), _DELETED_AT_ONCE):
-        answer = service.post(
-            "/memory/delete-batch", {"ids": ids[start : start + _DELETED_AT_ONCE]}
-        )
+    for start in range(0, len(ids), limits.MAX_DELETED):
+        some = ids[start : start + limits.MAX_DELETED]
+        answer = service.post("/memory/delete-batch", {"ids": some})
         deleted += answer["deleted_count"]
         missing += answer["missing"]
     return {"success": True, "deleted_count": deleted, "missing": missing}

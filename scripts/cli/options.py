@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from scripts.cli.service import PATIENCE_S, Service
+from wire.addresses import URL
 
 Url = Annotated[
     str,
@@ -17,31 +22,60 @@ Url = Annotated[
         rich_help_panel="Service",
     ),
 ]
-DEFAULT_URL = "http://localhost:8900"
+
+DEFAULT_URL = URL
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
+DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-SourceFilter = Annotated[
-    str | None, typer.Option("--source", "-s", help="Only sources that contain this.")
-]
-SourcePrefix = Annotated[str | None, typer.Option(help="Only sources that start with this.")]
-Since = Annotated[
-    str | None,
-    typer.Option(
-        help="Only what was created then or later: 2026-03-31, 2026-03, today, yesterday, 7d, "
-        "or an ISO-8601 time."
-    ),
-]
-Until = Annotated[
-    str | None,
-    typer.Option(help="Only what was created then or before; a day or a month counts whole."),
-]
-TimeZone = Annotated[
-    str | None,
-    typer.Option(
-        "--timezone", metavar="NAME", help="Whose days those are, like Europe/Berlin. Default: UTC."
-    ),
-]
+FILTERS: dict[str, Any] = {
+    "source": Annotated[
+        str | None, typer.Option("--source", "-s", help="Only sources that contain this.")
+    ],
+    "source_exact": Annotated[str | None, typer.Option(help="Only this very source.")],
+    "source_prefix": Annotated[str | None, typer.Option(help="Only sources that start with this.")],
+    "since": Annotated[
+        str | None,
+        typer.Option(
+            help="Only what was created then or later: 2026-03-31, 2026-03, today, yesterday, 7d, "
+            "or an ISO-8601 time."
+        ),
+    ],
+    "until": Annotated[
+        str | None,
+        typer.Option(help="Only what was created then or before; a day or a month counts whole."),
+    ],
+    "timezone": Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Whose days those are, like Europe/Berlin. Default: UTC."
+        ),
+    ],
+}
+"""Of every command that reads several memories: the service's parameters of these names."""
+
+
+def filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `FILTERS`, which it gets as one argument, `where`."""
+    own = inspect.signature(command, eval_str=True).parameters
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in FILTERS.items()
+    ]
+    shown = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name in own
+        for parameter in (options if name == "where" else [own[name]])
+    ]
+
+    @functools.wraps(command)
+    def with_filters(**given: Any) -> None:  # noqa: ANN401 - whatever the options are
+        where = {name: given.pop(name) for name in FILTERS}
+        command(where=where, **given)
+
+    with_filters.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    with_filters.__annotations__ = {each.name: each.annotation for each in shown}
+    return with_filters
 
 
 def service_at(url: str, *, patience_s: float = PATIENCE_S) -> Service:

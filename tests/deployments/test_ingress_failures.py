@@ -195,7 +195,7 @@ def test_metrics_count_requests_by_route_and_status_and_time_their_stages() -> N
     ingress.add("alpha")
     ingress.http.post("/search", json={"query": "alpha"})
     ingress.http.post("/search", json={})
-    ingress.http.get("/memory/0")
+    ingress.http.get("/memory/1")
     ingress.http.get("/nowhere/42")
 
     answer = ingress.http.get("/metrics")

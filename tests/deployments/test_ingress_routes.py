@@ -11,8 +11,8 @@ import pytest
 
 from deployments.http import services
 from engine.errors import EmbeddingError, RemoteError
+from engine.operations.operation import Write
 from engine.operations.reads import Search
-from engine.operations.writes import Write
 from engine.records import SearchHit, SearchQuery
 from engine.store.remembered_outcomes import CALLERS_KEY
 from engine.workspace import planned_builds
@@ -124,6 +124,9 @@ def test_a_search_of_an_empty_store_finds_nothing(ingress: Ingress) -> None:
     [
         ({"source": "B.md"}, [2]),
         ({"source_prefix": "a"}, [1, 3]),
+        ({"source_exact": "a.md"}, [1]),
+        ({"source_exact": "b.md"}, []),
+        ({"source_exact": ""}, [1, 2, 3]),
         ({"metadata": {"kind": "x", "n": 1}}, [3]),
         ({"since": "2026-01-01T00:00:00.000002Z"}, [2, 3]),
         ({"until": "2026-01-01T01:00:00.000001+01:00"}, [1]),
@@ -274,6 +277,9 @@ def test_memories_are_deleted_by_source_and_in_batches(ingress: Ingress) -> None
     assert by_source.json() == {"success": True, "deleted_count": 1}
     none = ingress.http.post("/memory/delete-by-source", json={"source_pattern": "zzz"})
     assert none.json() == {"success": True, "deleted_count": 0}
+    exact = {"source_pattern": "c", "source_exact": "c"}
+    neither = ingress.http.post("/memory/delete-by-source", json=exact)
+    assert neither.json() == {"success": True, "deleted_count": 0}
     batch = ingress.http.post("/memory/delete-batch", json={"ids": [2, 7, 2, 1]})
     assert batch.json() == {"success": True, "deleted_count": 1, "missing": [7, 1]}
     assert sorted(ingress.index.memories) == [3, 4]

@@ -72,7 +72,11 @@ def test_reads_are_refused_while_too_many_wait(monkeypatch: pytest.MonkeyPatch) 
 def test_an_answer_that_is_still_being_made_is_waited_for(lane: Lane) -> None:
     async def ask() -> int:
         answer: Future[int] = Future()
-        asking = asyncio.create_task(Lanes().run(lane, lambda: answer))
+
+        def making() -> int | Future[int]:
+            return answer
+
+        asking = asyncio.create_task(Lanes().run(lane, making))
         await asyncio.sleep(0)
         assert not asking.done()
         answer.set_result(7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import signal
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
+import numpy as np
 import pytest
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -31,7 +33,7 @@ from engine.errors import (
 from engine.operations.offsite import RestoreSnapshot, UploadBackup
 from engine.operations.operation import Operation
 from engine.operations.whole import CreateBackup, RestoreBackup
-from engine.operations.writes import DeleteMemories
+from engine.operations.writes import AddMemories, DeleteMemories, IngestLines
 from engine.records import NewMemory
 from tests.support.index_under_test import embeddings_of, open_index
 from tests.support.service import Service, running_service
@@ -171,6 +173,38 @@ def test_of_a_write_without_an_answer_the_caller_is_told_how_to_learn_more(
     index = ServeIndexClient(handle, timeout_s=0.05, long_timeout_s=0.05)
     with pytest.raises(UnknownOutcomeError, match=advice):
         asyncio.run(index.ask(operation))
+
+
+class NotingHandle:
+    """A deployment that notes how long each write may take."""
+
+    def __init__(self) -> None:
+        self.allowed_s: list[float] = []
+
+    def __getattr__(self, name: str) -> NotingHandle:
+        return self
+
+    async def remote(self, _method: str, request: bytes) -> bytes:
+        (write,), _ = pickle.loads(request)
+        self.allowed_s.append(write.deadline_s - time.time())
+        return pickle.dumps([])
+
+
+def test_a_batch_of_long_texts_may_take_longer() -> None:
+    handle = NotingHandle()
+    index = ServeIndexClient(
+        cast(DeploymentHandle[Any], handle), timeout_s=PATIENCE_S, long_timeout_s=PATIENCE_S
+    )
+
+    async def write(memories: list[NewMemory]) -> None:
+        embeddings = np.zeros((len(memories), 8), np.float32)
+        await index.ask(AddMemories(memories, embeddings, request_id="one"))
+        await index.ask(IngestLines(memories, embeddings, request_id="two"))
+
+    asyncio.run(write([NewMemory(text="x", source="test")]))
+    asyncio.run(write([NewMemory(text="x" * 50_000, source="test")] * 20))
+    assert max(handle.allowed_s[:2]) <= PATIENCE_S + 1
+    assert min(handle.allowed_s[2:]) > PATIENCE_S + 2
 
 
 @pytest.fixture(scope="module")

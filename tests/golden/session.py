@@ -42,6 +42,7 @@ _MASKS = [
         (r'(?<="(?:lsn)":)\d+', "<n>"),
         (r'(?<=_bytes":)\d+', "<n>"),
         (r'(?<="fingerprint":)"[^"]*"', "<digest>"),
+        (r'(?<="workspace_id":)"[^"]*"', "<id>"),
         (r'(?<="embedding":)"[A-Za-z0-9+/=]{2048}"', "<384 floats>"),
         (r"/[^\"]*/(?=data|workspace)", "<directory>/"),
         (r'\{"type":"progress".*\n', ""),

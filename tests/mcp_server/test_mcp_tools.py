@@ -343,6 +343,22 @@ async def test_is_novel_says_when_the_nearest_does_not_say_the_same(
     assert structure_of(result)["says_the_same"] is says_the_same
 
 
+async def test_a_source_can_be_named_exactly(service: FakeService, url: str) -> None:
+    for source in ("project-1", "project-10"):
+        stored(service, f"tea of {source}", source=source)
+    for tool, given in (("memory_search", {"query": "tea"}), ("memory_list", {})):
+        text = text_of(await called(url, tool, **given, source_exact="project-1"))
+        assert "tea of project-1" in text
+        assert "project-10" not in text
+    deleted = await called(url, "memory_delete_by_source", source_exact="project-1")
+    assert text_of(deleted) == 'Deleted 1 memories whose source is "project-1".'
+    assert [memory["source"] for memory in service.memories.values()] == ["project-10"]
+    refused = await called(url, "memory_delete_by_source", source_pattern="")
+    assert refused.is_error
+    assert "Give source_pattern or source_exact" in text_of(refused)
+    assert len(service.memories) == 1
+
+
 async def test_search_filters_by_the_start_of_the_source_and_by_metadata(
     service: FakeService, url: str
 ) -> None:
@@ -365,8 +381,8 @@ async def test_optional_arguments_that_say_nothing_count_as_absent(
             given: dict[str, object] = {"id": 1, "query": "tea", "text": "tea", "source": "s"}
             given |= {"source_pattern": "none", "memories": [{"text": "t", "source": "s"}]}
             required = {name: given[name] for name in tool.input_schema.get("required", ())}
-            if tool.name == "memory_update":
-                required["text"] = "new"
+            if tool.name in ("memory_update", "memory_delete_by_source"):  # one of several
+                required |= {n: given[n] for n in ("text", "source_pattern") if n in names}
             optional = {name: nothing for name in names if name not in required}
             stored(service, "tea")
             service.memories.setdefault(1, service.memories[max(service.memories)] | {"id": 1})
@@ -437,7 +453,9 @@ async def test_errors_of_the_service_are_passed_on(service: FakeService, url: st
     assert missing.is_error
     assert text_of(missing) == "FAISS API error 404: Memory ID 9 not found"
     blank = await called(url, "memory_search", query="  ")
-    assert text_of(blank) == "FAISS API error 422: query: must not be empty"
+    assert text_of(blank) == (
+        "Invalid arguments for memory_search: query: Must not be empty or only white space"
+    )
     service.refusals = [Refused(500, "Internal error")]
     assert text_of(await called(url, "memory_stats")) == "FAISS API error 500: Internal error"
 
@@ -487,6 +505,7 @@ async def test_every_tool_is_described_for_a_model(url: str) -> None:
         assert tool.title
         assert len(tool.description or "") > 80
         assert all("description" in each for each in tool.input_schema["properties"].values())
+        assert not {"anyOf", "oneOf", "allOf"} & tool.input_schema.keys(), "hosts refuse those"
         assert tool.output_schema is not None
         assert tool.output_schema["type"] == "object"
         assert tool.annotations is not None

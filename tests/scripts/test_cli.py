@@ -277,6 +277,21 @@ def test_deleting_many_asks_a_person_and_wants_yes_from_a_program(
     assert (code, len(service.memories)) == (0, 0), shown
 
 
+def test_a_source_can_be_named_exactly(url: str, service: FakeService) -> None:
+    remember("one", source="project-1")
+    remember("two", source="project-10")
+
+    for command in (["search", "one two"], ["list"]):
+        result = run(*command, "--source-exact", "project-1", "--json")
+        assert '"project-1"' in result.stdout
+        assert "project-10" not in result.stdout
+    deleted = run("delete", "--source-exact", "project-1", "--yes")
+    assert deleted.stdout == "Deleted 1 memory\n"
+    assert [memory["source"] for memory in service.memories.values()] == ["project-10"]
+    again = run("delete", "--source-exact", "project-1", "--yes")
+    assert "No memory has a source that is 'project-1'." in again.stderr
+
+
 def test_restoring_asks_too(url: str, service: FakeService) -> None:
     [name] = run("backup").stdout.split()
     assert run("restore", name).exit_code == 2
@@ -290,7 +305,7 @@ def test_a_search_imports_neither_the_engine_nor_what_is_slow(url: str) -> None:
         "import sys; sys.argv[1:] = ['search', 'fast']\n"
         "from scripts.cli.app import app\n"
         "app(standalone_mode=False)\n"
-        "slow = {'ray', 'faiss', 'engine', 'deployments', 'numpy', 'httpx', 'rich'}\n"
+        "slow = {'ray', 'faiss', 'engine', 'deployments', 'numpy', 'httpx', 'rich', 'pydantic'}\n"
         "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
     )
     done = subprocess.run(

@@ -339,9 +339,10 @@ def test_a_collection_of_chroma_as_json(tmp_path: Path) -> None:
         records(path)
 
 
-def test_a_database_of_chroma_is_read_and_not_changed(tmp_path: Path) -> None:
-    path = tmp_path / "chroma.sqlite3"
-    with sqlite3.connect(path) as database:  # the tables as Chroma's migrations make them
+def chroma_database(path: Path) -> Path:
+    """The tables as Chroma's migrations make them."""
+    path.parent.mkdir(exist_ok=True)
+    with sqlite3.connect(path) as database:
         database.executescript(
             """
             CREATE TABLE collections (id TEXT PRIMARY KEY, name TEXT NOT NULL);
@@ -363,12 +364,27 @@ def test_a_database_of_chroma_is_read_and_not_changed(tmp_path: Path) -> None:
             """
         )
     database.close()
+    return path
+
+
+def test_a_database_of_chroma_is_read_and_not_changed(tmp_path: Path) -> None:
+    path = chroma_database(tmp_path / "chroma.sqlite3")
     before = path.read_bytes()
     found, problems = records(path)
-    assert found == [FRUIT[0], FRUIT[1] | {"timestamp": "2025-02-03T04:05:06"}]
+    place = {"source": f"chroma/{path_name(tmp_path)}/fruit"}
+    assert found == [FRUIT[0] | place, FRUIT[1] | place | {"timestamp": "2025-02-03T04:05:06"}]
     assert len(problems) == 1
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_collections_of_one_name_in_two_databases_of_chroma_are_two(tmp_path: Path) -> None:
+    paths = [chroma_database(tmp_path / name / "chroma.sqlite3") for name in ("a", "b")]
+    sources = {memory["source"] for path in paths for memory in records(path)[0]}
+    assert sources == {f"chroma/{path_name(tmp_path / name)}/fruit" for name in ("a", "b")}
+    below = {memory["source"] for memory in records(tmp_path, source="mine/")[0]}
+    assert below == {"mine/a/fruit", "mine/b/fruit"}
+    assert {memory["source"] for memory in records(paths[0], source="mine/")[0]} == {"mine/fruit"}
 
 
 def test_stdin_is_told_by_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,7 +180,7 @@ def test_what_other_programs_kept_comes_in_once_with_its_dates(
             [{"id": "c", "create_time": 1738555506, "mapping": {"n": {"message": said}}}]
         ),
         "list.json": json.dumps([{"id": "x", "content": "of a list", "created_at": at}]),
-        "paper.pdf": "%PDF",
+        "paper.odt": "PK",
     }
     for name, content in files.items():
         (tmp_path / name).write_text(content)
@@ -193,7 +193,7 @@ def test_what_other_programs_kept_comes_in_once_with_its_dates(
     assert stored() == []
     first = run("import", *paths)
     assert (first.exit_code, first.stdout) == (0, "4 added\n"), first.stderr
-    assert f"Skipped {tmp_path}/paper.pdf: PDF is not read" in first.stderr
+    assert f"Skipped {tmp_path}/paper.odt: a word processor's file is not read" in first.stderr
     memories = stored()
     assert {memory["timestamp"][:19] for memory in memories} == {at[:19]}
     for again in (paths, [*paths, "--no-resume"]):
@@ -208,12 +208,26 @@ def test_a_change_of_a_note_s_fields_alone_is_followed(workspace: Path, tmp_path
         (notes / "a.md").write_text(f"---\nstatus: {status}\n---\nwords\n")
         assert run("watch", notes, "--once").exit_code == 0
         [memory] = stored()
-        assert memory["metadata"] == {"status": status}
+        assert memory["metadata"] == {"status": status, "passage_context": "a"}
     run("update", str(memory["id"]), "--metadata", '{"status": "done", "by": "me"}')
     [noted] = stored()
-    assert noted["metadata"] == {"status": "done", "by": "me"}
+    assert noted["metadata"] == {"status": "done", "by": "me", "passage_context": "a"}
     assert run("watch", notes, "--once").exit_code == 0
     assert stored() == [noted]
+
+
+@pytest.mark.parametrize("command", [("import",), ("watch", "--once")])
+def test_a_new_heading_row_changes_every_passage_below_it(
+    workspace: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    rows = "".join(f"| host{n} | Dana | rack {n} |\n" for n in range(90))
+    for head in ("| host | owner | place |", "| host | keeper | place |"):
+        (notes / "a.md").write_text(f"# Hosts\n\n{head}\n|---|---|---|\n{rows}")
+        assert run(*command, notes).exit_code == 0
+        above = {memory["metadata"].get("passage_context") for memory in stored()}
+        assert above == {None, head.strip("| ")}
 
 
 def test_a_directory_s_documents_that_cannot_be_read_are_named(
@@ -221,11 +235,11 @@ def test_a_directory_s_documents_that_cannot_be_read_are_named(
 ) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
-    for name in ("a.docx", "conversations.json"):
+    for name in ("a.odt", "conversations.json"):
         (notes / name).write_text("{}")
     nothing = run("import", notes)
     assert nothing.exit_code != 0
-    assert "a.docx: a word processor's file is not read" in nothing.stderr
+    assert "a.odt: a word processor's file is not read" in nothing.stderr
     assert "conversations.json" in nothing.stderr
     (notes / "a.md").write_text("some words")
     result = run("import", notes)

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from scripts.offline.store import app
+from scripts.cli.offline.store import app
 from tests import ROOT
 from tests.support.fake_service import Json, serving
 from tests.support.scripts_under_test import (

@@ -100,6 +100,7 @@ def test_a_malformed_add_is_422(http: httpx.Client, body: bytes) -> None:
         ("/search", {"query": "a", "vector_weight": "inf"}),
         ("/search", {"query": "x" * 10_001}),
         ("/search", {"query": "a", "since": 1767225600}),
+        ("/search", {"query": "a", "metadata": {str(n): n for n in range(101)}}),
         ("/search/batch", {"queries": [{"query": "a"}] * 101}),
         ("/memory/add-batch", {"memories": [{"text": "a", "source": "s"}] * 501}),
         ("/memory/add-batch", {"memories": [{"text": "new", "source": "s"}, {"text": " "}]}),

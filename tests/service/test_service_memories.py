@@ -322,6 +322,22 @@ def test_a_memory_is_upserted_read_changed_and_deleted(http: httpx.Client) -> No
     assert add(http, BIRTHDAY) > memory_id
 
 
+def test_a_source_can_be_named_exactly(http: httpx.Client) -> None:
+    meant, *others = [
+        add(http, f"Fact of {source}.", source)
+        for source in ("project-1", "project-10", "project-1/a", "Project-1")
+    ]
+    exact = {"source_exact": "project-1"}
+    found = post(http, "/search", {"query": "fact", **exact})
+    batch = post(http, "/search/batch", {"queries": [{"query": "fact", "hybrid": False, **exact}]})
+    for results in (found["results"], batch["results"][0]["results"]):
+        assert [hit["id"] for hit in results] == [meant]
+    assert get(http, "/memories", **exact)["total"] == 1
+    assert f'"id":{meant},' in http.get("/export", params=exact).text.splitlines()[1]
+    assert post(http, "/memory/delete-by-source", exact)["deleted_count"] == 1
+    assert [memory["id"] for memory in listed(http)] == others
+
+
 def test_memories_are_deleted_by_source_and_by_ids(http: httpx.Client) -> None:
     ids = [add(http, f"Fact number {n}.", f"{'ab'[n % 2]}/facts.md") for n in range(6)]
     by_source = post(http, "/memory/delete-by-source", {"source_pattern": "a/fac"})

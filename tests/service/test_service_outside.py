@@ -114,5 +114,8 @@ def test_what_has_no_path_or_only_a_head_is_answered_like_the_rest(
     strange = b"OPTIONS * HTTP/1.1\r\nHost: memory.example\r\n\r\n"
     with connections(shared_service, 1, strange) as [asked]:
         assert asked.recv(12) == b"HTTP/1.1 400"
+    answer = httpx.request("BREW", f"{shared_service.base_url}/search", timeout=60, trust_env=False)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json() == {"detail": "Method Not Allowed"}
     answer = httpx.head(f"{shared_service.base_url}/health", timeout=60, trust_env=False)
     assert (answer.status_code, answer.content) == (200, b"")

@@ -125,7 +125,12 @@ class FakeService:
                     "most_similar": best[0] if best else None,
                 }
             case ["POST", "memory", "delete-by-source"]:
-                ids = [i for i, m in self.memories.items() if body["source_pattern"] in m["source"]]
+                pattern, exact = body.get("source_pattern", ""), body.get("source_exact")
+                ids = [
+                    i
+                    for i, m in self.memories.items()
+                    if pattern in m["source"] and exact in (None, m["source"])
+                ]
                 for memory_id in ids:
                     del self.memories[memory_id]
                 return {"success": True, "deleted_count": len(ids)}
@@ -153,6 +158,8 @@ class FakeService:
                     "success": True,
                     "files_processed": 2,
                     "memories_added": 5,
+                    "memories_removed": 0,
+                    "unchanged": 0,
                     "backup_location": "backups/pre_build",
                     "message": "Index rebuilt successfully",
                 }
@@ -185,6 +192,7 @@ class FakeService:
             for hit in self._ranked(query)
             if hit["similarity"] >= (body.get("threshold") or 0)
             and (body.get("source") or "") in hit["source"]
+            and body.get("source_exact") in (None, hit["source"])
             and hit["source"].startswith(body.get("source_prefix") or "")
             and (body.get("metadata") or {}).items() <= hit["metadata"].items()
         ]
@@ -240,6 +248,7 @@ class FakeService:
             memory
             for memory in self.memories.values()
             if query.get("source", "") in memory["source"]
+            and query.get("source_exact") in (None, memory["source"])
         ]
         if "cursor" in query:
             offset = sum(

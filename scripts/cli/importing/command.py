@@ -22,7 +22,15 @@ from scripts.cli.importing.sending import Sender, parts_of
 from scripts.cli.importing.stored_passages import forget_rest
 from scripts.cli.options import DEFAULT_URL, AsJson, Url, service_at
 from scripts.cli.progress import progress
-from scripts.cli.readers import KNOWN_NAMES, NOT_READ, SUFFIXES, TEXT_SUFFIXES, Format, kind_of
+from scripts.cli.readers import (
+    KNOWN_NAMES,
+    NOT_READ,
+    SUFFIXES,
+    TEXT_SUFFIXES,
+    Format,
+    kind_of,
+    why_not_read,
+)
 from scripts.cli.readers.identity import utf8
 from scripts.cli.readers.inputs import InputFile, find_inputs
 from scripts.cli.readers.records import Options
@@ -30,7 +38,7 @@ from scripts.cli.service import Json, Service
 from scripts.cli.terminal import counted, note, one_line, print_json, say
 
 _SHOWN_IN_DRY_RUN = 20
-_CALLED_BY_PATH = TEXT_SUFFIXES | SUFFIXES[Format.CSV] | {".json"}
+_CALLED_BY_PATH = TEXT_SUFFIXES | SUFFIXES[Format.CSV] | {".json", ".sqlite3"}
 """Files whose memories may be told by the file's name alone."""
 
 
@@ -71,21 +79,15 @@ def import_memories(
     Interrupted, the same command continues and adds nothing twice. Exits with 1 when a memory
     could not be read or was refused; the others are in.
     """
-    files, skipped = _chosen(paths, format)
-    for why in skipped:
-        _tell_skipped(why, as_json=as_json)
-    if not files:
-        raise NothingFoundError(f"No {_named(format)} files there.")
-    options = Options(
-        source=source,
-        text_column=text_column,
-        source_column=source_column,
-        key_column=key_column,
-    )
     reading = Reading(
-        files=files,
+        files=_files(paths, format, as_json=as_json),
         format=format,
-        options=options,
+        options=Options(
+            source=source,
+            text_column=text_column,
+            source_column=source_column,
+            key_column=key_column,
+        ),
         deduplicate=deduplicate,
         stop_on_error=stop_on_error,
         as_json=as_json,
@@ -98,23 +100,48 @@ def import_memories(
         _show(reading)
         return
     built = _build(service, reading)
-    reading.choose([file for file in files if file.in_workspace is None])
+    reading.choose([file for file in reading.files if file.in_workspace is None])
+    tally = _send_rest(service, reading, _journal(service, paths, reading, resume=resume))
+    tally.add(built)
+    _report(tally, reading)
+
+
+def _files(paths: list[str], format: Format, *, as_json: bool) -> list[InputFile]:
+    """The files to read; those that are skipped are told."""
+    files, skipped = _chosen(paths, format)
+    for why in skipped:
+        _tell_skipped(why, as_json=as_json)
+    if not files:
+        raise NothingFoundError(f"No {_named(format)} files there.")
+    return files
+
+
+def _journal(service: Service, paths: list[str], reading: Reading, *, resume: bool) -> Journal:
+    """The journal of this very command."""
     named = [path if path == "-" else str(Path(path).expanduser().absolute()) for path in paths]
-    columns = [text_column, source_column, key_column]
-    path = journal_path([service.url, named, format.value, source, deduplicate, columns])
+    options, deduplicate = reading.options, reading.deduplicate
+    columns = [options.text_column, options.source_column, options.key_column]
+    path = journal_path(
+        [service.url, named, reading.format.value, options.source, deduplicate, columns]
+    )
     if not resume:
         path.unlink(missing_ok=True)
     journal = Journal(path, deduplicate=deduplicate is not False)
     if journal.n_before:
         note(f"Continuing after {counted(journal.n_before, 'memory')} that are in already.")
+    return journal
+
+
+def _send_rest(service: Service, reading: Reading, journal: Journal) -> Tally:
+    """Send what the service does not read itself, so that it can be continued."""
     continues = True
     try:
         tally = _send_all(service, reading, journal)
-        tally.add(built)
         tally.removed += sum(
-            forget_rest(service, file, source, n) for file, n in reading.n_passages
+            forget_rest(service, file, reading.options.source, n) for file, n in reading.n_passages
         )
         continues = False
+        return tally
     except UsageError:
         continues = journal.has_parts
         raise
@@ -122,7 +149,6 @@ def import_memories(
         journal.close(complete=not continues)
         if continues:
             note("Not finished. The same command continues from here.")
-    _report(tally, reading)
 
 
 def _chosen(paths: list[str], format: Format) -> tuple[list[InputFile], list[tuple[str, str]]]:
@@ -130,7 +156,7 @@ def _chosen(paths: list[str], format: Format) -> tuple[list[InputFile], list[tup
     if format is not Format.AUTO:
         return find_inputs(paths, SUFFIXES[format]), []
     found = find_inputs(paths, SUFFIXES[format] | NOT_READ.keys())
-    why = {file.name: NOT_READ.get(file.suffix) or _unknown(file) for file in found}
+    why = {file.name: why_not_read(file) or _unknown(file) for file in found}
     files = [file for file in found if why[file.name] is None]
     return files, [(name, reason) for name, reason in why.items() if reason is not None]
 
@@ -203,9 +229,9 @@ def _build(service: Service, reading: Reading) -> Tally:
 
     paths = [file.path.resolve() for file in reading.files if file.path and file.in_workspace]
     if paths and (workspace := workspace_of(service)):
-        from scripts.cli.importing.watching import Built
+        from scripts.cli.importing.file_syncs import WorkspaceSync
 
-        Built(service, workspace, on_built=count, on_refused=refuse).sync(paths, [])
+        WorkspaceSync(service, workspace, on_built=count, on_refused=refuse).sync(paths, [])
     tally.lines = tally.added + tally.unchanged
     return tally
 

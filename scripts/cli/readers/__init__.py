@@ -15,7 +15,8 @@ from scripts.cli.readers.inputs import InputFile
 from scripts.cli.readers.json_kinds import LINES, kind_of_json
 from scripts.cli.readers.records import Options, Record
 
-TEXT_SUFFIXES = frozenset({".md", ".markdown", ".mdx", ".rst", ".txt", ".text"})
+_DOCUMENTS = frozenset({".html", ".htm", ".xhtml", ".pdf", ".docx", ".ipynb"})
+TEXT_SUFFIXES = _DOCUMENTS | {".md", ".markdown", ".mdx", ".rst", ".txt", ".text"}
 _TABLES = frozenset({".csv", ".tsv"})
 _DATABASES = frozenset({".sqlite3", ".sqlite", ".db"})
 
@@ -42,11 +43,8 @@ KNOWN_NAMES = frozenset({"chroma.sqlite3", "sqlite_vec.db", "conversations.json"
 NOT_READ = {
     suffix: f"{name} is not read; {how}, and import that"
     for suffixes, name, how in (
-        ((".html", ".htm"), "HTML", "save it as Markdown (pandoc -t gfm) or as text"),
-        ((".ipynb",), "a notebook", "export it (jupyter nbconvert --to markdown)"),
-        ((".pdf",), "PDF", "extract its text (pdftotext)"),
         (
-            (".docx", ".odt", ".rtf", ".epub"),
+            (".odt", ".rtf", ".epub"),
             "a word processor's file",
             "convert it (pandoc -t gfm)",
         ),
@@ -120,6 +118,15 @@ def read(file: InputFile, chosen: Format, options: Options) -> Iterator[Record]:
     from scripts.cli.readers.json_lines import read_json_lines
 
     return read_json_lines(file, options)
+
+
+def why_not_read(file: InputFile) -> str | None:
+    """Why a document cannot be taken in; None for any other file."""
+    if file.suffix in _DOCUMENTS:
+        from scripts.cli.readers.text_files import missing_for
+
+        return missing_for(file.suffix)
+    return NOT_READ.get(file.suffix)
 
 
 def kind_of(file: InputFile, chosen: Format) -> Format:

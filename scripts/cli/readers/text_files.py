@@ -1,4 +1,4 @@
-"""Markdown, reStructuredText and plain text, cut into passages as `/index/build` cuts them."""
+"""Text files and documents, cut into passages as `/index/build` cuts them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,9 @@ def read_text(file: InputFile, options: Options) -> Iterator[Record]:
         yield Unreadable(origin=file.name, reason=reason)
         return
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        yield Unreadable(origin=file.name, reason="not UTF-8 text")
-        return
-    if "\0" in text:
-        yield Unreadable(origin=file.name, reason="holds NUL characters, so it is no text")
+        text = _text_of(content, file.suffix)
+    except ValueError as exc:
+        yield Unreadable(origin=file.name, reason=str(exc))
         return
     # What is piped in is no file that a later one could take the place of.
     owner = content_key("stdin", text) if file.is_stdin else file.owner(options.source)
@@ -45,6 +42,32 @@ def read_text(file: InputFile, options: Options) -> Iterator[Record]:
         line |= {"metadata": passage.metadata} if passage.metadata else {}
         line["deduplicate"] = False
         yield Memory(line=line, origin=f"{file.name} ({passage.source.rpartition(':')[2]})")
+
+
+def missing_for(suffix: str) -> str | None:
+    """What is to be done before documents of a kind are read; None when nothing is."""
+    from engine.workspace.documents import missing_for
+
+    return missing_for(suffix)
+
+
+def _text_of(content: bytes, suffix: str) -> str:
+    """What a file says. Raises `ValueError` with the reason when it cannot be read."""
+    from engine.workspace.documents import DOCUMENT_SUFFIXES, Documents, UnreadableDocumentError
+
+    try:
+        if suffix in DOCUMENT_SUFFIXES:
+            with Documents() as documents:
+                text = documents.text(content, suffix)
+        else:
+            text = content.decode("utf-8-sig")
+    except UnreadableDocumentError as exc:
+        raise ValueError(str(exc)) from exc
+    except UnicodeDecodeError as exc:
+        raise ValueError("not UTF-8 text") from exc
+    if "\0" in text:
+        raise ValueError("holds NUL characters, so it is no text")
+    return text
 
 
 def _passages(name: str, text: str) -> list[Chunk]:

@@ -40,8 +40,12 @@ def _error_page(status: str, detail: str, *headers: str) -> str:
     return "\r\n".join(lines) + "\r\n\r\n" + body
 
 
+_ALLOWED = "Allow: GET, HEAD, OPTIONS, POST, PATCH, DELETE"
 ERROR_PAGES = {
     "400.http": _error_page("400 Bad Request", "This is no valid HTTP request"),
+    "404.http": _error_page("404 Not Found", "Not Found"),
+    "405.http": _error_page("405 Method Not Allowed", "Method Not Allowed", _ALLOWED),
+    "408.http": _error_page("408 Request Timeout", "The request did not come in time"),
     "503.http": _error_page(
         "503 Service Unavailable",
         "The service is restarting; try again shortly",
@@ -54,12 +58,14 @@ ERROR_PAGES = {
         "Retry-After: 2",
     ),
 }
-"""503: it reached nobody, or only reads. 502: whoever got it is gone."""
+"""503: it reached nobody, or only reads. 502: whoever got it is gone.
+
+HAProxy before 3.3 has a page of its own for what never becomes a request (haproxy#3032).
+"""
 # Serve answers `/-/…` itself, to every page and host, and obeys headers of its own: with them a
 # caller gets a 408 for a write that is done, or a 500 where they are no UTF-8.
 _PRIVACY_RULES = (
-    "    http-request return status 404 content-type application/json"
-    ' string "{\\"detail\\":\\"Not Found\\"}" if { path,url_dec -m beg /-/ }\n'
+    "    http-request deny deny_status 404 if { path,url_dec -m beg /-/ }\n"
     "    http-request del-header X-Request-Timeout-Seconds\n"
     "    http-request del-header X-Request-Disconnect-Disabled\n"
     "    http-request del-header serve_multiplexed_model_id\n"
@@ -81,11 +87,17 @@ _STREAM_RULES = (
     "    http-request set-header X-Request-Disconnect-Disabled ?1 if needs_no_body"
     " { req.hdr(Transfer-Encoding) -m found }\n"
 )
-# `OPTIONS *` has no path by which Serve would find an application.
-_NO_PATH_RULES = (
+# `OPTIONS *` has no path by which Serve would find an application. What uvicorn's parser does not
+# know, it answers in words of its own, and a wish for a WebSocket with nothing. No route has PUT:
+# what stands for a method that nobody knows gets the 405 of its path.
+_ODD_REQUEST_RULES = (
     "    http-request set-uri / if { url -m str * }\n"
-    "    http-request return status 405 content-type application/json"
-    ' string "{\\"detail\\":\\"Method Not Allowed\\"}" if METH_CONNECT\n'
+    "    http-request deny deny_status 405 if METH_CONNECT\n"
+    "    http-request set-method PUT unless"
+    " { method GET HEAD POST PUT PATCH DELETE OPTIONS TRACE }\n"
+    "    http-request deny deny_status 400 unless { path -m beg / }\n"
+    "    http-request del-header Upgrade\n"
+    "    http-response deny deny_status 400 if { status 400 } { res.hdr_cnt(X-Request-ID) eq 0 }\n"
 )
 # A request whose replica died may be sent again if it reads, or if it is a write of memories:
 # those carry an id under which the index applies them once.
@@ -107,6 +119,8 @@ _RETRY_RULES = (
     "    http-after-response set-status 503 if { status 502 } { var(txn.reads) -m bool }\n"
 )
 
+_PAGES_OF_OUR_OWN = (400, 404, 405, 408)
+"""Those that Serve's configuration does not mention."""
 _HEADERS_WITHIN_S = 10
 """From the first byte on; also how long a connection may be silent before its first request."""
 _CLIENT_IDLE_S = 120
@@ -173,7 +187,7 @@ def _harden_section(section: str, pages: str, host: str, max_connections: int) -
         rules = (
             _CONNECTION_RULES.format_map(bounds)
             + _PRIVACY_RULES
-            + _NO_PATH_RULES
+            + _ODD_REQUEST_RULES
             + _STREAM_RULES
             + _RETRY_RULES
         )
@@ -192,7 +206,7 @@ def _with_short_patience(defaults: str, pages: str) -> str:
     lines = (
         f"timeout client {_CLIENT_IDLE_S}s",
         f"timeout http-request {_HEADERS_WITHIN_S}s",
-        f"errorfile 400 {pages}/400.http",
+        *(f"errorfile {status} {pages}/{status}.http" for status in _PAGES_OF_OUR_OWN),
     )
     return defaults + "".join(f"    {line}\n" for line in lines)
 

@@ -20,7 +20,7 @@ from engine.records import MemoryFilter
 from engine.search.postings_cache import CACHE_NAME
 from engine.store.acknowledged_mark import MARK_NAME
 from engine.store.row_checksum import row_checksum
-from scripts.offline.store import app
+from scripts.cli.offline.store import app
 from tests.support.foreign_backups import (
     HOSTILE,
     change_backup,

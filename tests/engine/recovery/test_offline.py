@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from engine.errors import EngineError
 from engine.store.database import DATABASE_NAME
-from scripts.offline.store import app
+from scripts.cli.offline.store import app
 from tests.support.index_under_test import add, open_index, search, texts_of
 
 

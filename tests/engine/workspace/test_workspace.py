@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.errors import InvalidInputError, PathNotAllowedError
 from engine.workspace import confined_file
+from engine.workspace.documents import Documents
 from engine.workspace.workspace import Workspace, _matches, _runs
 
 SECRET = "the secret outside"
@@ -213,14 +214,14 @@ def test_a_path_swapped_after_the_check_is_not_followed(
     root_fd = os.open(root, os.O_RDONLY)
     swap(root)
     with pytest.raises(confined_file.UnreadableFileError):
-        confined_file.read_text(root_fd, "docs/a.md", max_bytes=100)
+        confined_file.read_text(root_fd, "docs/a.md", Documents(), max_bytes=100)
     os.close(root_fd)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("a.pdf", b"%PDF", "unsupported type .pdf"),
+        ("a.xlsx", b"PK", "unsupported type .xlsx"),
         ("Makefile", b"all:", "unsupported type (no suffix)"),
         ("binary.txt", b"ab\0cd", "binary"),
         ("nul16.md", "a\0b".encode("utf-16"), "binary"),
@@ -317,12 +318,12 @@ def test_a_glob_that_matches_nothing_is_listed(root: Path) -> None:
 
 
 def test_nothing_readable_says_what_was_looked_for(root: Path) -> None:
-    (root / "docs/a.pdf").write_bytes(b"%PDF")
+    (root / "docs/a.xlsx").write_bytes(b"PK")
     with pytest.raises(InvalidInputError) as refusal:
-        Workspace(root).read(["docs/*.pdf"])
+        Workspace(root).read(["docs/*.xlsx"])
     assert str(refusal.value) == (
-        "Nothing to read in 'docs/*.pdf': looked for .markdown .md .mdx .rst .text .txt; "
-        "skipped docs/a.pdf (unsupported type .pdf)"
+        "Nothing to read in 'docs/*.xlsx': looked for .docx .htm .html .ipynb .markdown .md .mdx "
+        ".pdf .rst .text .txt .xhtml; skipped docs/a.xlsx (unsupported type .xlsx)"
     )
     with pytest.raises(InvalidInputError, match="empty list"):
         Workspace(root).read([])

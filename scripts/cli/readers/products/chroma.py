@@ -30,16 +30,15 @@ _ROWS = """
 
 
 def read_chroma(file: InputFile, options: Options) -> Iterator[Record]:
-    """A memory per document, its id as key; the source is `chroma/<collection or file>`.
+    """A memory per document, its id as key; the source is `chroma/<place>/<collection>`.
 
-    A file in JSON is called by its path: those of one name in two directories are two collections.
+    The place is the path of the database, or of the collection's JSON: collections of one name in
+    two places are two.
     """
     prefix = _DEFAULT_PREFIX if options.source is None else options.source
-    items = (
-        _rows(file)
-        if file.peek(16).startswith(MAGIC)
-        else _columns(file, is_named=options.source is not None)
-    )
+    place = file.source(None) if options.source is None else file.relative
+    is_database = file.peek(16).startswith(MAGIC)
+    items = _rows(file, place) if is_database else _columns(file, place)
     for collection, chroma_id, text, metadata, created in items:
         origin = f"{file.name}, {chroma_id}"
         if not isinstance(text, str) or not text.strip():
@@ -58,10 +57,10 @@ def read_chroma(file: InputFile, options: Options) -> Iterator[Record]:
 
 
 Item: TypeAlias = tuple[str, str, object, dict[str, Any], object]
-"""Collection, id, document, metadata, and when it came into the collection."""
+"""Place and collection, id, document, metadata, and when it came into the collection."""
 
 
-def _columns(file: InputFile, *, is_named: bool) -> Iterator[Item]:
+def _columns(file: InputFile, place: str) -> Iterator[Item]:
     with file.opened() as stream:
         document = load_document(stream, file)
     try:
@@ -73,16 +72,19 @@ def _columns(file: InputFile, *, is_named: bool) -> Iterator[Item]:
             f"{file.name} is no collection of Chroma: expected ids, documents and metadatas "
             "of one length, as collection.get() gives them"
         ) from None
-    name = (file.relative if is_named else file.source(None)).removesuffix(".json")
+    name = place.removesuffix(".json")
     for chroma_id, text, metadata in rows:
         yield name, str(chroma_id), text, metadata if isinstance(metadata, dict) else {}, None
 
 
-def _rows(file: InputFile) -> Iterator[Item]:
+def _rows(file: InputFile, place: str) -> Iterator[Item]:
+    # A client is given the directory, in which every database has this name.
+    place = place.removesuffix("chroma.sqlite3").rstrip("/")
     with opened_database(file) as database:
         has_bool = "bool_value" in columns(database, "embedding_metadata")
         query = _ROWS.format(bool_value="m.bool_value" if has_bool else "NULL")
-        yield from _grouped(database.execute(query))
+        for collection, key, text, metadata, at in _grouped(database.execute(query)):
+            yield f"{place}/{collection}" if place else collection, key, text, metadata, at
 
 
 def _grouped(rows: Iterator[Any]) -> Iterator[Item]:

@@ -9,6 +9,7 @@ import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -19,21 +20,23 @@ from rich.markup import escape
 from deployments.settings import SettingsError, load_settings
 from engine.backups.catalogue import Backups
 from engine.backups.verification import problems_of
+from engine.defaults import EXACT_BELOW
 from engine.disk.data_lock import DataLock
 from engine.errors import EngineError, StorageError
 from engine.index_options import BACKUPS_NAME
 from engine.recovery.doctor import examine
 from engine.recovery.offline import accept_loss, rebuild_indexes, restore_offline
-from scripts.offline.progress import progress_bar
+from scripts.cli.options import AsJson, DataDir
+from scripts.cli.progress import progress
+from scripts.cli.service import Json
+from scripts.cli.terminal import print_json
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
-CHECK = functools.partial(problems_of, exact_below=20_000)
+_CHECK = functools.partial(problems_of, exact_below=EXACT_BELOW)
 """What a backup is put through."""
-
-DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
 
 
 @contextmanager
@@ -66,21 +69,34 @@ def verify(
 ) -> None:
     """Check that backups can be restored: hashes, integrity, counts, and a search."""
     n_bad = 0
-    with locked(data_dir) as (_, found):
-        for each in [name] if name else [summary.name for summary in found.summaries()]:
-            problems = found.verify(each, CHECK).problems
-            n_bad += bool(problems)
-            console.print(f"{each}: {'; '.join(problems) or 'ok'}", markup=False)
+    for check in checks([name] if name else [], data_dir):
+        n_bad += not check["ok"]
+        problems = "; ".join(check["problems"]) or "ok"
+        console.print(f"{check['backup_name']}: {problems}", markup=False)
     raise typer.Exit(1 if n_bad else 0)
+
+
+def checks(names: list[str], data_dir: Path | None = None) -> Iterator[Json]:
+    """What `POST /backup/verify` answers for each backup, or for all, while no service runs."""
+    with locked(data_dir) as (_, found):
+        for each in names or [summary.name for summary in found.summaries()]:
+            problems = found.verify(each, _CHECK).problems
+            yield {"backup_name": each, "ok": not problems, "problems": problems}
 
 
 @app.command()
 def restore(
-    name: Annotated[str, typer.Argument(help="As `backups` lists it.")], data_dir: DataDir = None
+    name: Annotated[str, typer.Argument(help="As `backups` lists it.")],
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Put a backup in the store's place; the database before is kept."""
     with locked(data_dir) as (directory, found):
         aside = restore_offline(directory, found, name)
+    if as_json:
+        replaced = str(aside) if aside else None
+        print_json({"success": True, "restored_from": name, "replaced": replaced})
+        return
     kept = f" What was there is in {aside}." if aside else ""
     console.print(f"Restored {name}.{kept}", markup=False)
 
@@ -96,18 +112,24 @@ def accept(data_dir: DataDir = None) -> None:
 @app.command()
 def rebuild(data_dir: DataDir = None) -> None:
     """Build the cached posting lists anew from the store."""
-    with locked(data_dir) as (directory, _), progress_bar(Console(stderr=True)) as progress:
-        task = progress.add_task("Reading", total=None)
+    with locked(data_dir) as (directory, _), progress("Reading") as shown:
         for done, total in rebuild_indexes(directory):
-            progress.update(task, completed=done, total=total)
+            shown.update(n=done, done=done / max(total, 1))
     console.print("The posting lists are built anew.")
 
 
 @app.command()
-def doctor(data_dir: DataDir = None) -> None:
-    """Say what is wrong with a data directory and which command mends it."""
+def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Say what is wrong with a stopped service's data, and the remedy.
+
+    Exits with 1 when something is.
+    """
     with locked(data_dir) as (directory, found):
         findings = list(examine(directory, found))
+    if as_json:
+        shown = [asdict(finding) for finding in findings]
+        print_json({"ok": not findings, "data_dir": str(directory), "findings": shown})
+        raise typer.Exit(1 if findings else 0)
     for finding in findings:
         console.print(f"[bold red]{escape(finding.problem)}[/]\n  {escape(finding.remedy)}")
     if not findings:

@@ -20,11 +20,11 @@ from engine.errors import EngineError, StorageError
 from engine.index_options import BACKUPS_NAME
 from engine.model.embedder import Embedder
 from engine.model.files import default_model_dir
-from engine.model.precision import choose_precision
+from engine.recovery.precision import precision_of
 from engine.recovery.reembed import reembed
 from engine.store.database import DATABASE_NAME
 from engine.store.upgrade import upgrade
-from scripts.offline.progress import progress_bar
+from scripts.cli.progress import progress
 
 
 def main(
@@ -40,17 +40,16 @@ def main(
             raise StorageError(f"there is no store in {settings.data_dir}; set DATA_DIR")
         embedder = Embedder(
             settings.model_dir or default_model_dir(os.environ, Path.home()),
-            precision=choose_precision(settings.model_precision),
+            precision=precision_of(settings.data_dir, settings.model_precision),
         )
         with DataLock(settings.data_dir, timeout_s=1.0):
             upgrade(database)
             backups = Backups(settings.data_dir / BACKUPS_NAME, keep={"safety": 10})
             backup = backups.create(database, "pre_reembed", kind="safety")
             console.print(f"The vectors before are kept in {escape(backup.path)}")
-            with progress_bar(console) as progress:
-                task = progress.add_task("Embedding", total=None)
+            with progress("Embedding") as shown:
                 for done, total in reembed(database, embedder.identity, embedder.embed):
-                    progress.update(task, completed=done, total=total)
+                    shown.update(n=done, done=done / max(total, 1))
     except (EngineError, SettingsError) as exc:
         console.print(f"[bold red]The store is as it was:[/] {escape(str(exc))}")
         raise typer.Exit(1) from None
