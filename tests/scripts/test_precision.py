@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 
 from deployments.app import _identity
 from deployments.settings import Settings, load_settings
@@ -56,7 +57,7 @@ def make_store(tmp_path: Path, stored: Precision) -> None:
     index.close()
 
 
-def served(settings: Settings) -> Precision:
+def served(settings: Settings) -> str:
     assert settings.model_dir is not None
     return _identity(settings, settings.model_dir).precision
 
@@ -70,7 +71,7 @@ def embedded_anew(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Precis
 
     monkeypatch.setattr(reembed, "Embedder", embedder)
     monkeypatch.setattr(reembed, "load_settings", lambda **_: settings)
-    with pytest.raises(reembed.typer.Exit):
+    with pytest.raises(typer.Exit):
         reembed.main()
     (precision,) = asked
     return precision
