@@ -8,6 +8,7 @@ EngineError
 │   ├── MemoryNotFoundError
 │   ├── BackupNotFoundError
 │   └── KeyNotFoundError
+├── QuotaExceededError           more memories than the caller may have
 ├── OverloadedError              a bounded queue is full; try again
 │   └── RateLimitedError         a key has written as often as it may
 ├── NotReadyError                starting, restoring or shutting down; try again
@@ -122,6 +123,20 @@ class KeyNotFoundError(NotFoundError):
 
     def __str__(self) -> str:
         return f"Key '{self.key_id}' not found"
+
+
+class QuotaExceededError(EngineError):
+    """There would be more memories than the caller may have. Nothing of the write was applied."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, used: int, limit: int) -> None:
+        Exception.__init__(self, used, limit)
+        self.used = used
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"{self.used} of {self.limit} memories are used, and this would be more"
 
 
 class OverloadedError(EngineError):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine import defaults
 from engine.backups.catalogue import Backups
 from engine.backups.of_live_store import Bursts
 from engine.records import ModelIdentity
+from engine.writing.live_state import IndexSettings
 
 BACKUPS_NAME = "backups"
 
@@ -21,21 +23,24 @@ class IndexOptions:
     unbuilt_names: frozenset[str] = frozenset()
     """Top-level names of the workspace that are built only when they are asked for."""
     identity: ModelIdentity
-    dedup_threshold: float = 0.90
+    dedup_threshold: float = defaults.DEDUP_THRESHOLD
     """Cosine from which an added memory is a duplicate."""
-    exact_below: int = 20_000
+    exact_below: int = defaults.EXACT_BELOW
     """Memories from which searches use RaBitQ codes."""
-    compact_from: int = 1_000
+    compact_from: int = defaults.COMPACT_FROM
     """Dead rows from which the indexes are compacted, if they are a quarter of all."""
-    cache_after: int = 2_000
+    cache_after: int = defaults.CACHE_AFTER
     """Changes after which the posting lists are cached anew, if they are a tenth of all."""
     lock_timeout_s: float = 30.0
     """How long to wait for another process to let go of the data directory."""
     max_pending_jobs: int = 1_024
     max_pending_memories: int = 8_192
+    index_memory_bytes: int | None = None
+    """That all indexes in memory should take; those used least recently are given back. None is no
+    bound."""
     longest_write_s: float = 30.0
     """A commit that takes longer counts as one that hangs."""
-    max_backups: int = 10
+    max_backups: int = defaults.MAX_BACKUPS
     """Automatic backups kept; 0 makes none."""
     max_requested_backups: int = 100
     max_scheduled_backups: int = 48
@@ -51,6 +56,15 @@ class IndexOptions:
     """Deltas of a backup are merged while they take less together."""
     max_pieces: int = 256
     """Pieces that the model embeds: the most a chunk of a file may have."""
+
+    def index_settings(self) -> IndexSettings:
+        """How indexes are loaded and held."""
+        return IndexSettings(
+            data_dir=self.data_dir,
+            exact_below=self.exact_below,
+            large_from=self.cache_after,
+            max_bytes=self.index_memory_bytes,
+        )
 
     def bursts(self) -> Bursts | None:
         """When automatic backups are made; None: never."""

@@ -59,7 +59,7 @@ def install(assistant: Assistant, scope: ScopeOption = Scope.USER, dry_run: DryR
     """Connect an assistant. FAISS_URL, FAISS_API_KEY, FAISS_NAMESPACE are written when set."""
     _refuse_project_scope(assistant, scope)
     namespace = os.environ.get("FAISS_NAMESPACE", "")
-    if namespace and not re.match(NAMESPACE, namespace):
+    if namespace and not re.fullmatch(NAMESPACE, namespace):
         _fail(f"FAISS_NAMESPACE is {namespace!r}; expected a name like team.a")
     if scope is Scope.PROJECT:
         bridge = Bridge.of_any_machine(namespace)

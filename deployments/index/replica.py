@@ -20,6 +20,7 @@ from deployments.index.lanes import Lanes
 from deployments.index.open_index import OpenIndex
 from deployments.logs import configure_logging
 from deployments.settings import Settings
+from engine.errors import StorageError
 from engine.index_options import IndexOptions
 from engine.keys.key_store import KEYS_NAME, KeyStore
 from engine.keys.records import RingChange, RingVersion
@@ -98,7 +99,16 @@ class IndexReplica(ParcelReplica):
 
     async def ask(self, operation: Operation[T]) -> T:
         """Run an operation in its lane. Raises what it raises, and `OverloadedError`."""
-        return await self._lanes.run(operation.lane, self._work(operation))
+        work = functools.partial(self._done, self._work(operation))
+        return await self._lanes.run(operation.lane, work)
+
+    def _done(self, work: Callable[[], T | Future[T]]) -> T | Future[T]:
+        """What work gives, or that it fails because the database was taken from under it."""
+        try:
+            return work()
+        except StorageError:
+            self.index.check_in_place()
+            raise
 
     def _work(self, operation: Operation[T]) -> Callable[[], T | Future[T]]:
         """An operation with what it concerns."""

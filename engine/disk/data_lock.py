@@ -16,8 +16,9 @@ _POLL_S = 0.05
 
 
 class DataLock:
-    """Exclusive `flock` on `<data_dir>/lock`, taken with a timeout.
+    """Exclusive `flock` on `<data_dir>/lock` and on the directory, taken with a timeout.
 
+    Of the two, people remove the file, taking it for one that was left behind.
     The kernel lets go of it when the holder dies, however it dies. During a rolling update the
     new replica waits here until the old one has closed.
     """
@@ -27,6 +28,7 @@ class DataLock:
         try:
             make_directory(data_dir)
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._directory_fd = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as exc:
             raise StorageError(
                 f"cannot use the data directory {data_dir}: {exc.strerror}; "
@@ -35,7 +37,7 @@ class DataLock:
         try:
             self._acquire(timeout_s)
         except BaseException:
-            os.close(self._fd)
+            self.release()
             raise
         with suppress(OSError):  # a full disk: only the name of the holder is missing then
             os.pwrite(self._fd, f"{os.getpid():<10}\n".encode(), 0)
@@ -45,6 +47,7 @@ class DataLock:
         while True:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock_directory()
                 return
             except BlockingIOError as exc:
                 if time.monotonic() >= deadline:
@@ -55,11 +58,20 @@ class DataLock:
                     ) from exc
             time.sleep(_POLL_S)
 
+    def _lock_directory(self) -> None:
+        try:
+            fcntl.flock(self._directory_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # NFS locks only what is open for writing; the file will do
+
     def release(self) -> None:
         """Let go. Idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        for fd in (self._directory_fd, self._fd):
+            if fd >= 0:
+                os.close(fd)
+        self._directory_fd = self._fd = -1
 
     def __enter__(self) -> DataLock:
         return self

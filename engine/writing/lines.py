@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.records import FloatMatrix, FloatVector, MemoryId, NewMemory
-from engine.store.rows import iso_time
 from engine.workspace.passages import text_in_context
 from engine.writing.nearest_in_write import NearestInWrite
 from engine.writing.repeats import QUOTED_CHARS
@@ -135,43 +134,37 @@ class _Lines:
             return self._insert(memory, vector)
         old = self._session.get(known)
         new = dataclasses.replace(old, text=memory.text, metadata=memory.metadata)
-        given = [
-            (memory.created_us, old.timestamp),
-            (memory.updated_us, old.updated_at),
-        ]
-        if new == old and all(us is None or iso_time(us) == time for us, time in given):
-            return ImportOutcome(status="unchanged", id=known)
-        self._session.replace(
+        stored = self._session.replace(
             old,
             new,
             all_vectors(memory, vector) if text_in_context(new) != text_in_context(old) else None,
             created_us=memory.created_us,
             updated_us=memory.updated_us,
         )
-        return ImportOutcome(status="updated", id=known)
+        return ImportOutcome(status="unchanged" if stored is old else "updated", id=known)
 
 
 class _Ledger:
     """The remembered lines of one import."""
 
     def __init__(self, session: WriteSession, attempt: ImportAttempt) -> None:
-        self._transaction = session.transaction
+        self._imports = session.transaction.imports
         self._attempt = attempt
-        self._import = self._transaction.use_import(attempt.key, time_us=session.time_us)
-        self._transaction.forget_imports(
+        self._import = self._imports.use(session.scoped(attempt.key), time_us=session.time_us)
+        self._imports.forget(
             before_us=session.time_us - _REMEMBERED_S * 1_000_000, max_lines=_FORGOTTEN_AT_ONCE
         )
 
     def first_outcome(self, at: int) -> ImportOutcome | None:
         """What became of a line when it was sent before; None for a new one."""
-        found = self._transaction.take_import_line(
+        found = self._imports.take_line(
             self._import, self._attempt.digests[at], attempt=self._attempt.attempt
         )
         return None if found is None else ImportOutcome(**json.loads(found))
 
     def remember(self, at: int, outcome: ImportOutcome) -> None:
         """Keep a line's outcome beside what it wrote."""
-        self._transaction.add_import_line(
+        self._imports.add_line(
             self._import,
             self._attempt.digests[at],
             attempt=self._attempt.attempt,

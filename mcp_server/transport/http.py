@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_server.client import NAMESPACE_HEADER, FaissClient, Headers
 from mcp_server.server import CALLERS_HEADERS, client_from_environment, create_server
-from mcp_server.settings import LOOPBACK_HOSTS, BridgeSettings
-
-MAX_BODY_BYTES = 32 * 1024 * 1024
+from mcp_server.settings import BridgeSettings
+from wire.addresses import LOOPBACK_HOSTS
+from wire.limits import BODY_BYTES
 
 
 class McpApp:
@@ -36,7 +36,7 @@ class McpApp:
         open_client: Callable[[], FaissClient],
         *,
         headers_of: Callable[[Scope], Headers],
-        max_body_bytes: int = MAX_BODY_BYTES,
+        max_body_bytes: int = BODY_BYTES,
     ) -> None:
         """Answer nothing yet.
 
@@ -97,7 +97,7 @@ def create_mcp_app(
     *,
     headers_of: Callable[[Scope], Headers],
     base_url: str = "http://localhost:8900",
-    max_body_bytes: int = MAX_BODY_BYTES,
+    max_body_bytes: int = BODY_BYTES,
 ) -> McpApp:
     """An endpoint inside the service itself: tools call its routes without a network hop.
 

@@ -24,27 +24,27 @@ or it is still starting, 4 nothing found, 130 interrupted.
 """
 
 COMMANDS = {
-    "serve": "launching:serve",
-    "service": "launching:service",
-    "setup": "launching:setup",
-    "status": "memory_commands:status",
-    "add": "memory_commands:add",
-    "search": "memory_commands:search",
-    "list": "memory_commands:list_memories",
-    "show": "one_memory:show",
-    "update": "one_memory:update",
-    "delete": "memory_commands:delete",
-    "import": "importing.command:import_memories",
-    "export": "exporting:export",
-    "build": "importing.file_commands:build",
-    "watch": "importing.file_commands:watch",
-    "keys": "key_commands:keys",
-    "backup": "backup_commands:backup",
-    "restore": "backup_commands:restore",
-    "verify": "backup_commands:verify",
-    "doctor": "offline.store:doctor",
+    "serve": "launcher.commands:serve",
+    "service": "launcher.commands:service",
+    "setup": "launcher.commands:setup",
+    "status": "cli.memory_commands:status",
+    "add": "cli.memory_commands:add",
+    "search": "cli.memory_commands:search",
+    "list": "cli.memory_commands:list_memories",
+    "show": "cli.one_memory:show",
+    "update": "cli.one_memory:update",
+    "delete": "cli.memory_commands:delete",
+    "import": "cli.importing.command:import_memories",
+    "export": "cli.exporting:export",
+    "build": "cli.importing.file_commands:build",
+    "watch": "cli.importing.file_commands:watch",
+    "keys": "cli.key_commands:keys",
+    "backup": "cli.backup_commands:backup",
+    "restore": "cli.backup_commands:restore",
+    "verify": "cli.backup_commands:verify",
+    "doctor": "cli.backup_commands:doctor",
 }
-"""Module and function of each, in the order of the help."""
+"""Module of `scripts` and function of each, in the order of the help."""
 
 
 class _Group(TyperGroup):
@@ -64,7 +64,7 @@ class _Group(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module, function = COMMANDS[cmd_name].split(":")
-        found = getattr(importlib.import_module(f"scripts.cli.{module}"), function)
+        found = getattr(importlib.import_module(f"scripts.{module}"), function)
         if isinstance(found, typer.Typer):
             group: Any = typer.main.get_command(found)
             group.name = cmd_name

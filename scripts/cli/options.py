@@ -6,12 +6,14 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperOption
 
 from scripts.cli.service import PATIENCE_S, Service
+from wire.addresses import URL
 
 Url = Annotated[
     str,
@@ -21,7 +23,7 @@ Url = Annotated[
         rich_help_panel="Service",
     ),
 ]
-DEFAULT_URL = "http://localhost:8900"
+DEFAULT_URL = URL
 NAMESPACE_VARIABLE = "FAISS_NAMESPACE"
 
 PLAIN: dict[str, Any] = {
@@ -32,6 +34,7 @@ PLAIN: dict[str, Any] = {
 """Help and complaints without rich: importing it takes longer than all the rest."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
+DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 FILTERS: dict[str, Any] = {
     "source": Annotated[

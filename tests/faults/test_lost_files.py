@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from engine.disk.data_lock import DataLock
+from engine.errors import StoreLockedError
 from tests.support.service import Service, running_service
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
@@ -98,6 +100,15 @@ def test_where_no_backup_can_be_made_the_service_works_and_is_not_ready(
     assert why_not_ready(http) is None
 
 
+def test_without_the_lock_file_a_second_service_is_refused_all_the_same(
+    service: Service, http: httpx.Client
+) -> None:
+    (service.data_dir / "lock").unlink()
+    with pytest.raises(StoreLockedError):
+        DataLock(service.data_dir, timeout_s=0)
+    assert add(http, "The first one goes on.").status_code == 200
+
+
 def test_a_writer_that_hangs_is_told(service: Service, http: httpx.Client) -> None:
     database = service.data_dir / "memories.db"
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
@@ -127,3 +138,17 @@ def test_nothing_is_written_to_a_database_that_was_removed(
     assert "memories.db is damaged: it is missing" in refusal
     assert "store restore " in refusal, "which backup to go on from"
     assert not Path(service.data_dir / "memories.db").exists()
+
+
+def test_without_its_wal_nothing_is_answered_as_an_inner_error(tmp_path: Path) -> None:
+    with (
+        running_service(tmp_path, env={"REQUEST_TIMEOUT_S": str(REQUEST_TIMEOUT_S)}) as service,
+        httpx.Client(base_url=service.base_url, timeout=60, trust_env=False) as http,
+    ):
+        assert add(http, "Something to lose.").status_code == 200
+        (service.data_dir / "memories.db-wal").unlink()
+
+        told = statuses(http)
+
+        assert set(told.values()) <= {200, 503}, told
+        assert add(http, "Into nowhere.").status_code == 503
