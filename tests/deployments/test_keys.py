@@ -223,7 +223,7 @@ def test_the_page_lists_each_route_beside_what_it_needs() -> None:
 def test_each_scope_has_routes_and_a_few_are_open() -> None:
     opened = {route for route, (_, what) in ROUTES.items() if what.is_open}
     assert {f"GET /health{part}" for part in ("", "/live", "/ready")} < opened
-    assert len(opened) == 7
+    assert len(opened) == 8
     assert {what.scope for _, what in ROUTES.values()} == {None, "read", "write", "admin"}
 
 
@@ -320,7 +320,7 @@ def test_an_idempotency_key_is_each_namespaces_own(ingress: Ingress) -> None:
         ingress.http.post(f"{path}/memory/add", json=body, headers=headers).json()["id"]
         for path in ("", "/ns/a", "/ns/b", "", "/ns/a", "/ns/default")
     ]
-    assert ids == [0, 1, 2, 0, 1, 0]
+    assert ids == [1, 2, 3, 1, 2, 1]
 
 
 # Limits
