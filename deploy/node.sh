@@ -18,19 +18,17 @@ set -eu
 : "${DATA_DIR:?set it to a directory on the disk of the index node}"
 cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"
-export PATH PYTHONPATH="$PWD" RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export PATH PYTHONPATH="$PWD" RAY_AUTH_MODE=token
 # `auto` would ask the processor of whichever node builds the application.
 export MODEL_PRECISION="${MODEL_PRECISION:-fp32}"
-export RAY_worker_niceness=0 RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=60
 # A head that comes back under another address, see rayservice.yaml.
 export RAY_max_direct_call_object_size=262144 RAY_grpc_client_keepalive_timeout_ms=20000
-export OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=2
-# HAProxy on every node, and messages, as on one machine; see scripts/launcher/ray_switches.py.
-export RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH=67108864
-export RAY_SERVE_THROUGHPUT_OPTIMIZED=1 RAY_SERVE_ENABLE_HA_PROXY=1
-export RAY_SERVE_HAPROXY_BINARY_PATH="$PWD/deploy/haproxy.sh" RAY_SERVE_HAPROXY_METRICS_ENABLED=0
-export RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response" RAY_SERVE_HAPROXY_RETRIES=2
-export RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH=scripts.launcher.stubs.serve_controller.without_fallback_proxy
+# As on one machine.
+set -a
+. scripts/launcher/variables/ray.env
+. scripts/launcher/variables/haproxy.env
+set +a
+export RAY_SERVE_HAPROXY_BINARY_PATH="$PWD/deploy/haproxy.sh"
 # Its configuration and admin socket where no other user of the machine may put theirs first; the
 # path of a Unix socket ends at 107 bytes.
 haproxy="${RAY_SERVE_HAPROXY_SERVER_STATE_BASE:-$(mktemp -d /tmp/fm-haproxy-XXXXXX)}"

@@ -19,12 +19,9 @@ from deployments.ingress_settings import IngressSettings
 from deployments.places import pages_not_to_build
 from deployments.settings import Settings, SettingsError, load_settings
 from engine.index_options import IndexOptions
-from engine.legacy.directory import find_legacy
-from engine.legacy.takeover import LEGACY_PRECISION
-from engine.model.files import CONFIG_FILE, Precision, default_model_dir, read_manifest
-from engine.model.precision import choose_precision
+from engine.model.files import CONFIG_FILE, default_model_dir, read_model_manifest
 from engine.records import ModelIdentity
-from engine.store.database import DATABASE_NAME, recorded_precision
+from engine.recovery.precision import precision_of
 
 
 def build_app(args: Mapping[str, Any]) -> Application:
@@ -87,7 +84,7 @@ def _ingress_settings(settings: Settings, identity: ModelIdentity) -> IngressSet
 
 def _identity(settings: Settings, model_dir: Path) -> ModelIdentity:
     """What set-up recorded; the session need not be loaded to know it."""
-    manifest = read_manifest(model_dir)
+    manifest = read_model_manifest(model_dir)
     if settings.model_name != manifest.name:
         raise SettingsError(
             f"MODEL_NAME={settings.model_name}: the model in {model_dir} is {manifest.name}; "
@@ -97,15 +94,6 @@ def _identity(settings: Settings, model_dir: Path) -> ModelIdentity:
     return ModelIdentity(
         name=manifest.name,
         dim=config["hidden_size"],
-        precision=_precision(settings),
+        precision=precision_of(settings.data_dir, settings.model_precision),
         fingerprint=manifest.fingerprint,
     )
-
-
-def _precision(settings: Settings) -> Precision:
-    """`auto` stays with fp32 vectors that are there already, since the two are never mixed."""
-    if settings.model_precision == "auto":
-        recorded = recorded_precision(settings.data_dir / DATABASE_NAME)
-        if recorded == LEGACY_PRECISION or find_legacy(settings.data_dir):
-            return LEGACY_PRECISION
-    return choose_precision(settings.model_precision)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from deployments.settings import Settings
+from engine.model.files import ALL_MINILM_L6_V2
+from wire import addresses, limits
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngressSettings:
     """Settings of the HTTP ingress, with safe defaults."""
 
     version: str
-    model_name: str = "all-MiniLM-L6-v2"
+    model_name: str = ALL_MINILM_L6_V2.name
     dim: int = 384
     api_key: str = field(default="", repr=False)
     """Empty: no authentication, and then `allowed_hosts` is checked."""
-    public_url: str = "http://localhost:8900"
+    public_url: str = addresses.URL
     """The server URL in the OpenAPI document; its origin counts as the service's own."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may call besides the service's own; `*` lets every page in."""
-    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
+    allowed_hosts: tuple[str, ...] = Settings.model_fields["allowed_hosts"].default
     """Host names (without port) the service answers to while there is no key; `*` is any."""
-    max_body_bytes: int = 32 * 1024 * 1024
+    max_body_bytes: int = limits.BODY_BYTES
     max_held_bytes: int = 128 * 1024 * 1024
     """Of all bodies together that wait for their answers; at least two of the largest."""
     cloud_sync_prefix: str | None = None
@@ -39,5 +43,5 @@ class IngressSettings:
     """Slices of one request that may be with the embedding pool at the same time."""
     max_import_streams: int = 8
     """Imports that may run at the same time; each holds some megabytes."""
-    import_chunks: int = 3
+    import_chunks: int = Settings.model_fields["import_chunks"].default
     """Chunks of all imports together that may be with the embedding pool at the same time."""

@@ -130,10 +130,10 @@ def request_line(event: structlog.typing.EventDict) -> str | None:
     if event["event"] != "request":
         return None
     parts = (("embed_ms", "embed {:.1f}"), ("search_ms", "search {:.1f}"), ("n_hits", "{} hits"))
-    told = [words.format(event[name]) for name, words in parts if name in event]
+    shown = [words.format(event[name]) for name, words in parts if name in event]
     time, method = event["timestamp"][11:19], event["method"]
     before = f"{time} {method[:_METHOD_CHARS]} "
-    cost = ", ".join([f"{event['total_ms']:.1f} ms", *told])
+    cost = ", ".join([f"{event['total_ms']:.1f} ms", *shown])
     after = f" {event['status']} {cost} {event['request_id'][:_ID_CHARS]}"
     where = event.get("path", event["route"])
     room = max(1, _TERMINAL_CHARS - len(before) - len(after))

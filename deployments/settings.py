@@ -23,9 +23,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from deployments.places import default_data_dir
-
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
-
+from engine import defaults
+from engine.model.files import ALL_MINILM_L6_V2
+from wire import addresses, limits
 
 _MAX_KEY_CHARS = 1024
 """Beside other headers it must fit what HAProxy reads of them."""
@@ -65,7 +65,7 @@ class Settings(BaseSettings):
 
     # Who may call.
     host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 8900
+    port: Annotated[int, Field(ge=1, le=65535)] = addresses.PORT
     api_key: SecretStr = SecretStr("")
     allow_no_auth: bool = False
     """Accept a non-loopback `host` without a key: a container that publishes to loopback."""
@@ -73,13 +73,13 @@ class Settings(BaseSettings):
     allowed_hosts: CommaSeparated = ("localhost", "127.0.0.1", "[::1]")
     public_url: str = ""
     """Where assistants reach the service if not at localhost; in the OpenAPI document."""
-    max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    max_body_bytes: Annotated[int, Field(ge=1024)] = limits.BODY_BYTES
     dashboard: bool = False
     """Serve's part of Ray's dashboard, on loopback, for those who have the token of this Ray."""
     dashboard_port: Annotated[int, Field(ge=1, le=65535)] = 8265
 
     # The model.
-    model_name: str = "all-MiniLM-L6-v2"
+    model_name: str = ALL_MINILM_L6_V2.name
     model_dir: Path | None = None
     """None: the cache that set-up fills."""
     model_precision: Literal["auto", "fp32", "int8"] = "auto"
@@ -87,16 +87,16 @@ class Settings(BaseSettings):
     """Query embeddings remembered by each embedder replica."""
 
     # The index.
-    dedup_threshold: Cosine = 0.90
-    exact_below: PositiveInt = 20_000
+    dedup_threshold: Cosine = defaults.DEDUP_THRESHOLD
+    exact_below: PositiveInt = defaults.EXACT_BELOW
     """Rows from which the vector index is quantised and refined instead of exact."""
-    compact_from: PositiveInt = 1000
+    compact_from: PositiveInt = defaults.COMPACT_FROM
     """Deleted or replaced rows from which the indexes are compacted."""
-    cache_after: PositiveInt = 2000
+    cache_after: PositiveInt = defaults.CACHE_AFTER
     """Changes after which the keyword index is cached on disk."""
     index_memory_mb: PositiveInt | None = None
     """MiB that all indexes in memory should take; those used least recently are given back."""
-    max_backups: NonNegativeInt = 10
+    max_backups: NonNegativeInt = defaults.MAX_BACKUPS
     """Automatic backups kept; 0 makes none."""
 
     # Bounds; what is beyond them gets 429.
@@ -176,7 +176,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _needs_a_key_beyond_loopback(self) -> Settings:
-        if not (self.host in LOOPBACK_HOSTS or self.has_api_key or self.allow_no_auth):
+        if not (
+            self.host.strip("[]") in addresses.LOOPBACK_HOSTS
+            or self.has_api_key
+            or self.allow_no_auth
+        ):
             raise ValueError(
                 f"HOST={self.host} lets other machines in and API_KEY is empty: set API_KEY, "
                 "or HOST=127.0.0.1, or ALLOW_NO_AUTH=true if something else keeps strangers out"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine import defaults
 from engine.backups.catalogue import Backups
 from engine.backups.of_live_store import Bursts
 from engine.records import ModelIdentity
@@ -22,13 +23,13 @@ class IndexOptions:
     unbuilt_names: frozenset[str] = frozenset()
     """Top-level names of the workspace that are built only when they are asked for."""
     identity: ModelIdentity
-    dedup_threshold: float = 0.90
+    dedup_threshold: float = defaults.DEDUP_THRESHOLD
     """Cosine from which an added memory is a duplicate."""
-    exact_below: int = 20_000
+    exact_below: int = defaults.EXACT_BELOW
     """Memories from which searches use RaBitQ codes."""
-    compact_from: int = 1_000
+    compact_from: int = defaults.COMPACT_FROM
     """Dead rows from which the indexes are compacted, if they are a quarter of all."""
-    cache_after: int = 2_000
+    cache_after: int = defaults.CACHE_AFTER
     """Changes after which the posting lists are cached anew, if they are a tenth of all."""
     lock_timeout_s: float = 30.0
     """How long to wait for another process to let go of the data directory."""
@@ -39,7 +40,7 @@ class IndexOptions:
     bound."""
     longest_write_s: float = 30.0
     """A commit that takes longer counts as one that hangs."""
-    max_backups: int = 10
+    max_backups: int = defaults.MAX_BACKUPS
     """Automatic backups kept; 0 makes none."""
     max_requested_backups: int = 100
     max_scheduled_backups: int = 48

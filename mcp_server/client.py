@@ -26,10 +26,10 @@ import httpx
 from typing_extensions import Self
 
 from mcp_server.settings import BridgeSettings
+from wire.retries import PASSING
 
 logger = logging.getLogger(__name__)
 
-RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 1.0
 CONNECT_TIMEOUT_S = 5.0
@@ -150,7 +150,7 @@ class FaissClient:
                 if response.is_success:
                     return _decoded(response, request)
                 failure = ApiError(response.status_code, _detail(response))
-                if response.status_code not in RETRIED_STATUSES:
+                if response.status_code not in PASSING:
                     raise failure
                 asked_pause_s = _retry_after_s(response)
             remaining_s = deadline - time.monotonic()

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+from wire.addresses import LOOPBACK_HOSTS, URL
 
 
 class BridgeSettings(BaseSettings):
@@ -16,7 +16,7 @@ class BridgeSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore")
 
-    faiss_url: str = "http://localhost:8900"
+    faiss_url: str = URL
     """Base URL of the service; a trailing slash is fine."""
     faiss_api_key: SecretStr = SecretStr("")
     """The service's API_KEY; empty when it asks for none."""
@@ -30,7 +30,7 @@ class BridgeSettings(BaseSettings):
     def _is_http_url(cls, url: str) -> str:
         parts = urlsplit(url.strip())
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"FAISS_URL is {url!r}; expected something like http://localhost:8900")
+            raise ValueError(f"FAISS_URL is {url!r}; expected something like {URL}")
         return url.strip().rstrip("/")
 
     @property

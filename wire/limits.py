@@ -12,6 +12,9 @@ SOURCE_CHARS: Final = 500
 KEY_CHARS: Final = 500
 METADATA_BYTES: Final = 64 * 1024
 
+BODY_BYTES: Final = 32 * 1024 * 1024
+"""Of a request that is not read as a stream, unless the service is told otherwise."""
+
 QUERY_CHARS: Final = 10_000
 HITS: Final = 5
 MAX_HITS: Final = 100

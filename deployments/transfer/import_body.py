@@ -90,34 +90,40 @@ class ImportBody:
         Raises:
             ClientGoneError: the connection was closed.
         """
-        receiving: asyncio.Future[Message] | None = None
-        message: Message = first
-        problem = None
+        message, problem = first, None
         try:
-            while True:
-                if message["type"] == "http.disconnect":
-                    raise ClientGoneError
-                body, more = message.get("body", b""), message.get("more_body", False)
-                self._n_read += len(body)
-                for piece in self._lines.feed(body):
-                    await self._take(piece)
-                    await asyncio.sleep(0)
-                if not more:
-                    await self._take(self._lines.end())
-                    break
-                receiving = asyncio.ensure_future(receive())
-                if not await done_within(receiving, _FLUSH_S):
-                    await self._flush()
-                    if not await done_within(receiving, _IDLE_S):
-                        raise BodyError(f"nothing came for {_IDLE_S:.0f} s")
-                message, receiving = receiving.result(), None
+            while await self._feed(message):
+                message = await self._next(receive)
         except BodyError as exc:
             problem = str(exc)
-        finally:
-            if receiving is not None:
-                receiving.cancel()
         await self._flush()
         return End(problem)
+
+    async def _feed(self, message: Message) -> bool:
+        """Take what a message brings; whether there is more to come."""
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        body = message.get("body", b"")
+        self._n_read += len(body)
+        for piece in self._lines.feed(body):
+            await self._take(piece)
+            await asyncio.sleep(0)
+        if message.get("more_body", False):
+            return True
+        await self._take(self._lines.end())
+        return False
+
+    async def _next(self, receive: Receive) -> Message:
+        """The next message; while it lets wait for itself, what is there goes on."""
+        receiving = asyncio.ensure_future(receive())
+        try:
+            if not await done_within(receiving, _FLUSH_S):
+                await self._flush()
+                if not await done_within(receiving, _IDLE_S):
+                    raise BodyError(f"nothing came for {_IDLE_S:.0f} s")
+            return receiving.result()
+        finally:
+            receiving.cancel()
 
     async def _take(self, lines: Iterator[bytes | None]) -> None:
         for line in lines:

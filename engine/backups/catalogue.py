@@ -19,13 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.backups.chain import BackupChain, damage_of, link_file
-from engine.backups.files import (
-    BackupFile,
-    StoreFacts,
-    assemble,
-    facts_in,
-    origin_in,
-)
+from engine.backups.files import BackupFile, StoreFacts, assemble, state_in
 from engine.backups.manifest import (
     LATEST_S,
     BackupKind,
@@ -124,7 +118,7 @@ class Backups:
         write_manifest(partial, manifest)
         rename_directory(partial, self._directory / name)
 
-    def accept(
+    def take_over(
         self, name: str, manifest: Manifest, fetch: Callable[[BackupFile, Path], None]
     ) -> BackupSummary:
         """Make a backup of what comes from elsewhere. Durable when this returns.
@@ -225,7 +219,8 @@ class Backups:
 
     def current(self, database: Path) -> str | None:
         """A backup that holds the database as it is now, if there is one."""
-        now, origin = facts_in(database), origin_in(database)
+        state = state_in(database)
+        now, origin = state.facts, state.origin
         states = {(now.epoch, now.lsn)}
         if origin is not None and origin.as_lsn == now.lsn:
             states.add((origin.epoch, origin.lsn))

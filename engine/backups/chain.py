@@ -11,16 +11,14 @@ from pathlib import Path
 from engine.backups.files import (
     BackupFile,
     StoreFacts,
-    facts_in,
-    origin_in,
-    pruned_lsn_in,
+    StoreState,
+    state_in,
     write_base,
     write_delta,
 )
 from engine.backups.manifest import Manifest
 from engine.disk.durable_files import fsync_file, sha256_of, translating_os_errors
 from engine.store.tables import FORMAT_VERSION
-from engine.store.upgrade import format_of
 
 _log = logging.getLogger(__name__)
 
@@ -51,20 +49,10 @@ class BackupChain:
             partial: the directory to fill.
             before: the backups that there are, newest first.
         """
-        now = facts_in(database)
-        directory, files = self._newest(before, lambda facts: facts.epoch == now.epoch)
-        if directory is None and (origin := origin_in(database)):
-            # After a restore only what has changed since is new.
-            directory, files = self._newest(
-                before, lambda facts: (facts.epoch, facts.lsn) == (origin.epoch, origin.lsn)
-            )
-        base_bytes = files[0].n_bytes if files else 0
-        if format_of(database) < FORMAT_VERSION:
-            if files and files[-1].to_lsn != now.lsn:
-                directory = None  # deltas are of this format
-        elif files and files[0].to_lsn < pruned_lsn_in(database):
-            directory = None  # the deltas upon this base would miss deletions
-        if directory is None or sum(f.n_bytes for f in files[1:]) > self._deltas_share * base_bytes:
+        state = state_in(database)
+        now = state.facts
+        directory, files = self._continued(state, before)
+        if directory is None:
             base, facts = write_base(database, partial)
             return self._remembered((base,)), facts
         kept = list(files)
@@ -82,6 +70,24 @@ class BackupChain:
             for file in kept:
                 link_file(directory / file.name, partial / file.name)
         return self._remembered((*kept, *new)), facts
+
+    def _continued(
+        self, state: StoreState, before: Sequence[tuple[Path, Manifest]]
+    ) -> tuple[Path | None, tuple[BackupFile, ...]]:
+        """The backup that a new one goes on from; None when a new base is due."""
+        now, origin = state.facts, state.origin
+        directory, files = self._newest(before, lambda facts: facts.epoch == now.epoch)
+        if directory is None and origin is not None:
+            # After a restore only what has changed since is new.
+            directory, files = self._newest(
+                before, lambda facts: (facts.epoch, facts.lsn) == (origin.epoch, origin.lsn)
+            )
+        if directory is None or files[0].to_lsn < state.pruned_lsn:
+            return None, ()  # the deltas upon an older base would miss deletions
+        if state.format < FORMAT_VERSION and files[-1].to_lsn != now.lsn:
+            return None, ()  # deltas are of this format
+        are_long = sum(f.n_bytes for f in files[1:]) > self._deltas_share * files[0].n_bytes
+        return (None, ()) if are_long else (directory, files)
 
     def _newest(
         self, before: Sequence[tuple[Path, Manifest]], fits: Callable[[StoreFacts], bool]

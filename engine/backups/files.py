@@ -36,7 +36,7 @@ from engine.store.schema import (
     translating_sqlite_errors,
 )
 from engine.store.soundness import check_copy, check_rows
-from engine.store.tables import METADATA_VALUES, NAMESPACES, TEXT_DIGESTS, Table
+from engine.store.tables import FORMAT_VERSION, METADATA_VALUES, NAMESPACES, TEXT_DIGESTS, Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +70,18 @@ class Origin:
     lsn: int
     as_lsn: int
     """The LSN that this state has in the store's own history."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreState:
+    """The live database at one moment."""
+
+    format: int
+    facts: StoreFacts
+    origin: Origin | None
+    """What it was restored from; None when it never was."""
+    pruned_lsn: int
+    """Up to which LSN it may have forgotten deletions."""
 
 
 def write_base(database: Path, directory: Path) -> tuple[BackupFile, StoreFacts]:
@@ -133,17 +145,27 @@ def assemble(directory: Path, files: Sequence[BackupFile], target: Path) -> Stor
         return facts_of(connection)
 
 
-def pruned_lsn_in(database: Path) -> int:
-    """Up to which LSN the live database may have forgotten deletions."""
+def state_in(database: Path) -> StoreState:
+    """What the live database says of itself, read at once."""
     with (
         translating_sqlite_errors(database),
         closing(connect(database, mode="rw")) as connection,
     ):
-        return int(read_meta(connection).get(PRUNED_LSN, "0"))
+        connection.execute("BEGIN")
+        (format_version,) = connection.execute("PRAGMA user_version").fetchone()
+        # The facts of older formats may be without checksums.
+        is_old = format_version < FORMAT_VERSION
+        meta = _unchecked_meta(connection) if is_old else read_meta(connection)
+        return StoreState(
+            format=format_version,
+            facts=facts_of(connection),
+            origin=Origin(**json.loads(meta[ORIGIN])) if ORIGIN in meta else None,
+            pruned_lsn=int(meta.get(PRUNED_LSN, "0")),
+        )
 
 
 def facts_in(database: Path) -> StoreFacts:
-    """What the live database holds."""
+    """What the live database holds; also one of an older format."""
     with (
         translating_sqlite_errors(database),
         closing(connect(database, mode="rw")) as connection,
@@ -151,24 +173,18 @@ def facts_in(database: Path) -> StoreFacts:
         return facts_of(connection)
 
 
-def origin_in(database: Path) -> Origin | None:
-    """What the live database was restored from; None when it never was."""
-    with (
-        translating_sqlite_errors(database),
-        closing(connect(database, mode="rw")) as connection,
-    ):
-        row = connection.execute("SELECT value FROM meta WHERE name = ?", (ORIGIN,)).fetchone()
-    return Origin(**json.loads(row[0])) if row else None
-
-
 def write_origin(connection: sqlite3.Connection, origin: Origin) -> None:
     """Record what a database is being restored from."""
     set_meta(connection, ORIGIN, json.dumps(asdict(origin)))
 
 
+def _unchecked_meta(connection: sqlite3.Connection) -> dict[str, str]:
+    return dict(connection.execute("SELECT name, value FROM main.meta"))
+
+
 def facts_of(connection: sqlite3.Connection) -> StoreFacts:
     """What the main database of a connection holds. Raises `StoreCorruptError`."""
-    meta = dict(connection.execute("SELECT name, value FROM main.meta"))  # also in format 1
+    meta = _unchecked_meta(connection)
     (total,) = connection.execute("SELECT count(*) FROM main.memories").fetchone()
     try:
         facts = {

@@ -67,7 +67,7 @@ class LiveBackups:
         self._writer = writer
         self._database = data_dir / DATABASE_NAME
         self._exact_below = exact_below
-        self._hear: Callable[[str], None] | None = None
+        self._listener: Callable[[str], None] | None = None
         self._lock = threading.Lock()
         """No copy is being made while a restore swaps the database."""
         self._automatic = None if bursts is None else self._start_automatic(bursts)
@@ -105,22 +105,22 @@ class LiveBackups:
         if self._automatic is not None:
             self._automatic.notice_write()
 
-    def on_automatic(self, hear: Callable[[str], None]) -> None:
-        """Call `hear` with the name of each automatic backup, in the thread that made it.
+    def on_automatic(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with the name of each automatic backup, in the thread that made it.
 
         It hears at once of a backup that holds the store as it is; without one, one is made.
         """
-        self._hear = hear
+        self._listener = listener
         current = self.files.current(self._database)
         if current is not None:
-            hear(current)
+            listener(current)
         elif self._state.store.lsn:
             self.notice_write()
 
     def _create_automatically(self) -> None:
         backup = self.create("auto", "automatic")
-        if self._hear is not None:
-            self._hear(backup.name)
+        if self._listener is not None:
+            self._listener(backup.name)
 
     def create(self, prefix: str, kind: BackupKind) -> BackupSummary:
         """Back up the store as it is now; writes go on meanwhile."""

@@ -135,11 +135,11 @@ def remove_directory(directory: Path) -> None:
 
     The rename comes first: a crash half-way leaves a name that start-up sweeps.
     """
-    doomed = directory.with_name(directory.name + ".removing")
+    removed = directory.with_name(directory.name + ".removing")
     with translating_os_errors(directory):
-        directory.rename(doomed)
+        directory.rename(removed)
         fsync_directory(directory.parent)
-        shutil.rmtree(doomed)
+        shutil.rmtree(removed)
 
 
 def sweep_leftovers(directory: Path) -> None:

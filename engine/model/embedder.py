@@ -22,7 +22,7 @@ from engine.model.files import (
     Precision,
     damaged,
     graph_file,
-    read_manifest,
+    read_model_manifest,
 )
 from engine.model.tokeniser import MAX_PIECES, Tokeniser
 from engine.records import EmbeddedQuery, FloatMatrix, FloatVector, ModelIdentity, QueryPieces
@@ -81,7 +81,7 @@ class Embedder:
         Raises:
             ModelNotFoundError: files are missing or damaged; says what to run.
         """
-        manifest = read_manifest(model_dir)
+        manifest = read_model_manifest(model_dir)
         for name in (TOKENISER_FILE, graph_file(precision)):
             if name not in manifest.files or not manifest.files[name].matches(model_dir / name):
                 raise damaged(model_dir, name)

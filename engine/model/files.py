@@ -98,7 +98,7 @@ class FileStamp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class ModelManifest:
     """What set-up left in a model directory."""
 
     name: str
@@ -112,13 +112,13 @@ class Manifest:
         return self.files[WEIGHTS_FILE].sha256
 
 
-def write_manifest(model_dir: Path, manifest: Manifest) -> None:
+def write_model_manifest(model_dir: Path, manifest: ModelManifest) -> None:
     """Put the manifest in place, whole and durable."""
     with replacing(model_dir / MANIFEST_FILE) as file:
         file.write(json.dumps(asdict(manifest), indent=2).encode() + b"\n")
 
 
-def read_manifest(model_dir: Path) -> Manifest:
+def read_model_manifest(model_dir: Path) -> ModelManifest:
     """Read the manifest of a model directory.
 
     Raises:
@@ -128,7 +128,7 @@ def read_manifest(model_dir: Path) -> Manifest:
     try:
         raw = json.loads(path.read_bytes())
         files = {name: FileStamp(**stamp) for name, stamp in raw["files"].items()}
-        manifest = Manifest(name=raw["name"], graph_version=raw["graph_version"], files=files)
+        manifest = ModelManifest(name=raw["name"], graph_version=raw["graph_version"], files=files)
         _ = manifest.fingerprint
     except FileNotFoundError as exc:
         raise ModelNotFoundError(
@@ -150,7 +150,7 @@ def damaged(model_dir: Path, name: str) -> ModelNotFoundError:
 def is_complete(model_dir: Path, spec: ModelSpec, precisions: Sequence[Precision]) -> bool:
     """Whether the directory holds this model and these graphs, unharmed. Cheap, see `FileStamp`."""
     try:
-        manifest = read_manifest(model_dir)
+        manifest = read_model_manifest(model_dir)
     except ModelNotFoundError:
         return False
     if (manifest.name, manifest.graph_version) != (spec.name, GRAPH_VERSION):

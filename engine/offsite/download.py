@@ -72,7 +72,7 @@ def download(
     fetch = functools.partial(_fetch, remote, manifest, fetched)
     for attempt in range(_ATTEMPTS):
         try:
-            summary = backups.accept(snapshot.name or snapshot.id, backup, fetch)
+            summary = backups.take_over(snapshot.name or snapshot.id, backup, fetch)
             return Download(
                 snapshot=snapshot, backup=summary, n_fetched=len(fetched), is_newest=is_newest
             )

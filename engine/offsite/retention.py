@@ -28,14 +28,14 @@ class RemoteRetention:
             return []
         today = _day_of(snapshots[0])
         seen: set[int] = set()
-        doomed = []
+        superfluous = []
         for at, snapshot in enumerate(snapshots):
             day = _day_of(snapshot)
             is_last_of_its_day = day not in seen and today - day < self.keep_days
             seen.add(day)
             if at >= self.keep and not is_last_of_its_day:
-                doomed.append(snapshot)
-        return doomed
+                superfluous.append(snapshot)
+        return superfluous
 
 
 def unreferenced(

@@ -128,8 +128,8 @@ class BackupUpload:
         mine = next((s for s in listing.snapshots if s.id == state.intent), None)
         if mine is not None:
             # The answer to writing it was lost, or this process died before it came.
-            if rival := _rival_of(mine, listing.snapshots):
-                self._withdraw(mine.key, rival)
+            if competing := _competing(mine, listing.snapshots):
+                self._withdraw(mine.key, competing)
             self._state.change(head=mine.id, intent=None, uploaded_at_s=mine.modified_s)
         if newest.name is None:
             self._remote.read(newest)  # says which passphrase is missing
@@ -192,8 +192,8 @@ class BackupUpload:
     def _safe_objects(self, listing: RemoteListing) -> set[str]:
         """Objects that nobody's clean-up removes before the new manifest names them.
 
-        Those of the newest snapshot, which stays, and those too young to be removed. Others are
-        written again, which makes them young.
+        Those of the newest snapshot, which stays, and those too new to be removed. Others are
+        written again, which makes them new.
         """
         young_s = listing.now_s - self._retention.grace_s / 2
         safe = {key for key, stored in listing.objects.items() if stored.modified_s > young_s}
@@ -230,15 +230,15 @@ class BackupUpload:
         mine = next((s for s in there if s.id == snapshot_id), None)
         if mine is None:
             raise RemoteError(f"{self._remote.store.location} does not list what was written")
-        if rival := _rival_of(mine, there):
-            self._withdraw(key, rival)
+        if competing := _competing(mine, there):
+            self._withdraw(key, competing)
         self._state.change(head=snapshot_id, intent=None, uploaded_at_s=time.time())
         return mine
 
-    def _withdraw(self, key: str, rival: RemoteSnapshot) -> None:
+    def _withdraw(self, key: str, competing: RemoteSnapshot) -> None:
         self._remote.store.delete([key])
         self._state.change(intent=None)
-        raise _RaceLostError(str(self._conflict(rival)))
+        raise _RaceLostError(str(self._conflict(competing)))
 
     # Clean-up
 
@@ -249,9 +249,9 @@ class BackupUpload:
         older than the grace; see `_safe_objects` for why no upload under way can need it.
         """
         listing = self._remote.survey()
-        doomed = self._retention.superfluous(listing.snapshots)
-        self._remote.store.delete([snapshot.key for snapshot in doomed])
-        kept = [snapshot for snapshot in listing.snapshots if snapshot not in doomed]
+        superfluous = self._retention.superfluous(listing.snapshots)
+        self._remote.store.delete([snapshot.key for snapshot in superfluous])
+        kept = [snapshot for snapshot in listing.snapshots if snapshot not in superfluous]
         old_s = listing.now_s - self._retention.grace_s
         needed = self._needed(kept, listing.passed_over)
         if needed is not None:
@@ -273,6 +273,6 @@ class BackupUpload:
         return needed
 
 
-def _rival_of(mine: RemoteSnapshot, snapshots: Sequence[RemoteSnapshot]) -> RemoteSnapshot | None:
+def _competing(mine: RemoteSnapshot, snapshots: Sequence[RemoteSnapshot]) -> RemoteSnapshot | None:
     """A snapshot that another machine made after the same one as ours."""
     return next((s for s in snapshots if s.generation == mine.generation and s.id != mine.id), None)

@@ -8,6 +8,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from engine.defaults import EXACT_BELOW
 from engine.records import BoolMask, FloatMatrix, FloatVector, RowArray
 from engine.search.exact_index import ExactIndex, SimilarityArray, ranked
 from engine.search.rabitq_index import RabitqIndex
@@ -48,7 +49,7 @@ class VectorIndex:
         self,
         dim: int,
         *,
-        exact_below: int = 20_000,
+        exact_below: int = EXACT_BELOW,
         refine_factor: int = 10,
         retrain_growth: float = 4.0,
     ) -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.records import FloatMatrix, FloatVector, MemoryId, NewMemory
-from engine.store.rows import iso_time
 from engine.workspace.passages import text_in_context
 from engine.writing.nearest_in_write import NearestInWrite
 from engine.writing.repeats import QUOTED_CHARS
@@ -135,20 +134,14 @@ class _Lines:
             return self._insert(memory, vector)
         old = self._session.get(known)
         new = dataclasses.replace(old, text=memory.text, metadata=memory.metadata)
-        given = [
-            (memory.created_us, old.timestamp),
-            (memory.updated_us, old.updated_at),
-        ]
-        if new == old and all(us is None or iso_time(us) == time for us, time in given):
-            return ImportOutcome(status="unchanged", id=known)
-        self._session.replace(
+        stored = self._session.replace(
             old,
             new,
             all_vectors(memory, vector) if text_in_context(new) != text_in_context(old) else None,
             created_us=memory.created_us,
             updated_us=memory.updated_us,
         )
-        return ImportOutcome(status="updated", id=known)
+        return ImportOutcome(status="unchanged" if stored is old else "updated", id=known)
 
 
 class _Ledger:

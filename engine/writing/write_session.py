@@ -14,7 +14,7 @@ from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, Memor
 from engine.search.search_index import IndexEntry, SearchIndex, searchable_tokens
 from engine.search.source_order import group_of
 from engine.store.namespaces import DEFAULT, NO_NAMESPACE, is_meant
-from engine.store.rows import iso_time
+from engine.store.rows import canonical_json, iso_time
 from engine.workspace.passages import text_in_context
 
 if TYPE_CHECKING:
@@ -179,24 +179,32 @@ class WriteSession:
         created_us: int | None = None,
         updated_us: int | None = None,
     ) -> Memory:
-        """Overwrite a memory; `vectors` are given when they change. Returns it as stored.
+        """Overwrite a memory, unless it is so already; returns it as it is stored then.
 
-        Its time of creation stays unless `created_us` is given; it was updated now unless
-        `updated_us` is.
+        What would only be written again is not: it keeps its LSN, and backups need not copy it.
+
+        Args:
+            old: as it is stored.
+            new: as it shall be; its times are not looked at.
+            vectors: those of a new text; None: they stay.
+            created_us: a new time of creation; None: it stays.
+            updated_us: a time of the last change, for one that happened elsewhere; None: now.
         """
+        created = old.timestamp if created_us is None else iso_time(created_us)
+        updated = old.updated_at if updated_us is None else iso_time(updated_us)
+        new = dataclasses.replace(new, timestamp=created, updated_at=updated)
+        if vectors is None and _is_same(old, new):
+            return old
+        time_us = self.time_us if updated_us is None else updated_us
         self.transaction.replace(
-            new,
-            vectors,
-            time_us=self.time_us if updated_us is None else updated_us,
-            lsn=self._note_write(),
-            created_us=created_us,
+            new, vectors, time_us=time_us, lsn=self._note_write(), created_us=created_us
         )
         said, says = text_in_context(old), text_in_context(new)
         if vectors is not None or (said, old.source) != (says, new.source):
             current = self._vectors_of(old.id) if vectors is None else vectors
             self._remove_from_index(old)
             self._added[old.id] = (new, current)
-        return dataclasses.replace(new, updated_at=iso_time(self.time_us))
+        return dataclasses.replace(new, updated_at=iso_time(time_us))
 
     def set_vectors(self, memory_id: MemoryId, vectors: FloatMatrix, *, as_of_lsn: int) -> None:
         """Give a memory other vectors, shape (windows, dim), unless it has changed since an LSN."""
@@ -245,3 +253,8 @@ def scoped(key: str, namespace: str) -> str:
     """A caller's key as the store knows it. Those of `default` are as they always were."""
     alone = key.replace(_BEFORE_NAMESPACE, 2 * _BEFORE_NAMESPACE)
     return alone if namespace == DEFAULT else f"{alone}{_BEFORE_NAMESPACE}{namespace}"
+
+
+def _is_same(old: Memory, new: Memory) -> bool:
+    # As JSON: to Python, true and 1 are equal.
+    return old == new and canonical_json(old.metadata) == canonical_json(new.metadata)

@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_server.client import FaissClient
 from mcp_server.server import client_from_environment, create_server
-from mcp_server.settings import LOOPBACK_HOSTS, BridgeSettings
-
-MAX_BODY_BYTES = 32 * 1024 * 1024
+from mcp_server.settings import BridgeSettings
+from wire.addresses import LOOPBACK_HOSTS
+from wire.limits import BODY_BYTES
 
 
 class McpApp:
@@ -35,7 +35,7 @@ class McpApp:
         self,
         open_client: Callable[[], FaissClient],
         *,
-        max_body_bytes: int = MAX_BODY_BYTES,
+        max_body_bytes: int = BODY_BYTES,
     ) -> None:
         self._open_client = open_client
         self._max_body_bytes = max_body_bytes
@@ -87,7 +87,7 @@ def create_mcp_app(
     *,
     api_key: str,
     base_url: str = "http://localhost:8900",
-    max_body_bytes: int = MAX_BODY_BYTES,
+    max_body_bytes: int = BODY_BYTES,
 ) -> McpApp:
     """An endpoint inside the service itself: tools call its routes without a network hop.
 

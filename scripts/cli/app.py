@@ -22,26 +22,26 @@ or it is still starting, 4 nothing found, 130 interrupted.
 """
 
 COMMANDS = {
-    "serve": "launching:serve",
-    "service": "launching:service",
-    "setup": "launching:setup",
-    "status": "memory_commands:status",
-    "add": "memory_commands:add",
-    "search": "memory_commands:search",
-    "list": "memory_commands:list_memories",
-    "show": "one_memory:show",
-    "update": "one_memory:update",
-    "delete": "memory_commands:delete",
-    "import": "importing.command:import_memories",
-    "export": "exporting:export",
-    "build": "importing.file_commands:build",
-    "watch": "importing.file_commands:watch",
-    "backup": "backup_commands:backup",
-    "restore": "backup_commands:restore",
-    "verify": "backup_commands:verify",
-    "doctor": "offline.store:doctor",
+    "serve": "launcher.commands:serve",
+    "service": "launcher.commands:service",
+    "setup": "launcher.commands:setup",
+    "status": "cli.memory_commands:status",
+    "add": "cli.memory_commands:add",
+    "search": "cli.memory_commands:search",
+    "list": "cli.memory_commands:list_memories",
+    "show": "cli.one_memory:show",
+    "update": "cli.one_memory:update",
+    "delete": "cli.memory_commands:delete",
+    "import": "cli.importing.command:import_memories",
+    "export": "cli.exporting:export",
+    "build": "cli.importing.file_commands:build",
+    "watch": "cli.importing.file_commands:watch",
+    "backup": "cli.backup_commands:backup",
+    "restore": "cli.backup_commands:restore",
+    "verify": "cli.backup_commands:verify",
+    "doctor": "cli.backup_commands:doctor",
 }
-"""Module and function of each, in the order of the help."""
+"""Module of `scripts` and function of each, in the order of the help."""
 
 
 _PLAIN: dict[str, Any] = {
@@ -70,7 +70,7 @@ class _Group(TyperGroup):
             return None
         module, function = COMMANDS[cmd_name].split(":")
         one = typer.Typer(add_completion=False, **_PLAIN)
-        one.command(cmd_name)(getattr(importlib.import_module(f"scripts.cli.{module}"), function))
+        one.command(cmd_name)(getattr(importlib.import_module(f"scripts.{module}"), function))
         return typer.main.get_command(one)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 (the same)

@@ -1,4 +1,4 @@
-"""Backups over the service: make, list, restore, verify."""
+"""Backups over the service: make, list, restore, verify; and what is wrong with a stopped one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from scripts.cli.errors import CliError, NothingFoundError
-from scripts.cli.options import DEFAULT_URL, AsJson, Url, Yes, service_at
+from scripts.cli.options import DEFAULT_URL, AsJson, DataDir, Url, Yes, service_at
 from scripts.cli.service import Json
 from scripts.cli.terminal import confirm, print_json, say
 
@@ -117,3 +117,13 @@ def _checks_offline(names: list[str]) -> Iterator[Json]:
     from scripts.cli.offline import store
 
     yield from store.checks(names)
+
+
+def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Say what is wrong with a stopped service's data, and the remedy.
+
+    Exits with 1 when something is.
+    """
+    from scripts.cli.offline import store
+
+    store.doctor(data_dir, as_json)

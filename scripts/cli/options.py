@@ -6,11 +6,13 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from scripts.cli.service import PATIENCE_S, Service
+from wire.addresses import URL
 
 Url = Annotated[
     str,
@@ -20,9 +22,11 @@ Url = Annotated[
         rich_help_panel="Service",
     ),
 ]
-DEFAULT_URL = "http://localhost:8900"
+
+DEFAULT_URL = URL
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
+DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 FILTERS: dict[str, Any] = {
     "source": Annotated[

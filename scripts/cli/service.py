@@ -18,15 +18,15 @@ from typing import Any, NoReturn
 from urllib.parse import quote, urlencode, urlsplit
 
 from scripts.cli.errors import CliError, RefusedError, UnreachableError, UsageError
+from wire.addresses import LOOPBACK_HOSTS, URL
+from wire.retries import PASSING
 
 Json = dict[str, Any]
 
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 PATIENCE_S = 30.0
 _TIMEOUT_S = 3600.0
 """Between two bytes: a build or a restore may say nothing for long."""
 _LONGEST_PAUSE_S = 5.0
-WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
 
 _ADVICE = {
     401: "Set FAISS_API_KEY to the service's API_KEY.",
@@ -48,26 +48,26 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 class Service:
     """The routes of one service."""
 
-    def __init__(self, url: str, api_key: str = "", *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, url: str, api_key: str = "", *, patience_s: float = PATIENCE_S, host: str = ""
+    ) -> None:
         """Open no connection yet.
+
+        Args:
+            url: where the service is.
+            api_key: its key; empty: it has none.
+            patience_s: how long to wait for one that is overloaded or starts.
+            host: the name that it answers to, when that is not in `url`.
 
         Raises:
             UsageError: `url` is no HTTP address.
         """
-        self._base = url.strip().rstrip("/")
-        try:
-            parts = urlsplit(self._base)
-            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # brackets or a port that make no sense
-            valid = False
-        if not valid:
-            raise UsageError(f"{url!r} is no address; expected one like http://localhost:8900")
-        if parts.username or parts.password:
-            raise UsageError("the address must hold no name or password; use FAISS_API_KEY")
+        self._base, hostname = _address(url)
         self.url = self._base
-        self.is_local = parts.hostname in LOOPBACK_HOSTS
+        self.is_local = hostname in LOOPBACK_HOSTS
         self._key = api_key
         self._patience_s = patience_s
+        self._host = {"Host": host} if host else {}
         # A proxy from the environment never serves this machine's loopback.
         proxies = urllib.request.ProxyHandler({} if self.is_local else None)
         self._opener = urllib.request.build_opener(proxies, _NoRedirect)
@@ -127,7 +127,7 @@ class Service:
         request = urllib.request.Request(
             self._base + quote(path) + _query(params or {}),
             data=content,
-            headers={"Accept": "application/json", **(headers or {})},
+            headers={"Accept": "application/json", **self._host, **(headers or {})},
             method=method,
         )
         if self._key:
@@ -156,7 +156,7 @@ class Service:
                     refusal = RefusedError(exc.code, detail, advice)
                     asked_s = _retry_after_s(exc)
                 remaining_s = deadline - time.monotonic()
-                if exc.code not in WORTH_ANOTHER_TRY or remaining_s <= 0:
+                if exc.code not in PASSING or remaining_s <= 0:
                     raise refusal from None
                 time.sleep(min(max(pause_s, asked_s), remaining_s))
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -176,6 +176,21 @@ class Service:
         raise UnreachableError(
             f"The service at {self.url} does not answer ({reason}). {advice}"
         ) from exc
+
+
+def _address(url: str) -> tuple[str, str | None]:
+    """A base URL without its last slash, and the host in it. Raises `UsageError`."""
+    base = url.strip().rstrip("/")
+    try:
+        parts = urlsplit(base)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets or a port that make no sense
+        valid = False
+    if not valid:
+        raise UsageError(f"{url!r} is no address; expected one like {URL}")
+    if parts.username or parts.password:
+        raise UsageError("the address must hold no name or password; use FAISS_API_KEY")
+    return base, parts.hostname
 
 
 def _is_lost(exc: Exception) -> bool:

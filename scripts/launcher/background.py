@@ -109,7 +109,7 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], log_path: Path) -> 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keeper:
+class Supervisor:
     """The file that has the platform keep a program running, and the commands about it."""
 
     path: Path
@@ -163,7 +163,9 @@ def _run(command: tuple[str, ...], *, may_fail: bool = False) -> None:
         raise LauncherError(f"`{' '.join(command)}` failed: {done.stderr.strip()}. {_ADVICE}")
 
 
-def keeper_for(job: Job, *, platform: str, home: Path, environ: Mapping[str, str]) -> Keeper:
+def supervisor_for(
+    job: Job, *, platform: str, home: Path, environ: Mapping[str, str]
+) -> Supervisor:
     """What keeps the job running on this platform, for this user.
 
     Args:
@@ -177,9 +179,9 @@ def keeper_for(job: Job, *, platform: str, home: Path, environ: Mapping[str, str
     return _systemd(job, Path(environ.get("XDG_CONFIG_HOME") or home / ".config"))
 
 
-def _systemd(job: Job, config: Path) -> Keeper:
+def _systemd(job: Job, config: Path) -> Supervisor:
     control = ("systemctl", "--user")
-    return Keeper(
+    return Supervisor(
         path=config / "systemd" / "user" / _UNIT,
         content=unit_text(job).encode(),
         start=(
@@ -222,10 +224,10 @@ def _quoted(word: str) -> str:
     return f'"{escaped}"'.replace("\n", "\\n")
 
 
-def _launchd(job: Job, home: Path) -> Keeper:
+def _launchd(job: Job, home: Path) -> Supervisor:
     domain = f"gui/{os.getuid()}"
     path = home / "Library" / "LaunchAgents" / f"{_AGENT}.plist"
-    return Keeper(
+    return Supervisor(
         path=path,
         content=agent_plist(job),
         start=(("launchctl", "bootstrap", domain, str(path)),),

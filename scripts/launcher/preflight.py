@@ -11,8 +11,13 @@ from pathlib import Path
 from deployments.places import installed_data_dir, local_data_dir
 from deployments.settings import Settings
 from engine.disk.durable_files import make_directory
-from engine.model.files import SET_UP_COMMAND, default_model_dir, graph_file, read_manifest
-from engine.model.precision import choose_precision
+from engine.model.files import (
+    PRECISIONS,
+    SET_UP_COMMAND,
+    default_model_dir,
+    graph_file,
+    read_model_manifest,
+)
 from scripts.launcher.runtime_dir import LauncherError
 
 LEAST_FREE_BYTES = 4 << 20
@@ -62,8 +67,13 @@ def check_workspace_dir(path: Path) -> None:
 def check_model(settings: Settings) -> None:
     """See that the model is set up. Raises `ModelNotFoundError`, which names the command."""
     model_dir = settings.model_dir or default_model_dir(os.environ, Path.home())
-    manifest = read_manifest(model_dir)
-    name = graph_file(choose_precision(settings.model_precision))
+    manifest = read_model_manifest(model_dir)
+    if all(graph_file(precision) in manifest.files for precision in PRECISIONS):
+        return
+    # Only here: what reads stores stays in the launcher's memory.
+    from engine.recovery.precision import precision_of
+
+    name = graph_file(precision_of(settings.data_dir, settings.model_precision))
     if name not in manifest.files:
         raise LauncherError(
             f"{model_dir} has no {name}: run {SET_UP_COMMAND} --model-dir {model_dir}, "

@@ -9,17 +9,11 @@ from __future__ import annotations
 import atexit
 import os
 import shlex
-import signal
-import stat
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
-import httpx
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -29,6 +23,7 @@ from deployments.settings import Settings, SettingsError, load_settings
 from engine.errors import EngineError
 from scripts.launcher.background import job_of, start_detached
 from scripts.launcher.log_relay import relay_logs
+from scripts.launcher.own_service import answers, own_client, own_service, own_url, reason_to_wait
 from scripts.launcher.preflight import (
     check_dashboard,
     check_data_dir,
@@ -39,6 +34,14 @@ from scripts.launcher.preflight import (
 )
 from scripts.launcher.ray_switches import haproxy_variables, ray_variables, working_haproxy
 from scripts.launcher.runtime_dir import LauncherError, RuntimeDir, runtime_dir_of
+from scripts.launcher.stopping import (
+    Foreground,
+    StopRequested,
+    catch_signals,
+    ignore_signals,
+    let_go_of_the_terminal,
+    stopping_on_signals,
+)
 from scripts.model.set_up import set_up_shared
 
 if TYPE_CHECKING:
@@ -46,10 +49,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "serve_config.yaml"
 _WATCH_INTERVAL_S = 1.0
-
-
-class _StopRequested(BaseException):
-    """A signal asked the launcher to stop."""
 
 
 def main(
@@ -63,7 +62,7 @@ def main(
         settings = load_settings()
         configure_logging(settings, component="launcher")
         _run(config, settings, console)
-    except _StopRequested:
+    except StopRequested:
         console.print("Stopped.")
     except (LauncherError, SettingsError, EngineError) as exc:
         console.print("[bold red]Cannot run:[/]", escape(str(exc)), markup=True)
@@ -80,16 +79,16 @@ def run_detached(config: Path) -> None:
             set_up_shared(console)  # here, where its progress is seen
         job = job_of(settings, os.environ, config=config.absolute())
         with console.status("Starting ..."):
-            pid, answers = start_detached(job)
+            pid, ready_line = start_detached(job)
     except (LauncherError, SettingsError, EngineError) as exc:
         console.print(str(exc), markup=False)
         raise typer.Exit(1) from None
-    console.print(f"{answers.partition(' Stop')[0]} Stop with: kill {pid}", markup=False)
+    console.print(f"{ready_line.partition(' Stop')[0]} Stop with: kill {pid}", markup=False)
     console.print(f"What it logs is in {job.log_path}", markup=False)
 
 
 def _run(config: Path, settings: Settings, console: Console) -> None:
-    with _stopping_on_signals():
+    with stopping_on_signals():
         check_data_dir(settings.data_dir)
         check_workspace_dir(settings.workspace_dir)
         if other := memories_elsewhere(settings.data_dir):
@@ -111,9 +110,9 @@ def _run(config: Path, settings: Settings, console: Console) -> None:
             with console.status("Starting ..."):
                 started_s = time.monotonic()
                 node = start_ray(runtime, settings)
-                _catch_signals()  # Ray has put its own handler there
+                catch_signals()  # Ray has put its own handler there
                 _start_service(config, settings, console)
-            url = _own_url(settings)
+            url = own_url(settings)
             console.print(
                 f"FAISS Memory answers at {url} (ready in {time.monotonic() - started_s:.1f} s). "
                 f"API: {url}/docs. Stop with Ctrl-C."
@@ -124,7 +123,7 @@ def _run(config: Path, settings: Settings, console: Console) -> None:
                 _start_auto_build(settings)
             _watch(node)
         finally:
-            _ignore_signals()
+            ignore_signals()
             _stop(runtime, settings)
 
 
@@ -161,17 +160,17 @@ def _start_service(config: Path, settings: Settings, console: Console) -> None:
     behind_haproxy = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
     deploy(config, host="127.0.0.1" if behind_haproxy else settings.host, port=settings.port)
     deadline = time.monotonic() + settings.start_timeout_s
-    told = None
-    with _own_client(settings, timeout_s=5) as client:
-        while not _answers(client, "/health/ready"):
+    last_reason = None
+    with own_client(settings, timeout_s=5) as client:
+        while not answers(client, "/health/ready"):
             if sentence := failure_of():
                 raise LauncherError(sentence)
-            if reason := _waits_for(client):
+            if reason := reason_to_wait(client):
                 # A new machine without its bucket waits as long as it takes, and says so.
                 deadline = time.monotonic() + settings.start_timeout_s
-                if reason != told:
+                if reason != last_reason:
                     console.print(f"Not ready: {reason}", markup=False)
-                told = reason
+                last_reason = reason
             if time.monotonic() > deadline:
                 raise LauncherError(
                     f"not ready after START_TIMEOUT_S={settings.start_timeout_s:g}; "
@@ -192,39 +191,9 @@ def _start_auto_build(settings: Settings) -> None:
     # Only here: importing what watches files takes memory.
     from scripts.launcher.auto_build import WorkspaceBuilder
 
-    client = _own_client(settings, timeout_s=settings.build_timeout_s)
-    builder = WorkspaceBuilder(client, settings.workspace_dir, data_dir=settings.data_dir)
-    builder.start(watching=settings.auto_build == "watch")
-
-
-def _own_client(settings: Settings, *, timeout_s: float) -> httpx.Client:
-    """A client that this service lets in."""
-    # Without a key the service answers only to the names it knows.
-    name = next((host for host in settings.allowed_hosts if host != "*"), "localhost")
-    headers = {"Host": name, "X-API-Key": settings.api_key.get_secret_value()}
-    return httpx.Client(
-        base_url=_own_url(settings), trust_env=False, timeout=timeout_s, headers=headers
-    )
-
-
-def _own_url(settings: Settings) -> str:
-    """Where this machine reaches the service."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
-
-
-def _answers(client: httpx.Client, url: str) -> bool:
-    try:
-        return client.get(url).is_success
-    except httpx.HTTPError:
-        return False
-
-
-def _waits_for(client: httpx.Client) -> str | None:
-    try:
-        return cast("str | None", client.get("/health/ready").json().get("reason"))
-    except (httpx.HTTPError, ValueError, AttributeError):
-        return None
+    service = own_service(settings)
+    builder = WorkspaceBuilder(service, settings.workspace_dir, data_dir=settings.data_dir)
+    builder.run(watching=settings.auto_build == "watch")
 
 
 def _watch(node: LocalNode) -> None:
@@ -232,7 +201,7 @@ def _watch(node: LocalNode) -> None:
     from scripts.launcher.serve_application import RefusalWatch
 
     refusals = RefusalWatch()
-    terminal = _Foreground()
+    terminal = Foreground()
     try:
         while True:
             if refusals.sentence:
@@ -242,29 +211,11 @@ def _watch(node: LocalNode) -> None:
             if dead:
                 raise LauncherError(f"Ray's {', '.join(dead)} died; the service is stopped")
             if terminal.is_gone():
-                _let_go_of_the_terminal()
-                raise _StopRequested
+                let_go_of_the_terminal()
+                raise StopRequested
             time.sleep(_WATCH_INTERVAL_S)
     finally:
         refusals.stop()
-
-
-class _Foreground:
-    """Whether this process is what a terminal's user works with: a window of `make serve` alone.
-
-    The signal of its closing goes to `make`, which keeps it to itself.
-    """
-
-    def __init__(self) -> None:
-        self._was_in_front = False
-
-    def is_gone(self) -> bool:
-        """Whether the terminal was closed while this was in its foreground."""
-        try:
-            self._was_in_front = os.tcgetpgrp(2) == os.getpgrp()
-        except OSError:  # there is none, or none any more
-            return self._was_in_front
-        return False
 
 
 def _stop(runtime: RuntimeDir, settings: Settings) -> None:
@@ -278,42 +229,5 @@ def _stop(runtime: RuntimeDir, settings: Settings) -> None:
 
 def _end_without_ray() -> None:
     """Ray waits for what is gone; at the interpreter's end it would do so once more."""
-    status = 0 if isinstance(sys.exc_info()[1], _StopRequested) else 1
+    status = 0 if isinstance(sys.exc_info()[1], StopRequested) else 1
     atexit.register(os._exit, status)
-
-
-@contextmanager
-def _stopping_on_signals() -> Iterator[None]:
-    _catch_signals()
-    try:
-        yield
-    finally:
-        _ignore_signals()
-
-
-def _catch_signals() -> None:
-    def stop(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            _let_go_of_the_terminal()
-        raise _StopRequested
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # `nohup` has it ignored, and means it.
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, stop)
-
-
-def _let_go_of_the_terminal() -> None:
-    """It is gone: whatever is printed from here on would fail, and stopping with it."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        with suppress(OSError):
-            if stat.S_ISCHR(os.fstat(fd).st_mode):
-                os.dup2(nowhere, fd)
-    os.close(nowhere)
-
-
-def _ignore_signals() -> None:
-    """One signal is enough; stopping has its own time limit."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)

@@ -26,16 +26,16 @@ from engine.model.files import (
     GRAPH_VERSION,
     PRECISIONS,
     FileStamp,
-    Manifest,
+    ModelManifest,
     ModelSpec,
     Precision,
     default_model_dir,
     graph_file,
     is_complete,
     missing_official_files,
-    read_manifest,
+    read_model_manifest,
     shared_model_dir,
-    write_manifest,
+    write_model_manifest,
 )
 
 if TYPE_CHECKING:
@@ -201,13 +201,15 @@ def _build(
     # Graphs of an earlier run stay in the manifest when this one does not concern them.
     graphs = [name for p in PRECISIONS if (model_dir / (name := graph_file(p))).is_file()]
     files = {name: FileStamp.of(model_dir / name) for name in [*spec.sha256, *graphs]}
-    write_manifest(model_dir, Manifest(name=spec.name, graph_version=GRAPH_VERSION, files=files))
+    write_model_manifest(
+        model_dir, ModelManifest(name=spec.name, graph_version=GRAPH_VERSION, files=files)
+    )
 
 
 def _remove_old_graphs(model_dir: Path) -> None:
     """A graph that another version of this code built would be run as if it were ours."""
     try:
-        is_ours = read_manifest(model_dir).graph_version == GRAPH_VERSION
+        is_ours = read_model_manifest(model_dir).graph_version == GRAPH_VERSION
     except ModelNotFoundError:
         return
     if not is_ours:

@@ -19,7 +19,7 @@ from ray.serve.schema import ServeDeploySchema
 from deployments.calls.parcels import PIECE_BYTES
 from deployments.settings import Settings
 from deployments.transfer.import_body import _CHUNK_LINES
-from scripts.launcher.ray_switches import MAX_MESSAGE_BYTES, working_haproxy
+from scripts.launcher.ray_switches import variables_in, working_haproxy
 from tests import ROOT
 from tests.cluster.kubernetes_schema import VERSIONS, problems, schema_of, schema_of_crd
 from tests.cluster.rayservice_schema import RAY_SERVICE
@@ -129,10 +129,30 @@ def test_haproxy_starts_with_the_script_and_listens_for_other_machines(tmp_path:
 def test_pods_run_haproxy_with_the_script_that_plain_machines_use() -> None:
     [script] = [each["data"] for each in OTHERS if each["kind"] == "ConfigMap"]
     assert script == {"haproxy.sh": (DEPLOY / "haproxy.sh").read_text("utf-8")}
-    on_machines = (DEPLOY / "node.sh").read_text("utf-8")
-    for entry in GROUPS[0]["template"]["spec"]["containers"][0]["env"]:
-        if entry["name"].startswith("RAY_") and not entry["name"].endswith("_PATH"):
-            assert re.search(rf"{entry['name']}=\"?{entry['value']}\b", on_machines), entry
+
+
+def test_rays_variables_are_the_same_on_one_machine_on_plain_machines_and_in_pods() -> None:
+    shared = variables_in("ray.env") | variables_in("haproxy.env")
+    script = (DEPLOY / "node.sh").read_text("utf-8")
+    exported = script[script.index("# As on one machine") : script.index("set +a")]
+    files = re.findall(r"^\. (\S+)$", exported, re.M)
+    assert files == [f"scripts/launcher/variables/{name}.env" for name in ("ray", "haproxy")]
+    read = subprocess.run(
+        ["sh", "-c", "set -a; " + "; ".join(f". ./{file}" for file in files) + "; env"],
+        cwd=ROOT,
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shared.items() <= dict(line.split("=", 1) for line in read.stdout.splitlines()).items()
+    for group in GROUPS:
+        environment = group["template"]["spec"]["containers"][0]["env"]
+        given = {entry["name"]: entry.get("value") for entry in environment}
+        assert shared.items() <= given.items()
+        own = {name for name in given if name.startswith("RAY_")} - shared.keys()
+        for name in own - {"RAY_SERVE_HAPROXY_BINARY_PATH"}:
+            assert f"{name}={given[name]}" in script, name
 
 
 def test_only_the_head_reaches_redis_and_no_command_line_tells_its_password() -> None:
@@ -328,14 +348,9 @@ def test_every_pod_has_the_same_settings_and_secrets_come_from_secrets() -> None
     assert environments[0]["MODEL_PRECISION"]["value"] in ("fp32", "int8")
 
 
-def test_messages_between_replicas_may_be_as_large_wherever_the_service_runs() -> None:
-    limit = "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"
-    script = (DEPLOY / "node.sh").read_text("utf-8")
-    assert re.findall(rf"{limit}=(\d+)", script) == [str(MAX_MESSAGE_BYTES)]
-    for group in GROUPS:
-        environment = group["template"]["spec"]["containers"][0]["env"]
-        assert {"name": limit, "value": str(MAX_MESSAGE_BYTES)} in environment
-    assert PIECE_BYTES * 10 < MAX_MESSAGE_BYTES
+def test_the_pieces_of_a_message_are_far_below_what_replicas_may_send_each_other() -> None:
+    limit = variables_in("ray.env")["RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"]
+    assert int(limit) > PIECE_BYTES * 10
 
 
 def test_disruption_budgets_select_the_pods_they_are_for() -> None:
@@ -396,5 +411,7 @@ def _containers(groups: list[Tree]) -> list[Tree]:
 def test_the_scripts_are_clean() -> None:
     scripts = [str(path) for path in DEPLOY.rglob("*.sh")]
     shellcheck = Path(sys.executable).with_name("shellcheck")
-    done = subprocess.run([shellcheck, *scripts], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [shellcheck, "-x", *scripts], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout

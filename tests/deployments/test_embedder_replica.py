@@ -24,7 +24,7 @@ from engine.errors import (
     OverloadedError,
 )
 from engine.model.embedder import EmbeddingRun, HiddenRows
-from engine.model.files import default_model_dir, read_manifest
+from engine.model.files import default_model_dir, read_model_manifest
 from engine.records import FloatMatrix
 from tests import ROOT
 from tests.support.fakes import query_of
@@ -260,7 +260,9 @@ def test_a_node_with_other_weights_than_the_rest_refuses_to_embed(
     model_dir = default_model_dir(os.environ, Path.home())
     with pytest.raises(ModelMismatchError, match="same model on every node"):
         EmbedderReplica(Settings(), model_dir, "fp32", fingerprint="0" * 64)
-    EmbedderReplica(Settings(), model_dir, "fp32", fingerprint=read_manifest(model_dir).fingerprint)
+    EmbedderReplica(
+        Settings(), model_dir, "fp32", fingerprint=read_model_manifest(model_dir).fingerprint
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness of their own on Linux")

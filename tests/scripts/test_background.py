@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from deployments.settings import Settings, load_settings
 from scripts.cli.app import app
-from scripts.launcher.background import Job, agent_plist, job_of, keeper_for, unit_text
+from scripts.launcher.background import Job, agent_plist, job_of, supervisor_for, unit_text
 from scripts.launcher.runtime_dir import LauncherError
 
 HOSTILE = 'a"b\\c%d$e f'
@@ -108,16 +108,16 @@ def test_an_agent_says_the_same_to_launchd(home: Path) -> None:
 def test_what_is_installed_is_private_and_goes_without_a_trace(
     home: Path, tmp_path: Path, platform: str, place: str, first: str, last: str
 ) -> None:
-    keeper = keeper_for(job(), platform=platform, home=home, environ={})
-    assert keeper.path == home / place
-    assert not keeper.uninstall()
-    keeper.install()
-    assert stat.S_IMODE(keeper.path.stat().st_mode) == 0o600
+    supervisor = supervisor_for(job(), platform=platform, home=home, environ={})
+    assert supervisor.path == home / place
+    assert not supervisor.uninstall()
+    supervisor.install()
+    assert stat.S_IMODE(supervisor.path.stat().st_mode) == 0o600
     assert told(tmp_path)[-1].startswith(first)
-    keeper.install()  # again: with other settings, for instance
-    assert keeper.uninstall()
+    supervisor.install()  # again: with other settings, for instance
+    assert supervisor.uninstall()
     assert told(tmp_path)[-1].startswith(last)
-    assert not keeper.path.exists()
+    assert not supervisor.path.exists()
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="the command looks at the real platform")
@@ -137,10 +137,10 @@ def test_the_command_installs_tells_and_uninstalls(home: Path, tmp_path: Path) -
 
 def test_what_the_platform_refuses_leaves_nothing(home: Path, tmp_path: Path) -> None:
     (tmp_path / "bin" / "systemctl").write_text("#!/bin/sh\necho no bus >&2\nexit 1\n")
-    keeper = keeper_for(job(), platform="linux", home=home, environ={})
+    supervisor = supervisor_for(job(), platform="linux", home=home, environ={})
     with pytest.raises(LauncherError, match=r"daemon-reload` failed: no bus\. .* --detach"):
-        keeper.install()
-    assert not keeper.path.exists()
+        supervisor.install()
+    assert not supervisor.path.exists()
 
 
 def test_a_detached_start_that_fails_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from deployments.settings import load_settings
-from scripts.launcher import serve
 from scripts.launcher.preflight import (
     check_dashboard,
     check_data_dir,
@@ -29,6 +28,7 @@ from scripts.launcher.runtime_dir import (
     own_pids,
     runtime_dir_of,
 )
+from scripts.launcher.stopping import catch_signals
 from scripts.launcher.stubs.haproxy_shim import ERROR_PAGES, harden
 from tests import ROOT
 from tests.support.service import STOP_PATIENCE_S, Service
@@ -173,10 +173,10 @@ def test_nohup_is_obeyed_and_another_hangup_stops() -> None:
     }
     try:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        serve._catch_signals()
+        catch_signals()
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        serve._catch_signals()
+        catch_signals()
         assert callable(signal.getsignal(signal.SIGHUP))
     finally:
         for number, handler in before.items():
@@ -186,9 +186,9 @@ def test_nohup_is_obeyed_and_another_hangup_stops() -> None:
 def test_a_terminal_that_closes_is_noticed_without_a_signal() -> None:
     code = (
         "import signal, sys, time\n"
-        "from scripts.launcher.serve import _Foreground\n"
+        "from scripts.launcher.stopping import Foreground\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"  # `make` keeps it to itself
-        "terminal = _Foreground()\n"
+        "terminal = Foreground()\n"
         "assert not terminal.is_gone()\n"
         "print('ready', flush=True)\n"
         "while not terminal.is_gone(): time.sleep(0.05)\n"

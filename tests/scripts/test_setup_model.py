@@ -28,8 +28,8 @@ from engine.model.files import (
     default_model_dir,
     is_complete,
     missing_official_files,
-    read_manifest,
-    write_manifest,
+    read_model_manifest,
+    write_model_manifest,
 )
 from scripts.model.set_up import default_sources, set_up
 from scripts.model.sources import (
@@ -157,8 +157,8 @@ def test_set_up_from_nothing_gives_the_same_bytes_again(run: SetUp, official: Pa
 
 def test_a_graph_of_another_release_is_never_taken_for_ours(run: SetUp, official: Path) -> None:
     run(DirectorySource(official))
-    older = dataclasses.replace(read_manifest(run.model_dir), graph_version=GRAPH_VERSION - 1)
-    write_manifest(run.model_dir, older)
+    older = dataclasses.replace(read_model_manifest(run.model_dir), graph_version=GRAPH_VERSION - 1)
+    write_model_manifest(run.model_dir, older)
 
     run(precisions=("int8",))
 

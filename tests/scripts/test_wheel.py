@@ -67,8 +67,12 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def test_the_wheel_has_its_configuration_and_no_benchmarks(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"scripts/serve_config.yaml", "mcp_server/installer/openclaw-skill.md"} <= set(names)
-    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(PARTS[:4])
+    assert {
+        "scripts/serve_config.yaml",
+        "scripts/launcher/variables/ray.env",
+        "mcp_server/installer/openclaw-skill.md",
+    } <= set(names)
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(PACKAGES)
 
 
 @pytest.fixture

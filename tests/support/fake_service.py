@@ -158,6 +158,8 @@ class FakeService:
                     "success": True,
                     "files_processed": 2,
                     "memories_added": 5,
+                    "memories_removed": 0,
+                    "unchanged": 0,
                     "backup_location": "backups/pre_build",
                     "message": "Index rebuilt successfully",
                 }

@@ -10,11 +10,11 @@ import typer
 
 from scripts.cli.errors import (
     CliError,
-    NothingFoundError,
     RefusedError,
     UnreachableError,
     UsageError,
 )
+from scripts.cli.importing.choosing import chosen_files, refuse_files_of_one_name
 from scripts.cli.importing.file_commands import workspace_of
 from scripts.cli.importing.journal import Journal, Tally, journal_path
 from scripts.cli.importing.reading import Reading
@@ -23,23 +23,15 @@ from scripts.cli.importing.stored_passages import forget_rest
 from scripts.cli.options import DEFAULT_URL, AsJson, Url, service_at
 from scripts.cli.progress import progress
 from scripts.cli.readers import (
-    KNOWN_NAMES,
-    NOT_READ,
-    SUFFIXES,
     TEXT_SUFFIXES,
     Format,
-    kind_of,
-    why_not_read,
 )
 from scripts.cli.readers.identity import utf8
-from scripts.cli.readers.inputs import InputFile, find_inputs
 from scripts.cli.readers.records import Options
 from scripts.cli.service import Json, Service
 from scripts.cli.terminal import counted, note, one_line, print_json, say
 
 _SHOWN_IN_DRY_RUN = 20
-_CALLED_BY_PATH = TEXT_SUFFIXES | SUFFIXES[Format.CSV] | {".json", ".sqlite3"}
-"""Files whose memories may be told by the file's name alone."""
 
 
 def import_memories(
@@ -79,26 +71,20 @@ def import_memories(
     Interrupted, the same command continues and adds nothing twice. Exits with 1 when a memory
     could not be read or was refused; the others are in.
     """
-    files, skipped = _chosen(paths, format)
-    for why in skipped:
-        _tell_skipped(why, as_json=as_json)
-    if not files:
-        raise NothingFoundError(f"No {_named(format)} files there.")
-    options = Options(
-        source=source,
-        text_column=text_column,
-        source_column=source_column,
-        key_column=key_column,
-    )
     reading = Reading(
-        files=files,
+        files=chosen_files(paths, format, as_json=as_json),
         format=format,
-        options=options,
+        options=Options(
+            source=source,
+            text_column=text_column,
+            source_column=source_column,
+            key_column=key_column,
+        ),
         deduplicate=deduplicate,
         stop_on_error=stop_on_error,
         as_json=as_json,
     )
-    _refuse_files_of_one_name(reading)
+    refuse_files_of_one_name(reading)
     service = service_at(url)
     if source is None:
         _mark_workspace_files(service, reading, needed=not dry_run)
@@ -106,23 +92,38 @@ def import_memories(
         _show(reading)
         return
     built = _build(service, reading)
-    reading.choose([file for file in files if file.in_workspace is None])
+    reading.choose([file for file in reading.files if file.in_workspace is None])
+    tally = _send_rest(service, reading, _journal(service, paths, reading, resume=resume))
+    tally.add(built)
+    _report(tally, reading)
+
+
+def _journal(service: Service, paths: list[str], reading: Reading, *, resume: bool) -> Journal:
+    """The journal of this very command."""
     named = [path if path == "-" else str(Path(path).expanduser().absolute()) for path in paths]
-    columns = [text_column, source_column, key_column]
-    path = journal_path([service.url, named, format.value, source, deduplicate, columns])
+    options, deduplicate = reading.options, reading.deduplicate
+    columns = [options.text_column, options.source_column, options.key_column]
+    path = journal_path(
+        [service.url, named, reading.format.value, options.source, deduplicate, columns]
+    )
     if not resume:
         path.unlink(missing_ok=True)
     journal = Journal(path, deduplicate=deduplicate is not False)
     if journal.n_before:
         note(f"Continuing after {counted(journal.n_before, 'memory')} that are in already.")
+    return journal
+
+
+def _send_rest(service: Service, reading: Reading, journal: Journal) -> Tally:
+    """Send what the service does not read itself, so that it can be continued."""
     continues = True
     try:
         tally = _send_all(service, reading, journal)
-        tally.add(built)
         tally.removed += sum(
-            forget_rest(service, file, source, n) for file, n in reading.n_passages
+            forget_rest(service, file, reading.options.source, n) for file, n in reading.n_passages
         )
         continues = False
+        return tally
     except UsageError:
         continues = journal.has_parts
         raise
@@ -130,52 +131,6 @@ def import_memories(
         journal.close(complete=not continues)
         if continues:
             note("Not finished. The same command continues from here.")
-    _report(tally, reading)
-
-
-def _chosen(paths: list[str], format: Format) -> tuple[list[InputFile], list[tuple[str, str]]]:
-    """The files to read, and the names of the others that might be meant, with the reason."""
-    if format is not Format.AUTO:
-        return find_inputs(paths, SUFFIXES[format]), []
-    found = find_inputs(paths, SUFFIXES[format] | NOT_READ.keys())
-    why = {file.name: why_not_read(file) or _unknown(file) for file in found}
-    files = [file for file in found if why[file.name] is None]
-    return files, [(name, reason) for name, reason in why.items() if reason is not None]
-
-
-def _unknown(file: InputFile) -> str | None:
-    """Why a file is not what its name alone says; None for any other."""
-    if file.relative.rpartition("/")[2] not in KNOWN_NAMES:
-        return None
-    try:
-        kind_of(file, Format.AUTO)
-    except CliError as exc:
-        return str(exc)
-    return None
-
-
-def _tell_skipped(skipped: tuple[str, str], *, as_json: bool) -> None:
-    name, reason = skipped
-    if as_json:
-        print_json({"type": "skipped", "origin": name, "reason": reason})
-    else:
-        note(f"Skipped {name}: {reason}.")
-
-
-def _refuse_files_of_one_name(reading: Reading) -> None:
-    """Raise `UsageError` when one file of a run would take the place of another."""
-    first: dict[str, InputFile] = {}
-    for file in reading.files:
-        is_told_by_name = reading.format not in (Format.TEXT, Format.CSV, Format.CHROMA)
-        if is_told_by_name and file.suffix not in _CALLED_BY_PATH:
-            continue
-        other = first.setdefault(file.source(reading.options.source), file)
-        if other is not file:
-            raise UsageError(
-                f"{other.name} and {file.name} would both be "
-                f"{file.source(reading.options.source)}, and one would replace the other. "
-                "Import them one by one with a --source each, or leave --source out."
-            )
 
 
 def _mark_workspace_files(service: Service, reading: Reading, *, needed: bool) -> None:
@@ -211,9 +166,9 @@ def _build(service: Service, reading: Reading) -> Tally:
 
     paths = [file.path.resolve() for file in reading.files if file.path and file.in_workspace]
     if paths and (workspace := workspace_of(service)):
-        from scripts.cli.importing.watching import Built
+        from scripts.cli.importing.file_syncs import WorkspaceSync
 
-        Built(service, workspace, on_built=count, on_refused=refuse).sync(paths, [])
+        WorkspaceSync(service, workspace, on_built=count, on_refused=refuse).sync(paths, [])
     tally.lines = tally.added + tally.unchanged
     return tally
 
@@ -284,7 +239,3 @@ def _show(reading: Reading) -> None:
         note(f"{counted(n_memories, 'memory')} would be sent.")
     if reading.n_unreadable:
         raise CliError(f"{reading.n_unreadable:,} could not be read; see above.")
-
-
-def _named(format: Format) -> str:
-    return "text" if format is Format.AUTO else format.value

@@ -63,13 +63,14 @@ def watch(
     Until Ctrl-C, changed files are read again, and what deleted files said is deleted. In the
     service's workspace the service reads them; elsewhere they are read here and sent.
     """
-    from scripts.cli.importing.watching import Built, Sent, follow
+    from scripts.cli.importing.file_syncs import UploadSync, WorkspaceSync
+    from scripts.cli.importing.watching import follow
 
     service = service_at(url)
     top = directory.resolve()
     workspace = workspace_of(service)
     if source is None and workspace is not None and top.is_relative_to(workspace):
-        keeper: Built | Sent = Built(
+        file_sync: WorkspaceSync | UploadSync = WorkspaceSync(
             service,
             workspace,
             on_built=_tell_in_json if as_json else _tell,
@@ -77,11 +78,11 @@ def watch(
         )
         note(f"{directory} is in the service's workspace: the service reads its files.")
     else:
-        keeper = Sent(service, top, source, as_json=as_json)
+        file_sync = UploadSync(service, top, source, as_json=as_json)
         where = f"outside the service's workspace {workspace}" if workspace else "not the service's"
         note(f"{directory} is {where}: its files are read here and sent.")
-        note(f"Sources begin with {one_line(keeper.prefix) or 'the file names'}.")
-    follow(keeper, top, once=once)
+        note(f"Sources begin with {one_line(file_sync.prefix) or 'the file names'}.")
+    follow(file_sync, top, once=once)
 
 
 def _tell_in_json(names: list[str], answer: Json) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 from scripts.cli.errors import CliError, RefusedError, UnreachableError
 from scripts.cli.importing.journal import Tally
 from scripts.cli.readers.records import Memory
-from scripts.cli.service import WORTH_ANOTHER_TRY, Service
+from scripts.cli.service import Service
+from wire.retries import PASSING
 
 MAX_PART_LINES = 2000
 MAX_PART_BYTES = 4 * 1024 * 1024
@@ -151,7 +152,7 @@ class Sender:
             try:
                 return self._send(part, key)
             except (UnreachableError, RefusedError) as exc:
-                if isinstance(exc, RefusedError) and exc.status not in WORTH_ANOTHER_TRY:
+                if isinstance(exc, RefusedError) and exc.status not in PASSING:
                     raise
                 if time.monotonic() - self._heard_s >= _PATIENCE_S:
                     raise

@@ -21,6 +21,28 @@ def file_of(source: str) -> str | None:
     return match[1] if match else None
 
 
+def is_below(name: str | None, top: str) -> bool:
+    """Whether a file is `top`, or lies in it when that is a directory."""
+    return name is not None and (name == top or name.startswith(f"{top}/"))
+
+
+def forget_file(service: Service, name: str) -> int:
+    """Delete what the service has read in a file, or in every file of a directory, that is gone.
+
+    Returns:
+        How many memories that were.
+    """
+    found = [
+        memory["id"]
+        for prefix in (f"{name}:chunk_", f"{name}/")
+        for page in pages(service, source_prefix=prefix)
+        for memory in page["memories"]
+        # What somebody else put there under a key of theirs is not the file's.
+        if memory["key"] is None and is_below(file_of(memory["source"]), name)
+    ]
+    return int(delete_all(service, found)["deleted_count"]) if found else 0
+
+
 def forget_rest(service: Service, file: InputFile, prefix: str | None, n_passages: int) -> int:
     """Delete what a file had said beyond its passages of now; returns how many that were.
 

@@ -20,7 +20,7 @@ from engine.errors import EngineError, StorageError
 from engine.index_options import BACKUPS_NAME
 from engine.model.embedder import Embedder
 from engine.model.files import default_model_dir
-from engine.model.precision import choose_precision
+from engine.recovery.precision import precision_of
 from engine.recovery.reembed import reembed
 from engine.store.database import DATABASE_NAME
 from engine.store.upgrade import upgrade
@@ -40,7 +40,7 @@ def main(
             raise StorageError(f"there is no store in {settings.data_dir}; set DATA_DIR")
         embedder = Embedder(
             settings.model_dir or default_model_dir(os.environ, Path.home()),
-            precision=choose_precision(settings.model_precision),
+            precision=precision_of(settings.data_dir, settings.model_precision),
         )
         with DataLock(settings.data_dir, timeout_s=1.0):
             upgrade(database)

@@ -20,12 +20,13 @@ from rich.markup import escape
 from deployments.settings import SettingsError, load_settings
 from engine.backups.catalogue import Backups
 from engine.backups.verification import problems_of
+from engine.defaults import EXACT_BELOW
 from engine.disk.data_lock import DataLock
 from engine.errors import EngineError, StorageError
 from engine.index_options import BACKUPS_NAME
 from engine.recovery.doctor import examine
 from engine.recovery.offline import accept_loss, rebuild_indexes, restore_offline
-from scripts.cli.options import AsJson
+from scripts.cli.options import AsJson, DataDir
 from scripts.cli.progress import progress
 from scripts.cli.service import Json
 from scripts.cli.terminal import print_json
@@ -34,10 +35,8 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
-_CHECK = functools.partial(problems_of, exact_below=20_000)
+_CHECK = functools.partial(problems_of, exact_below=EXACT_BELOW)
 """What a backup is put through."""
-
-DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
 
 
 @contextmanager
@@ -72,8 +71,8 @@ def verify(
     n_bad = 0
     for check in checks([name] if name else [], data_dir):
         n_bad += not check["ok"]
-        told = "; ".join(check["problems"]) or "ok"
-        console.print(f"{check['backup_name']}: {told}", markup=False)
+        problems = "; ".join(check["problems"]) or "ok"
+        console.print(f"{check['backup_name']}: {problems}", markup=False)
     raise typer.Exit(1 if n_bad else 0)
 
 
@@ -128,8 +127,8 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     with locked(data_dir) as (directory, found):
         findings = list(examine(directory, found))
     if as_json:
-        told = [asdict(finding) for finding in findings]
-        print_json({"ok": not findings, "data_dir": str(directory), "findings": told})
+        shown = [asdict(finding) for finding in findings]
+        print_json({"ok": not findings, "data_dir": str(directory), "findings": shown})
         raise typer.Exit(1 if findings else 0)
     for finding in findings:
         console.print(f"[bold red]{escape(finding.problem)}[/]\n  {escape(finding.remedy)}")

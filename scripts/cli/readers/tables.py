@@ -128,9 +128,9 @@ class _Table:
             source = f"{self.file.source(self.prefix)}{at}"
         line: dict[str, object] = {"text": words, "source": source}
         line |= {"key": key} if key is not None else {}
-        line |= (told := times(row))
-        made = ("timestamp", "created_at") if "timestamp" in told else ()
-        for name in (*made, *told):
+        line |= (dates := times(row))
+        made = ("timestamp", "created_at") if "timestamp" in dates else ()
+        for name in (*made, *dates):
             row.pop(name, None)
         return line | ({"metadata": row} if row else {})
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from deployments.settings import SettingsError, load_settings
 from engine.errors import EngineError
-from scripts.launcher.background import Keeper, job_of, keeper_for
+from scripts.launcher.background import Supervisor, job_of, supervisor_for
 from scripts.launcher.preflight import check_data_dir, check_workspace_dir
 from scripts.launcher.runtime_dir import LauncherError
 from scripts.model.set_up import set_up_shared
@@ -30,41 +30,43 @@ def install() -> None:
         check_workspace_dir(settings.workspace_dir)
         if settings.model_dir is None:
             set_up_shared(_console)
-        keeper = _keeper()
-        keeper.install()
+        supervisor = _supervisor()
+        supervisor.install()
     except (LauncherError, SettingsError, EngineError) as exc:
         _console.print(f"Not installed: {exc}")
         raise typer.Exit(1) from None
-    _console.print(f"{keeper.path} keeps the service running, on {settings.data_dir}.")
+    _console.print(f"{supervisor.path} keeps the service running, on {settings.data_dir}.")
     if sys.platform != "darwin":
         _console.print("So that it starts before you log in: loginctl enable-linger")
 
 
 def status() -> None:
     """Show what the platform says about the service."""
-    keeper = _keeper()
-    if not keeper.path.exists():
+    supervisor = _supervisor()
+    if not supervisor.path.exists():
         _console.print("Not installed: faiss-memory service install")
         raise typer.Exit(_NOT_RUNNING)
     try:
-        done = subprocess.run(keeper.status, check=False)
+        done = subprocess.run(supervisor.status, check=False)
     except FileNotFoundError:
-        _console.print(f"{keeper.path} is there, but no {keeper.status[0]} on this machine.")
+        _console.print(
+            f"{supervisor.path} is there, but no {supervisor.status[0]} on this machine."
+        )
         raise typer.Exit(_NOT_RUNNING) from None
     raise typer.Exit(_NOT_RUNNING if done.returncode else 0)
 
 
 def uninstall() -> None:
     """Stop the service and remove the platform's file; the memories stay."""
-    keeper = _keeper()
-    was_there = keeper.uninstall()
+    supervisor = _supervisor()
+    was_there = supervisor.uninstall()
     _console.print("Uninstalled; your memories stay." if was_there else "Was not installed.")
 
 
-def _keeper() -> Keeper:
+def _supervisor() -> Supervisor:
     try:
         job = job_of(load_settings(), os.environ)
     except SettingsError as exc:
         _console.print(str(exc))
         raise typer.Exit(1) from None
-    return keeper_for(job, platform=sys.platform, home=Path.home(), environ=os.environ)
+    return supervisor_for(job, platform=sys.platform, home=Path.home(), environ=os.environ)

@@ -1,7 +1,6 @@
-"""What starts the service: at once, or from each login on; and the model that it needs.
+"""The commands that start the service, at once or from each login on, and fetch its model.
 
-The launcher, with Ray and the service's settings, is imported only when one of these runs:
-everything else starts in the time of a search.
+The rest of the launcher is imported when one of them runs.
 """
 
 from __future__ import annotations
@@ -54,6 +53,6 @@ def service(action: ServiceAction) -> None:
 
     It takes over the settings that the environment has now; `install` again changes them.
     """
-    from scripts.launcher import kept_service
+    from scripts.launcher import supervised_service
 
-    getattr(kept_service, action.value)()
+    getattr(supervised_service, action.value)()
