@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, cast
 
 from pydantic_core import to_json
 
+from engine.keys.records import ROOT_ID, Key
 from engine.offsite.cloud_sync import SyncStatus
 from engine.offsite.download import Download
 from engine.offsite.snapshots import RemoteSnapshot
@@ -28,6 +29,7 @@ from wire.answers import (
     SyncDownloadAnswer,
     SyncStatusAnswer,
 )
+from wire.keys import KeyOut
 
 _MEMORY_FIELDS = tuple(MemoryOut.__annotations__)
 _RANKED_BY: Final[tuple[Literal["score", "rrf_score", "bm25_score"], ...]] = (
@@ -48,6 +50,26 @@ def score(value: float) -> float:
 def memory(record: Memory) -> MemoryOut:
     """MEM; the caller's metadata stays in its own object and can shadow nothing."""
     return cast(MemoryOut, {name: getattr(record, name) for name in _MEMORY_FIELDS})
+
+
+def key(record: Key) -> KeyOut:
+    """A key without its text, which nobody has, or its digest."""
+    made_us = None if record.id == ROOT_ID else record.created_us
+    return KeyOut(
+        id=record.id,
+        name=record.name,
+        scopes=list(record.scopes),
+        namespaces=list(record.namespaces),
+        expires_at=_iso_time(record.expires_us),
+        max_memories=record.max_memories,
+        writes_per_minute=record.writes_per_minute,
+        created_at=_iso_time(made_us),
+        last_used_at=_iso_time(record.last_used_us),
+    )
+
+
+def _iso_time(time_us: int | None) -> str | None:
+    return None if time_us is None else iso_time(time_us)
 
 
 def exported(found: ExportedMemory) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from engine.errors import (
     NotFoundError,
     NotReadyError,
     OverloadedError,
+    RateLimitedError,
     RemoteError,
     StoreFullError,
     TooLargeError,
@@ -81,7 +83,10 @@ async def _answer_engine_error(_request: Request, exc: Exception) -> Response:
     for cls in type(exc).__mro__:
         error = ERROR_TABLE.get(cls)
         if error is not None:
-            return detail_response(error.status, str(exc), retry_after_s=error.retry_after_s)
+            wait_s = error.retry_after_s
+            if isinstance(exc, RateLimitedError):
+                wait_s = math.ceil(exc.retry_after_s)
+            return detail_response(error.status, str(exc), retry_after_s=wait_s)
     raise exc  # the request log answers and records internal errors
 
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from deployments.calls.patience import patiently
 from deployments.http.json_route import json_response, json_router
+from deployments.http.needs import WRITE, needs
 from deployments.http.openapi import problems
 from deployments.http.request_trace import RequestTrace, WriteId, trace_of
 from deployments.http.services import Services, services_of
@@ -43,6 +44,7 @@ async def _embed(services: Services, build: PlannedBuild, trace: RequestTrace) -
     response_model=BuildAnswer,
     responses=problems(507),
 )
+@needs(WRITE)
 async def build_index(
     request: Request,
     write_id: WriteId,

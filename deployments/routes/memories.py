@@ -13,6 +13,7 @@ from starlette.responses import Response
 from deployments import rendering
 from deployments.http.filters import where_of
 from deployments.http.json_route import json_response, json_router
+from deployments.http.needs import ADMIN, READ, WRITE, needs
 from deployments.http.openapi import problems
 from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.services import services_of
@@ -81,6 +82,7 @@ def _memory_id(number: int) -> MemoryId:
 @router.post(
     "/memory/add", operation_id="addMemory", response_model=AddAnswer, responses=problems(507)
 )
+@needs(WRITE)
 async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, unless one that says the same is stored already."""
     services, trace = services_of(request), trace_of(request)
@@ -109,6 +111,7 @@ async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> R
     response_model=AddBatchAnswer,
     responses=problems(507),
 )
+@needs(WRITE)
 async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteId) -> Response:
     """Store up to 500 memories, all or none; duplicates are skipped."""
     services, trace = services_of(request), trace_of(request)
@@ -147,6 +150,7 @@ async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteI
     response_model=UpsertAnswer,
     responses=problems(507),
 )
+@needs(WRITE)
 async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, in the place of the one with the same source and key if there is one."""
     services, trace = services_of(request), trace_of(request)
@@ -172,6 +176,7 @@ async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId
     response_model=MemoryOut,
     responses=problems(404),
 )
+@needs(READ)
 async def get_memory(memory_id: PathId, request: Request) -> Response:
     """Read one memory."""
     with trace_of(request).stage("index"):
@@ -185,6 +190,7 @@ async def get_memory(memory_id: PathId, request: Request) -> Response:
     response_model=MemoryOut,
     responses=problems(404, 507),
 )
+@needs(WRITE)
 async def update_memory(
     memory_id: PathId, body: PatchRequest, request: Request, write_id: WriteId
 ) -> Response:
@@ -211,6 +217,7 @@ async def update_memory(
     response_model=DeleteAnswer,
     responses=problems(404, 507),
 )
+@needs(WRITE)
 async def delete_memory(memory_id: PathId, request: Request, write_id: WriteId) -> Response:
     """Delete one memory."""
     target = _memory_id(memory_id)
@@ -232,6 +239,7 @@ async def delete_memory(memory_id: PathId, request: Request, write_id: WriteId) 
     response_model=DeleteBySourceAnswer,
     responses=problems(507),
 )
+@needs(WRITE)
 async def delete_by_source(
     body: DeleteBySourceRequest, request: Request, write_id: WriteId
 ) -> Response:
@@ -249,6 +257,7 @@ async def delete_by_source(
     response_model=DeleteBatchAnswer,
     responses=problems(507),
 )
+@needs(WRITE)
 async def delete_batch(body: DeleteBatchRequest, request: Request, write_id: WriteId) -> Response:
     """Delete up to 1000 memories by id."""
     ids = [MemoryId(number) for number in dict.fromkeys(body.ids)]
@@ -264,6 +273,7 @@ async def delete_batch(body: DeleteBatchRequest, request: Request, write_id: Wri
 @router.get(
     "/memories", operation_id="listMemories", response_model=ListAnswer, responses=problems()
 )
+@needs(READ)
 async def list_memories(query: Annotated[ListQuery, Query()], request: Request) -> Response:
     """Browse memories in the order they were stored."""
     with trace_of(request).stage("index"):
@@ -293,6 +303,7 @@ async def list_memories(query: Annotated[ListQuery, Query()], request: Request) 
     response_model=DeduplicateAnswer,
     responses=problems(507),
 )
+@needs(ADMIN)
 async def deduplicate(
     request: Request,
     write_id: WriteId,

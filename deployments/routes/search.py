@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from deployments import rendering
 from deployments.http.filters import where_of
 from deployments.http.json_route import json_response, json_router
+from deployments.http.needs import READ, needs
 from deployments.http.openapi import problems
 from deployments.http.request_trace import RequestTrace, trace_of
 from deployments.http.services import Services, services_of
@@ -41,6 +42,7 @@ def _search_query(body: SearchRequest, pieces: QueryPieces) -> SearchQuery:
 @router.post(
     "/search", operation_id="searchMemory", response_model=SearchAnswer, responses=problems()
 )
+@needs(READ)
 async def search(body: SearchRequest, request: Request) -> Response:
     """Find the memories closest to a query, by meaning and by keywords."""
     services, trace = services_of(request), trace_of(request)
@@ -59,6 +61,7 @@ async def search(body: SearchRequest, request: Request) -> Response:
     response_model=BatchSearchAnswer,
     responses=problems(),
 )
+@needs(READ)
 async def search_batch(body: BatchSearchRequest, request: Request) -> Response:
     """Answer up to 100 searches at once, in order."""
     services, trace = services_of(request), trace_of(request)
@@ -105,6 +108,7 @@ async def _one_object(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterat
     response_model=IsNovelAnswer,
     responses=problems(),
 )
+@needs(READ)
 async def is_novel(body: IsNovelRequest, request: Request) -> Response:
     """Tell whether a text says something that no memory says yet."""
     services, trace = services_of(request), trace_of(request)

@@ -12,7 +12,9 @@ from starlette.types import Receive, Scope, Send
 from deployments.http.errors import detail_response
 from deployments.http.filters import where_of
 from deployments.http.json_route import json_router
+from deployments.http.needs import READ, WRITE, needs
 from deployments.http.openapi import problems
+from deployments.http.request_trace import within_namespace
 from deployments.http.services import Services, services_of
 from deployments.transfer.export_stream import export_lines, gzipped
 from deployments.transfer.import_body import ClientGoneError
@@ -56,6 +58,7 @@ router = json_router(tag="import and export")
         }
     },
 )
+@needs(WRITE)
 async def import_memories(
     query: Annotated[ImportQuery, Query()],
     request: Request,
@@ -75,7 +78,7 @@ async def import_memories(
     options = ImportOptions(
         stop_on_error=query.on_error == "stop",
         deduplicate=query.deduplicate,
-        key=idempotency_key,
+        key=within_namespace(request, idempotency_key) if idempotency_key else None,
         content_encoding=encoding,
         reports_all=query.report == "all",
     )
@@ -124,6 +127,7 @@ class _ImportResponse(Response):
         },
     },
 )
+@needs(READ)
 async def export_memories(query: Annotated[ExportQuery, Query()], request: Request) -> Response:
     """Read every memory that passes a filter, as of now, by id; `/import` takes it."""
     index = services_of(request).index

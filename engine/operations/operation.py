@@ -14,6 +14,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:  # whoever only asks needs no index
+    from engine.keys.key_store import KeyStore
+    from engine.keys.records import RingChange, RingVersion
+    from engine.keys.write_rates import WriteRates
     from engine.memory_index import MemoryIndex
     from engine.offsite.cloud_sync import CloudSync, SyncStatus
 
@@ -100,6 +103,17 @@ class Directory(Protocol):
     @property
     def offsite(self) -> CloudSync:
         """The copy in the cloud. Raises as `index` does, and `InvalidInputError` without one."""
+
+    @property
+    def keys(self) -> KeyStore:
+        """The keys, which are there before the memories are."""
+
+    @property
+    def write_rates(self) -> WriteRates:
+        """How often each of them writes."""
+
+    def next_keys(self, version: RingVersion, wait_s: float) -> Future[RingChange | None]:
+        """What has changed of them since, as soon as something has; None when nothing does."""
 
     def problem(self) -> Future[str | None]:
         """What keeps memories from being stored and backed up, if something does."""

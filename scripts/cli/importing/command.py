@@ -10,11 +10,11 @@ import typer
 
 from scripts.cli.errors import (
     CliError,
-    NothingFoundError,
     RefusedError,
     UnreachableError,
     UsageError,
 )
+from scripts.cli.importing.choosing import chosen_files, refuse_files_of_one_name
 from scripts.cli.importing.file_commands import workspace_of
 from scripts.cli.importing.journal import Journal, Tally, journal_path
 from scripts.cli.importing.reading import Reading
@@ -23,23 +23,15 @@ from scripts.cli.importing.stored_passages import forget_rest
 from scripts.cli.options import DEFAULT_URL, AsJson, Url, service_at
 from scripts.cli.progress import progress
 from scripts.cli.readers import (
-    KNOWN_NAMES,
-    NOT_READ,
-    SUFFIXES,
     TEXT_SUFFIXES,
     Format,
-    kind_of,
-    why_not_read,
 )
 from scripts.cli.readers.identity import utf8
-from scripts.cli.readers.inputs import InputFile, find_inputs
 from scripts.cli.readers.records import Options
 from scripts.cli.service import Json, Service
 from scripts.cli.terminal import counted, note, one_line, print_json, say
 
 _SHOWN_IN_DRY_RUN = 20
-_CALLED_BY_PATH = TEXT_SUFFIXES | SUFFIXES[Format.CSV] | {".json", ".sqlite3"}
-"""Files whose memories may be told by the file's name alone."""
 
 
 def import_memories(
@@ -80,7 +72,7 @@ def import_memories(
     could not be read or was refused; the others are in.
     """
     reading = Reading(
-        files=_files(paths, format, as_json=as_json),
+        files=chosen_files(paths, format, as_json=as_json),
         format=format,
         options=Options(
             source=source,
@@ -92,7 +84,7 @@ def import_memories(
         stop_on_error=stop_on_error,
         as_json=as_json,
     )
-    _refuse_files_of_one_name(reading)
+    refuse_files_of_one_name(reading)
     service = service_at(url)
     if source is None:
         _mark_workspace_files(service, reading, needed=not dry_run)
@@ -106,23 +98,13 @@ def import_memories(
     _report(tally, reading)
 
 
-def _files(paths: list[str], format: Format, *, as_json: bool) -> list[InputFile]:
-    """The files to read; those that are skipped are told."""
-    files, skipped = _chosen(paths, format)
-    for why in skipped:
-        _tell_skipped(why, as_json=as_json)
-    if not files:
-        raise NothingFoundError(f"No {_named(format)} files there.")
-    return files
-
-
 def _journal(service: Service, paths: list[str], reading: Reading, *, resume: bool) -> Journal:
     """The journal of this very command."""
     named = [path if path == "-" else str(Path(path).expanduser().absolute()) for path in paths]
     options, deduplicate = reading.options, reading.deduplicate
     columns = [options.text_column, options.source_column, options.key_column]
     path = journal_path(
-        [service.url, named, reading.format.value, options.source, deduplicate, columns]
+        [service.place, named, reading.format.value, options.source, deduplicate, columns]
     )
     if not resume:
         path.unlink(missing_ok=True)
@@ -149,51 +131,6 @@ def _send_rest(service: Service, reading: Reading, journal: Journal) -> Tally:
         journal.close(complete=not continues)
         if continues:
             note("Not finished. The same command continues from here.")
-
-
-def _chosen(paths: list[str], format: Format) -> tuple[list[InputFile], list[tuple[str, str]]]:
-    """The files to read, and the names of the others that might be meant, with the reason."""
-    if format is not Format.AUTO:
-        return find_inputs(paths, SUFFIXES[format]), []
-    found = find_inputs(paths, SUFFIXES[format] | NOT_READ.keys())
-    why = {file.name: why_not_read(file) or _unknown(file) for file in found}
-    files = [file for file in found if why[file.name] is None]
-    return files, [(name, reason) for name, reason in why.items() if reason is not None]
-
-
-def _unknown(file: InputFile) -> str | None:
-    """Why a file is not what its name alone says; None for any other."""
-    if file.relative.rpartition("/")[2] not in KNOWN_NAMES:
-        return None
-    try:
-        kind_of(file, Format.AUTO)
-    except CliError as exc:
-        return str(exc)
-    return None
-
-
-def _tell_skipped(skipped: tuple[str, str], *, as_json: bool) -> None:
-    name, reason = skipped
-    if as_json:
-        print_json({"type": "skipped", "origin": name, "reason": reason})
-    else:
-        note(f"Skipped {name}: {reason}.")
-
-
-def _refuse_files_of_one_name(reading: Reading) -> None:
-    """Raise `UsageError` when one file of a run would take the place of another."""
-    first: dict[str, InputFile] = {}
-    for file in reading.files:
-        is_told_by_name = reading.format not in (Format.TEXT, Format.CSV, Format.CHROMA)
-        if is_told_by_name and file.suffix not in _CALLED_BY_PATH:
-            continue
-        other = first.setdefault(file.source(reading.options.source), file)
-        if other is not file:
-            raise UsageError(
-                f"{other.name} and {file.name} would both be "
-                f"{file.source(reading.options.source)}, and one would replace the other. "
-                "Import them one by one with a --source each, or leave --source out."
-            )
 
 
 def _mark_workspace_files(service: Service, reading: Reading, *, needed: bool) -> None:
@@ -302,7 +239,3 @@ def _show(reading: Reading) -> None:
         note(f"{counted(n_memories, 'memory')} would be sent.")
     if reading.n_unreadable:
         raise CliError(f"{reading.n_unreadable:,} could not be read; see above.")
-
-
-def _named(format: Format) -> str:
-    return "text" if format is Format.AUTO else format.value
