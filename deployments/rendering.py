@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final, Literal, cast
 
@@ -21,6 +22,7 @@ from wire.answers import (
     DuplicatePairOut,
     HitOut,
     Likeness,
+    ListedOut,
     MemoryOut,
     NearestOut,
     SearchAnswer,
@@ -94,9 +96,21 @@ def hit(found: SearchHit) -> HitOut:
     return shown
 
 
-def search_answer(query: str, hits: list[SearchHit]) -> SearchAnswer:
-    """One search's answer."""
-    return {"query": query, "results": [hit(found) for found in hits], "count": len(hits)}
+def search_answer(query: str, hits: list[SearchHit], *, are_named: bool = False) -> SearchAnswer:
+    """One search's answer; its hits say which namespace they are of if `are_named`."""
+    shown = [hit(found) for found in hits]
+    if are_named:
+        for found, each in zip(hits, shown, strict=True):
+            each["namespace"] = found.namespace
+    return {"query": query, "results": shown, "count": len(hits)}
+
+
+def listed(memories: Sequence[Memory], namespaces: Sequence[str] | None) -> list[ListedOut]:
+    """Memories of a page, each with its namespace where several were asked for."""
+    shown = [cast(ListedOut, memory(each)) for each in memories]
+    for each, namespace in zip(shown, namespaces or (), strict=False):
+        each["namespace"] = namespace
+    return shown
 
 
 def added(outcome: AddOutcome) -> Likeness:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,6 +12,10 @@ from starlette.types import Scope
 
 from engine.keys.records import Key
 from engine.keys.records import Scope as KeyScope
+from engine.namespaces import EVERY
+from engine.operations.operation import Within
+from engine.operations.reads import Among
+from engine.records import MemoryQuota
 
 CALLER_KEY = "faiss_memory.caller"
 NAMESPACE_HEADER = "X-Memory-Namespace"
@@ -47,6 +52,25 @@ def may_not_use(namespace: str) -> str:
 def caller_of(request: Request) -> Caller:
     """Who makes a request to a route that is not open to everybody."""
     return cast(Caller, request.scope[CALLER_KEY])
+
+
+def within(request: Request) -> Within:
+    """Whose memories a request concerns, and how many there may be. Raises 403."""
+    caller = caller_of(request)
+    caller.check_namespace(caller.namespace)
+    key, quota = caller.key, None
+    if key.max_memories is not None:
+        quota = MemoryQuota(max_memories=key.max_memories, namespaces=key.namespaces)
+    return Within(caller.namespace, quota)
+
+
+def among(request: Request, asked: Sequence[str]) -> Among:
+    """Whose memories a request concerns that names several. Raises 403 for one by its name."""
+    caller = caller_of(request)
+    for glob in asked:
+        if not glob.endswith(EVERY):
+            caller.check_namespace(glob)
+    return Among(tuple(asked), caller.key.namespaces)
 
 
 def known_caller(scope: Scope) -> Caller | None:

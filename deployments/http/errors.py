@@ -20,6 +20,7 @@ from engine.errors import (
     NotFoundError,
     NotReadyError,
     OverloadedError,
+    QuotaExceededError,
     RateLimitedError,
     RemoteError,
     StoreFullError,
@@ -75,8 +76,15 @@ def internal_error_response(request_id: str) -> Response:
 def install_error_handlers(app: FastAPI) -> None:
     """Make `app` answer engine errors and invalid requests as the contract says."""
     app.add_exception_handler(EngineError, _answer_engine_error)
+    app.add_exception_handler(QuotaExceededError, _answer_quota_exceeded)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
     app.add_exception_handler(405, _answer_wrong_method)
+
+
+async def _answer_quota_exceeded(_request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, QuotaExceededError)
+    body = {"detail": str(exc), "code": exc.code, "used": exc.used, "limit": exc.limit}
+    return json_response(body, status=403)
 
 
 async def _answer_engine_error(_request: Request, exc: Exception) -> Response:

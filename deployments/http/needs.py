@@ -33,7 +33,7 @@ class Needs:
     """A scope, and where the key must have it."""
 
     scope: Scope | None = None
-    of: Literal["call", "named", "all"] = "named"
+    of: Literal["call", "call or named", "named", "all"] = "named"
     """Namespaces that the key must be allowed to use: the call's own, or those which the route
     finds named and checks itself, or all."""
     is_open: bool = False
@@ -55,6 +55,7 @@ VALID_KEY: Final = Needs()
 READ: Final = Needs(scope="read", of="call")
 WRITE: Final = Needs(scope="write", of="call")
 ADMIN: Final = Needs(scope="admin", of="call")
+READ_SEVERAL: Final = Needs(scope="read", of="call or named")
 READ_NAMED: Final = Needs(scope="read")
 ADMIN_NAMED: Final = Needs(scope="admin")
 READ_ALL: Final = Needs(scope="read", of="all")

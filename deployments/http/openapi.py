@@ -107,5 +107,5 @@ def _declare_needs(
         for method in getattr(route, "methods", None) or ():
             if (operation := operations.get(method.lower())) is not None:
                 operation["security"] = [] if what.is_open else security
-                if what.of == "call":
+                if what.of in ("call", "call or named"):
                     operation.setdefault("parameters", []).append(_NAMESPACE)

@@ -15,8 +15,6 @@ from fastapi import Depends, Header
 from starlette.requests import Request
 from starlette.types import Scope
 
-from deployments.http.callers import caller_of
-from engine.namespaces import DEFAULT
 from engine.store.remembered_outcomes import CALLERS_KEY
 from wire import limits
 
@@ -85,14 +83,7 @@ async def _write_id(
         return given if _PROXYS_OWN.fullmatch(given) else uuid.uuid4().hex
     # With method, path and body: a key reused for something else never answers for it.
     digest = hashlib.blake2b(await request.body(), digest_size=16).hexdigest()
-    name = f"{request.method} {request.scope['path']} {idempotency_key} {digest}"
-    return f"{CALLERS_KEY}{within_namespace(request, name)}"
-
-
-def within_namespace(request: Request, name: str) -> str:
-    """A caller's name for a write, apart from the same one in another namespace."""
-    namespace = caller_of(request).namespace
-    return name if namespace == DEFAULT else f"{namespace}: {name}"
+    return f"{CALLERS_KEY}{request.method} {request.scope['path']} {idempotency_key} {digest}"
 
 
 WriteId = Annotated[str, Depends(_write_id)]

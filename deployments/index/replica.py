@@ -113,7 +113,7 @@ class IndexReplica(ParcelReplica):
     def _work(self, operation: Operation[T]) -> Callable[[], T | Future[T]]:
         """An operation with what it concerns."""
         if isinstance(operation, MemoryOperation):
-            return functools.partial(operation.run, self.index)
+            return functools.partial(operation.run, operation.within.of(self.index))
         if isinstance(operation, DirectoryOperation):
             return functools.partial(operation.run, self)
         raise TypeError(f"{type(operation).__name__} concerns neither memories nor a directory")

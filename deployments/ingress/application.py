@@ -23,6 +23,7 @@ from deployments.routes import (
     builds,
     keys,
     memories,
+    namespaces,
     operations,
     search,
     sync,
@@ -67,6 +68,7 @@ def create_app(settings: IngressSettings, embedder: EmbedderClient, index: Index
         sync,
         transfer,
         keys,
+        namespaces,
     ):
         app.include_router(routes.router)
     install_docs_pages(app)

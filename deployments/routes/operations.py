@@ -12,13 +12,14 @@ from starlette.responses import Response
 
 from deployments.calls.operations import Report
 from deployments.calls.part_reports import own_report
-from deployments.http.callers import known_caller
+from deployments.http.callers import known_caller, within
 from deployments.http.json_route import json_response, json_router
 from deployments.http.needs import OPEN, READ, READ_ALL, needs
 from deployments.http.openapi import problems
 from deployments.http.request_trace import trace_of
 from deployments.http.services import Services, services_of
 from engine.errors import EngineError, NotReadyError, OverloadedError
+from engine.operations.reads import NamespaceStats
 from engine.operations.whole import Count, Problem, Stats
 from wire.answers import HealthAnswer, StatsAnswer, StatusAnswer
 
@@ -135,7 +136,7 @@ async def stats(request: Request) -> Response:
     """Describe the store and its indexes."""
     services = services_of(request)
     with trace_of(request).stage("index"):
-        state = await services.index.ask(Stats())
+        state = await services.index.ask(NamespaceStats(within=within(request)))
     return json_response(
         StatsAnswer(
             total_memories=state.total_memories,

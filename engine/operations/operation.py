@@ -18,7 +18,9 @@ if TYPE_CHECKING:  # whoever only asks needs no index
     from engine.keys.records import RingChange, RingVersion
     from engine.keys.write_rates import WriteRates
     from engine.memory_index import MemoryIndex
+    from engine.namespace import Namespace
     from engine.offsite.cloud_sync import CloudSync, SyncStatus
+    from engine.records import MemoryQuota
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -73,13 +75,26 @@ class Operation(ABC, Generic[T_co]):
         return self
 
 
-class MemoryOperation(Operation[T_co]):
-    """Concerns one collection of memories."""
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The namespace that something concerns, and how many memories its caller may have there."""
 
-    __slots__ = ()
+    namespace: str
+    quota: MemoryQuota | None = None
+
+    def of(self, index: MemoryIndex) -> Namespace:
+        """The memories. Raises `InvalidInputError` for what is no name."""
+        return index.namespace(self.namespace, quota=self.quota)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryOperation(Operation[T_co]):
+    """Concerns the memories of one namespace, which is never left unsaid."""
+
+    within: Within
 
     @abstractmethod
-    def run(self, index: MemoryIndex) -> T_co | Future[T_co]:
+    def run(self, index: Namespace) -> T_co | Future[T_co]:
         """The answer, or where it will be."""
 
 
@@ -142,5 +157,5 @@ class Write(MemoryOperation[T_co]):
         return dataclasses.replace(self, deadline_s=deadline_s)
 
     @abstractmethod
-    def run(self, index: MemoryIndex) -> Future[T_co]:
+    def run(self, index: Namespace) -> Future[T_co]:
         """Hand it to the writer. Raises `OverloadedError`."""

@@ -189,8 +189,11 @@ def test_a_route_answers_who_has_what_it_declares_and_nobody_else(route: str) ->
         for (scope, globs), key in keys.items():
             answer = called(http, route, with_key(key))
             has_scope = what.scope is None or RANK[scope] >= RANK[what.scope]
-            is_there = {"call": globs != "team.*", "named": True, "all": globs == "*"}[what.of]
-            is_let_in = what.is_open or (has_scope and is_there)
+            is_there = (
+                globs == "*" or what.of == "named" or (globs == "default" and what.of != "all")
+            )
+            is_told_by_the_body = what.of == "call or named"
+            is_let_in = what.is_open or (has_scope and (is_there or is_told_by_the_body))
             assert (answer.status_code != 403) == is_let_in, (scope, globs, answer.text)
             if not is_let_in and has_scope and what.of == "call":
                 assert seen(answer) == (
@@ -206,7 +209,12 @@ def test_the_page_lists_each_route_beside_what_it_needs() -> None:
     documented = make_ingress().http.get("/openapi.json").json()["paths"]
     offered = {f"{method.upper()} {path}" for path in documented for method in documented[path]}
     assert shown.keys() == offered
-    where = {"call": "in the call's namespace", "all": "in all, `*`", "named": "in those named"}
+    where = {
+        "call": "in the call's namespace",
+        "call or named": "in the call's namespace, or in those named",
+        "named": "in those named",
+        "all": "in all, `*`",
+    }
     for route, row in shown.items():
         _, what = ROUTES[route]
         nothing = "no key" if what.is_open else "any key"

@@ -69,7 +69,7 @@ class FakeIndex:
 
     async def run(self, operation: Operation[T]) -> T:
         if isinstance(operation, MemoryOperation):
-            answer = operation.run(self.index)
+            answer = operation.run(operation.within.of(self.index))
         else:
             assert isinstance(operation, DirectoryOperation)
             answer = operation.run(self)
