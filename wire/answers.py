@@ -323,7 +323,7 @@ class CountsOut(TypedDict):
 
 
 class StatsAnswer(TypedDict):
-    """The state of the store."""
+    """The state of a namespace; what would tell of others is there for who may use all."""
 
     total_memories: int
     dimension: int
@@ -332,17 +332,20 @@ class StatsAnswer(TypedDict):
     last_updated: str | None
     index_size_bytes: int
     backup_count: int
-    backup_error: Annotated[
-        str | None, Field(description="Why the last automatic backup failed; it is tried again.")
+    backup_error: NotRequired[
+        Annotated[
+            str | None,
+            Field(description="Why the last automatic backup failed; it is tried again."),
+        ]
     ]
     version: str
     precision: str
     vector_index: str
-    store_bytes: int
-    lsn: int
+    store_bytes: NotRequired[int]
+    lsn: NotRequired[int]
     index_rows: int
     index_terms: int
-    pending_writes: int
+    pending_writes: NotRequired[int]
     workspace_dir: Annotated[str, Field(description="Whose files /index/build may read.")]
     workspace_id: Annotated[
         str | None,

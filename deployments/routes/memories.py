@@ -19,6 +19,7 @@ from deployments.http.openapi import problems
 from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.services import services_of
 from engine.errors import MemoryNotFoundError
+from engine.operations.operation import Operation
 from engine.operations.reads import GetMemory, ListAmong, ListMemories
 from engine.operations.writes import (
     AddMemories,
@@ -28,7 +29,7 @@ from engine.operations.writes import (
     UpdateMemory,
     UpsertMemory,
 )
-from engine.records import MemoryId, MemoryPatch, NewMemory
+from engine.records import MemoryId, MemoryPage, MemoryPatch, NewMemory
 from engine.workspace.passages import text_in_context
 from wire.answers import (
     AddAnswer,
@@ -286,17 +287,16 @@ async def delete_batch(body: DeleteBatchRequest, request: Request, write_id: Wri
 @needs(READ_SEVERAL)
 async def list_memories(query: Annotated[ListQuery, Query()], request: Request) -> Response:
     """Browse memories in the order they were stored."""
-    pages = {
-        "offset": query.offset,
-        "limit": query.limit,
-        "newest_first": query.order == "desc",
-        "cursor": query.cursor,
-    }
-    operation = (
-        ListMemories(where_of(query), **pages, within=within(request))
-        if query.namespaces is None
-        else ListAmong(where_of(query), among(request, query.namespaces), **pages)
-    )
+    where, newest_first = where_of(query), query.order == "desc"
+    operation: Operation[MemoryPage]
+    if query.namespaces is None:
+        here = within(request)
+        operation = ListMemories(
+            where, query.offset, query.limit, newest_first, query.cursor, within=here
+        )
+    else:
+        there = among(request, query.namespaces)
+        operation = ListAmong(where, there, query.offset, query.limit, newest_first, query.cursor)
     with trace_of(request).stage("index"):
         page = await services_of(request).index.ask(operation)
     named = page.namespaces if query.namespaces is not None else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Final, Literal, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from deployments.calls.operations import Report
 from deployments.calls.part_reports import own_report
-from deployments.http.callers import known_caller, within
+from deployments.http.callers import caller_of, known_caller, within
 from deployments.http.json_route import json_response, json_router
 from deployments.http.needs import OPEN, READ, READ_ALL, needs
 from deployments.http.openapi import problems
@@ -28,6 +28,13 @@ T = TypeVar("T")
 router = json_router(tag="operations")
 
 _RETRY = {"Retry-After": "2"}
+_OF_ALL: Final[tuple[Literal["backup_error", "store_bytes", "lsn", "pending_writes"], ...]] = (
+    "backup_error",
+    "store_bytes",
+    "lsn",
+    "pending_writes",
+)
+"""What `/stats` says of the whole store."""
 
 
 async def _in_time(services: Services, answer: Awaitable[T]) -> T | None:
@@ -137,33 +144,35 @@ async def stats(request: Request) -> Response:
     services = services_of(request)
     with trace_of(request).stage("index"):
         state = await services.index.ask(NamespaceStats(within=within(request)))
-    return json_response(
-        StatsAnswer(
-            total_memories=state.total_memories,
-            dimension=state.model.dim,
-            model=state.model.name,
-            created_at=state.created_at,
-            last_updated=state.last_updated,
-            index_size_bytes=state.index_bytes,
-            backup_count=state.backup_count,
-            backup_error=state.backup_error,
-            version=services.settings.version,
-            precision=state.model.precision,
-            vector_index=state.vector_index,
-            store_bytes=state.store_bytes,
-            lsn=state.lsn,
-            index_rows=state.n_rows,
-            index_terms=state.n_terms,
-            pending_writes=state.pending_writes,
-            workspace_dir=services.settings.workspace_dir,
-            workspace_id=state.workspace_id,
-            counts={
-                "store": state.n_stored,
-                "vectors": state.n_vectors,
-                "keywords": state.n_documents,
-            },
-        )
+    shown = StatsAnswer(
+        total_memories=state.total_memories,
+        dimension=state.model.dim,
+        model=state.model.name,
+        created_at=state.created_at,
+        last_updated=state.last_updated,
+        index_size_bytes=state.index_bytes,
+        backup_count=state.backup_count,
+        backup_error=state.backup_error,
+        version=services.settings.version,
+        precision=state.model.precision,
+        vector_index=state.vector_index,
+        store_bytes=state.store_bytes,
+        lsn=state.lsn,
+        index_rows=state.n_rows,
+        index_terms=state.n_terms,
+        pending_writes=state.pending_writes,
+        workspace_dir=services.settings.workspace_dir,
+        workspace_id=state.workspace_id,
+        counts={
+            "store": state.n_stored,
+            "vectors": state.n_vectors,
+            "keywords": state.n_documents,
+        },
     )
+    if not caller_of(request).key.is_of_all:
+        for name in _OF_ALL:
+            del shown[name]
+    return json_response(shown)
 
 
 @router.get(

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from deployments.http.callers import within
+from deployments.http.callers import caller_of, within
 from deployments.http.errors import detail_response
 from deployments.http.filters import where_of
 from deployments.http.json_route import json_router
@@ -136,7 +136,7 @@ async def export_memories(query: Annotated[ExportQuery, Query()], request: Reque
     facts = await index.ask(
         BeginExport(where_of(query), with_embeddings=query.embeddings, within=here)
     )
-    lines = export_lines(index, facts, identity, here)
+    lines = export_lines(index, facts, identity, here, tells_lsn=caller_of(request).key.is_of_all)
     headers = {"Cache-Control": "no-store", "Vary": "Accept-Encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"

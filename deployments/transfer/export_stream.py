@@ -23,11 +23,17 @@ _PAGE_BYTES = 1 << 20
 
 
 async def export_lines(
-    index: IndexClient, facts: ExportFacts, identity: ModelIdentity, within: Within
+    index: IndexClient,
+    facts: ExportFacts,
+    identity: ModelIdentity,
+    within: Within,
+    *,
+    tells_lsn: bool = True,
 ) -> AsyncIterator[bytes]:
     """Lines of an open export, some at a time; it is closed at the end, whatever that is.
 
-    An export without its footer is incomplete; its last line then says why, if it can.
+    An export without its footer is incomplete; its last line then says why, if it can. The LSN
+    counts the writes to all namespaces, so that not everybody is told it.
     """
     header = {
         "type": "header",
@@ -36,7 +42,7 @@ async def export_lines(
         "dimension": identity.dim,
         "precision": identity.precision,
         "fingerprint": identity.fingerprint,
-        "lsn": facts.lsn,
+        **({"lsn": facts.lsn} if tells_lsn else {}),
         "total": facts.total,
         "created": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
     }

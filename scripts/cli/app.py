@@ -38,6 +38,7 @@ COMMANDS = {
     "export": "cli.exporting:export",
     "build": "cli.importing.file_commands:build",
     "watch": "cli.importing.file_commands:watch",
+    "namespaces": "cli.namespace_commands:namespaces",
     "keys": "cli.key_commands:keys",
     "backup": "cli.backup_commands:backup",
     "restore": "cli.backup_commands:restore",

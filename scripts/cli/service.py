@@ -98,9 +98,9 @@ class Service:
         """Change what a path names; unless `with_nulls` values that are None are left out."""
         return self._json("PATCH", path, body=body, with_nulls=with_nulls)
 
-    def delete(self, path: str) -> Json:
+    def delete(self, path: str, **params: object) -> Json:
         """Delete what a path names."""
-        return self._json("DELETE", path)
+        return self._json("DELETE", path, params=params)
 
     def _json(
         self,

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -55,14 +54,14 @@ def with_key(made: dict[str, Any], **more: str) -> dict[str, str]:
     return {"X-API-Key": made["key"], **more}
 
 
-def seen(answer: httpx.Response) -> tuple[int, Any]:
+def seen(answer: Any) -> tuple[int, Any]:
     return answer.status_code, answer.json()
 
 
-def in_time(ask: Any, expected: int) -> httpx.Response:
+def in_time(ask: Any, expected: int) -> Any:
     """The answer once it has a status: other ingresses hear of a change a moment later."""
     for _ in range(500):
-        answer: httpx.Response = ask()
+        answer: Any = ask()
         if answer.status_code == expected:
             return answer
         time.sleep(0.01)
@@ -165,7 +164,7 @@ ROUTES = routes(make_ingress(api_key=ROOT_KEY).http.app)  # type: ignore[arg-typ
 RANK = {"read": 0, "write": 1, "admin": 2}
 
 
-def called(http: TestClient, route: str, headers: dict[str, str]) -> httpx.Response:
+def called(http: TestClient, route: str, headers: dict[str, str]) -> Any:
     method, path = route.split(" ")
     for parameter in ("memory_id", "key_id", "backup_name", "rest", "name"):
         path = path.replace(f"{{{parameter}}}", "7")
