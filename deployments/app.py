@@ -52,6 +52,7 @@ def build_app(args: Mapping[str, Any]) -> Application:
             exact_below=settings.exact_below,
             compact_from=settings.compact_from,
             cache_after=settings.cache_after,
+            index_memory_bytes=settings.index_memory_bytes,
             longest_write_s=settings.request_timeout_s,
             max_backups=settings.max_backups,
             max_pending_jobs=settings.max_queued_writes,

@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     """Deleted or replaced rows from which the indexes are compacted."""
     cache_after: PositiveInt = defaults.CACHE_AFTER
     """Changes after which the keyword index is cached on disk."""
+    index_memory_mb: PositiveInt | None = None
+    """MiB that all indexes in memory should take; those used least recently are given back."""
     max_backups: NonNegativeInt = defaults.MAX_BACKUPS
     """Automatic backups kept; 0 makes none."""
 
@@ -207,6 +209,11 @@ class Settings(BaseSettings):
     def has_api_key(self) -> bool:
         """Whether callers must authenticate."""
         return bool(self.api_key.get_secret_value())
+
+    @property
+    def index_memory_bytes(self) -> int | None:
+        """What `index_memory_mb` is in bytes."""
+        return None if self.index_memory_mb is None else self.index_memory_mb << 20
 
     def masked(self) -> dict[str, Any]:
         """Every setting as JSON values, secrets masked, to be logged."""

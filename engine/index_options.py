@@ -9,6 +9,7 @@ from engine import defaults
 from engine.backups.catalogue import Backups
 from engine.backups.of_live_store import Bursts
 from engine.records import ModelIdentity
+from engine.writing.live_state import IndexSettings
 
 BACKUPS_NAME = "backups"
 
@@ -34,6 +35,9 @@ class IndexOptions:
     """How long to wait for another process to let go of the data directory."""
     max_pending_jobs: int = 1_024
     max_pending_memories: int = 8_192
+    index_memory_bytes: int | None = None
+    """That all indexes in memory should take; those used least recently are given back. None is no
+    bound."""
     longest_write_s: float = 30.0
     """A commit that takes longer counts as one that hangs."""
     max_backups: int = defaults.MAX_BACKUPS
@@ -52,6 +56,15 @@ class IndexOptions:
     """Deltas of a backup are merged while they take less together."""
     max_pieces: int = 256
     """Pieces that the model embeds: the most a chunk of a file may have."""
+
+    def index_settings(self) -> IndexSettings:
+        """How indexes are loaded and held."""
+        return IndexSettings(
+            data_dir=self.data_dir,
+            exact_below=self.exact_below,
+            large_from=self.cache_after,
+            max_bytes=self.index_memory_bytes,
+        )
 
     def bursts(self) -> Bursts | None:
         """When automatic backups are made; None: never."""

@@ -165,6 +165,8 @@ class SearchHit:
     """Weighted reciprocal rank fusion score; None unless hybrid."""
     bm25_score: float | None = None
     """Okapi score, 0.0 without a matching term; None unless hybrid."""
+    namespace: str = "default"
+    """That holds the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +255,33 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MoveOutcome:
+    """What a move put into another namespace."""
+
+    moved: list[MemoryId]
+    missing: list[MemoryId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceSummary:
+    """One namespace, for listings."""
+
+    name: str
+    memories: int
+    last_updated: str | None
+    """UTC ISO-8601 time of its last write."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryQuota:
+    """How many memories there may be in some namespaces together."""
+
+    max_memories: int
+    namespaces: tuple[str, ...]
+    """Globs: `*` stands for anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPage:
     """A page of memories and how many there are in all."""
 
@@ -260,6 +289,8 @@ class MemoryPage:
     total: int
     next_cursor: str | None = None
     """Hand it back to go on from here; None at the end."""
+    namespaces: list[str] = field(default_factory=list)
+    """Of each memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,11 +404,11 @@ class IndexStats:
     vector_index: str
     """`exact` or `rabitq`."""
     n_rows: int
-    """Rows in the indexes, deleted ones that await compaction included."""
+    """Rows in the indexes that are in memory, deleted ones that await compaction included."""
     n_terms: int
     pending_writes: int
     n_stored: int
-    """Memories that SQLite counts."""
+    """Memories that SQLite counts, of the namespaces whose indexes are in memory."""
     n_vectors: int
     """Living rows of the vector index."""
     n_documents: int

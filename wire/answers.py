@@ -36,8 +36,15 @@ class HitOut(MemoryOut):
             ),
         ]
     ]
+    namespace: NotRequired[Annotated[str, Field(description="Where several were asked for.")]]
     rrf_score: NotRequired[Annotated[float, Field(description="Fused rank score; hybrid only.")]]
     bm25_score: NotRequired[Annotated[float, Field(description="Keyword score; hybrid only.")]]
+
+
+class ListedOut(MemoryOut):
+    """A memory of a page."""
+
+    namespace: NotRequired[Annotated[str, Field(description="Where several were asked for.")]]
 
 
 class SearchAnswer(TypedDict):
@@ -148,7 +155,7 @@ class IsNovelAnswer(TypedDict):
 class ListAnswer(TypedDict):
     """A page of memories."""
 
-    memories: list[MemoryOut]
+    memories: list[ListedOut]
     total: int
     offset: int
     limit: int

@@ -21,13 +21,13 @@ from engine.records import EmbeddedQuery, Embeddings
 
 T = TypeVar("T")
 ALL_WINDOWS = sys.maxsize
+_LEAST_CHARS_PER_S = 250_000
+"""Of texts that the index takes in, a tenth of what it does on an idle machine."""
 _REMEDIES = {
     Remedy.SEND_AGAIN: "send it again with the same Idempotency-Key",
     Remedy.LIST_BACKUPS: "GET /backups tells",
     Remedy.LIST_SNAPSHOTS: "GET /sync/snapshots tells",
 }
-_LEAST_CHARS_PER_S = 250_000
-"""Of texts that the index takes in, a tenth of what it does on an idle machine."""
 
 
 class ServeEmbedderClient:
@@ -137,7 +137,3 @@ class ServeIndexClient:
         if operation.is_sent_again:
             return await self._calls.answer(send, timeout_s=timeout_s)
         return await self._calls.once(send)
-
-
-_LEAST_CHARS_PER_S = 250_000
-"""Of texts that the index takes in, a tenth of what it does on an idle machine."""

@@ -12,12 +12,14 @@ from starlette.responses import Response
 
 from deployments.calls.operations import Report
 from deployments.calls.part_reports import own_report
-from deployments.http.guards import HAS_KEY
+from deployments.http.callers import known_caller, within
 from deployments.http.json_route import json_response, json_router
+from deployments.http.needs import OPEN, READ, READ_ALL, needs
 from deployments.http.openapi import problems
 from deployments.http.request_trace import trace_of
 from deployments.http.services import Services, services_of
 from engine.errors import EngineError, NotReadyError, OverloadedError
+from engine.operations.reads import NamespaceStats
 from engine.operations.whole import Count, Problem, Stats
 from wire.answers import HealthAnswer, StatsAnswer, StatusAnswer
 
@@ -57,6 +59,7 @@ async def _count(services: Services) -> tuple[int | None, str | None]:
     response_model=HealthAnswer,
     responses={**problems(), 503: {"model": HealthAnswer, "description": "Starting"}},
 )
+@needs(OPEN)
 async def health(request: Request) -> Response:
     """Tell whether the service answers, and how much it remembers."""
     services = services_of(request)
@@ -81,6 +84,7 @@ async def health(request: Request) -> Response:
     response_model=StatusAnswer,
     responses=problems(),
 )
+@needs(OPEN)
 async def live() -> Response:
     """Tell that this process answers."""
     return json_response(StatusAnswer(status="ok"))
@@ -92,6 +96,7 @@ async def live() -> Response:
     response_model=StatusAnswer,
     responses={**problems(), 503: {"model": StatusAnswer, "description": "Starting"}},
 )
+@needs(OPEN)
 async def ready(request: Request) -> Response:
     """Tell whether memories can be searched and stored."""
     services = services_of(request)
@@ -100,8 +105,10 @@ async def ready(request: Request) -> Response:
     if embedding is None or total is None:
         return _not_ready("starting", reason)
     if problem := await _problem(services):
-        # It names paths: whoever has no key learns that there is one.
-        return _not_ready("failing", problem if request.scope[HAS_KEY] else "see the service's log")
+        # It names paths: whoever has no key for everything learns that there is one.
+        caller = known_caller(request.scope)
+        may_know = caller is not None and caller.key.is_of_all
+        return _not_ready("failing", problem if may_know else "see the service's log")
     return json_response(StatusAnswer(status="ready"))
 
 
@@ -124,11 +131,12 @@ def _not_ready(status: str, reason: str | None) -> Response:
 
 
 @router.get("/stats", operation_id="getStats", response_model=StatsAnswer, responses=problems())
+@needs(READ)
 async def stats(request: Request) -> Response:
     """Describe the store and its indexes."""
     services = services_of(request)
     with trace_of(request).stage("index"):
-        state = await services.index.ask(Stats())
+        state = await services.index.ask(NamespaceStats(within=within(request)))
     return json_response(
         StatsAnswer(
             total_memories=state.total_memories,
@@ -170,6 +178,7 @@ async def stats(request: Request) -> Response:
         },
     },
 )
+@needs(READ_ALL)
 async def metrics(request: Request) -> Response:
     """Answer this ingress replica's metrics, the index's and the embedders', to Prometheus."""
     services = services_of(request)

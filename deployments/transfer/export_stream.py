@@ -14,6 +14,7 @@ from deployments.calls.operations import ReadExport
 from deployments.calls.protocols import IndexClient
 from engine.errors import EngineError, NotReadyError
 from engine.operations.exports import EndExport
+from engine.operations.operation import Within
 from engine.records import ModelIdentity
 from engine.store.exports import ExportFacts
 
@@ -22,7 +23,7 @@ _PAGE_BYTES = 1 << 20
 
 
 async def export_lines(
-    index: IndexClient, facts: ExportFacts, identity: ModelIdentity
+    index: IndexClient, facts: ExportFacts, identity: ModelIdentity, within: Within
 ) -> AsyncIterator[bytes]:
     """Lines of an open export, some at a time; it is closed at the end, whatever that is.
 
@@ -43,7 +44,7 @@ async def export_lines(
     is_open = True
     try:
         yield to_json(header) + b"\n"
-        while page := await index.ask(ReadExport(facts.export_id, _PAGE_BYTES)):
+        while page := await index.ask(ReadExport(facts.export_id, _PAGE_BYTES, within=within)):
             n_memories += page.count(b"\n")
             yield page
         if n_memories == facts.total:
@@ -57,7 +58,7 @@ async def export_lines(
     finally:
         if is_open:
             with suppress(EngineError):
-                await asyncio.shield(index.ask(EndExport(facts.export_id)))
+                await asyncio.shield(index.ask(EndExport(facts.export_id, within=within)))
 
 
 def _problem(reason: str) -> bytes:

@@ -18,6 +18,7 @@ from engine.backups.files import (
 )
 from engine.backups.manifest import Manifest
 from engine.disk.durable_files import fsync_file, sha256_of, translating_os_errors
+from engine.store.tables import FORMAT_VERSION
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ class BackupChain:
             )
         if directory is None or files[0].to_lsn < state.pruned_lsn:
             return None, ()  # the deltas upon an older base would miss deletions
+        if state.format < FORMAT_VERSION and files[-1].to_lsn != now.lsn:
+            return None, ()  # deltas are of this format
         are_long = sum(f.n_bytes for f in files[1:]) > self._deltas_share * files[0].n_bytes
         return (None, ()) if are_long else (directory, files)
 

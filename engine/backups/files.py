@@ -19,6 +19,7 @@ from engine.errors import StoreCorruptError
 from engine.store.distrust import attached, check_structure, distrusted
 from engine.store.foreign_json import object_of, parse_json, record_of
 from engine.store.rows import (
+    ORIGIN,
     PRUNED_LSN,
     UPKEEP,
     UPKEEP_FIRST_PASS,
@@ -28,8 +29,14 @@ from engine.store.rows import (
     read_meta,
     set_meta,
 )
-from engine.store.schema import connect, create_tables, translating_sqlite_errors
+from engine.store.schema import (
+    check_format,
+    connect,
+    create_tables,
+    translating_sqlite_errors,
+)
 from engine.store.soundness import check_copy, check_rows
+from engine.store.tables import FORMAT_VERSION, METADATA_VALUES, NAMESPACES, TEXT_DIGESTS, Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +76,7 @@ class Origin:
 class StoreState:
     """The live database at one moment."""
 
+    format: int
     facts: StoreFacts
     origin: Origin | None
     """What it was restored from; None when it never was."""
@@ -144,10 +152,14 @@ def state_in(database: Path) -> StoreState:
         closing(connect(database, mode="rw")) as connection,
     ):
         connection.execute("BEGIN")
-        meta = read_meta(connection)
+        (format_version,) = connection.execute("PRAGMA user_version").fetchone()
+        # The facts of older formats may be without checksums.
+        is_old = format_version < FORMAT_VERSION
+        meta = _unchecked_meta(connection) if is_old else read_meta(connection)
         return StoreState(
+            format=format_version,
             facts=facts_of(connection),
-            origin=Origin(**json.loads(meta["origin"])) if "origin" in meta else None,
+            origin=Origin(**json.loads(meta[ORIGIN])) if ORIGIN in meta else None,
             pruned_lsn=int(meta.get(PRUNED_LSN, "0")),
         )
 
@@ -163,12 +175,16 @@ def facts_in(database: Path) -> StoreFacts:
 
 def write_origin(connection: sqlite3.Connection, origin: Origin) -> None:
     """Record what a database is being restored from."""
-    set_meta(connection, "origin", json.dumps(asdict(origin)))
+    set_meta(connection, ORIGIN, json.dumps(asdict(origin)))
+
+
+def _unchecked_meta(connection: sqlite3.Connection) -> dict[str, str]:
+    return dict(connection.execute("SELECT name, value FROM main.meta"))
 
 
 def facts_of(connection: sqlite3.Connection) -> StoreFacts:
     """What the main database of a connection holds. Raises `StoreCorruptError`."""
-    meta = dict(connection.execute("SELECT name, value FROM main.meta"))  # also in format 1
+    meta = _unchecked_meta(connection)
     (total,) = connection.execute("SELECT count(*) FROM main.memories").fetchone()
     try:
         facts = {
@@ -199,6 +215,7 @@ def _finished(partial: Path, name: str, from_lsn: int | None, to_lsn: int) -> Ba
 
 def _copy_changes(connection: sqlite3.Connection, from_lsn: int) -> None:
     for table, condition in (
+        ("namespaces", "lsn > ?"),
         ("memories", "lsn > ?"),
         ("tombstones", "lsn > ?"),
         ("embeddings", "id IN (SELECT id FROM main.memories WHERE lsn > ?)"),
@@ -216,7 +233,14 @@ def _apply_changes(connection: sqlite3.Connection) -> None:
     changed = "SELECT id FROM delta.tombstones UNION ALL SELECT id FROM delta.memories"
     connection.execute(f"DELETE FROM main.embeddings WHERE id IN ({changed})")
     connection.execute(f"DELETE FROM main.memories WHERE id IN ({changed})")
-    for table in ("memories", "embeddings"):
+    tables = ["memories", "embeddings"]
+    if _has(connection, NAMESPACES.name):
+        # Also a name may have gone from one to another.
+        connection.execute(
+            "DELETE FROM main.namespaces WHERE id IN (SELECT id FROM delta.namespaces)"
+        )
+        tables.insert(0, NAMESPACES.name)
+    for table in tables:
         connection.execute(f"INSERT INTO main.{table} SELECT * FROM delta.{table}")
     for table in ("tombstones", "meta"):
         connection.execute(f"INSERT OR REPLACE INTO main.{table} SELECT * FROM delta.{table}")
@@ -224,29 +248,35 @@ def _apply_changes(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO main.sqlite_sequence SELECT * FROM delta.sqlite_sequence")
 
 
-def _has_digests(connection: sqlite3.Connection) -> bool:
-    """Whether the base is not of a format that had no digests."""
-    query = "SELECT 1 FROM main.sqlite_master WHERE name = 'text_digests'"
-    return connection.execute(query).fetchone() is not None
+def _has(connection: sqlite3.Connection, table: str) -> bool:
+    """Whether the base is of a format that has a table."""
+    query = "SELECT 1 FROM main.sqlite_master WHERE name = ?"
+    return connection.execute(query, (table,)).fetchone() is not None
+
+
+# Formats without namespaces have no column for them. What they hold is derived without it.
 
 
 def _forget_digests_of_the_gone(connection: sqlite3.Connection) -> None:
-    if _has_digests(connection):
-        connection.execute(
-            "DELETE FROM main.text_digests WHERE id NOT IN (SELECT id FROM main.memories)"
-        )
+    if not _has(connection, TEXT_DIGESTS.name):
+        return
+    is_there = "SELECT 1 FROM main.memories m WHERE m.id = d.id"
+    if _has(connection, NAMESPACES.name):
+        is_there += " AND m.namespace_id = d.namespace_id"
+    connection.execute(f"DELETE FROM main.text_digests AS d WHERE NOT EXISTS ({is_there})")
 
 
 def _derive_digests(connection: sqlite3.Connection) -> None:
     """Let the texts of a delta be found, if the base is not of a format that had no digests."""
-    if not _has_digests(connection):
+    if not _has(connection, TEXT_DIGESTS.name):
         return
+    first, marks = _first_columns(connection), _marks(connection, TEXT_DIGESTS)
     connection.executemany(
-        "INSERT OR IGNORE INTO main.text_digests VALUES (?, ?)",
+        f"INSERT OR IGNORE INTO main.text_digests VALUES ({marks})",
         (
-            (digest, memory_id)
-            for memory_id, text, source in connection.execute(
-                "SELECT id, text, source FROM delta.memories"
+            (*within, digest, memory_id)
+            for memory_id, text, source, *within in connection.execute(
+                f"SELECT id, text, source {first} FROM delta.memories"
             )
             for digest in digests_of(text, source)
         ),
@@ -254,17 +284,29 @@ def _derive_digests(connection: sqlite3.Connection) -> None:
 
 
 def _derive_metadata_values(connection: sqlite3.Connection) -> None:
+    first, marks = _first_columns(connection), _marks(connection, METADATA_VALUES)
     connection.execute("BEGIN")
     connection.execute("DELETE FROM metadata_values")
     try:
         connection.executemany(
-            "INSERT INTO metadata_values VALUES (?, ?, ?)",
+            f"INSERT INTO metadata_values VALUES ({marks})",
             (
-                (name, canonical_json(value), memory_id)
-                for memory_id, metadata in connection.execute("SELECT id, metadata FROM memories")
+                (*within, name, canonical_json(value), memory_id)
+                for memory_id, metadata, *within in connection.execute(
+                    f"SELECT id, metadata {first} FROM memories"
+                )
                 for name, value in object_of(json.loads(metadata)).items()
             ),
         )
     except (ValueError, RecursionError) as exc:
         raise StoreCorruptError("the database", f"metadata that is no JSON object: {exc}") from exc
     connection.execute("COMMIT")
+
+
+def _first_columns(connection: sqlite3.Connection) -> str:
+    return ", namespace_id" if _has(connection, NAMESPACES.name) else ""
+
+
+def _marks(connection: sqlite3.Connection, table: Table) -> str:
+    n_columns = len(table.columns_of(check_format(connection, Path("the database"))))
+    return ", ".join("?" * n_columns)

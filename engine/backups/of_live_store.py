@@ -18,8 +18,10 @@ from engine.backups.restore import restore_into, restored_before
 from engine.backups.verification import problems_of
 from engine.errors import BackupNotFoundError, EngineError, UnavailableError
 from engine.records import BackupCheck, BackupSummary
+from engine.search.postings_cache import remove_caches
 from engine.store.database import DATABASE_NAME
-from engine.writing.writer import LiveState, Writer
+from engine.writing.live_state import LiveState
+from engine.writing.writer import Writer
 
 _RETRY_S = 30.0
 
@@ -169,8 +171,7 @@ class LiveBackups:
                 self.files,
                 name,
                 request_id=request_id,
-                exact_below=self._exact_below,
             )
-        self._writer.forget_cache()
+        remove_caches(self._database.parent)
         self.notice_write()
-        return len(self._state.index)
+        return self._state.store.count()

@@ -11,12 +11,10 @@ from engine.backups.catalogue import Backups
 from engine.backups.files import Origin, facts_in, facts_of, write_origin
 from engine.disk.durable_files import fsync_directory, fsync_file
 from engine.errors import StorageError
-from engine.search.postings_cache import load_index
-from engine.search.search_index import SearchIndex
 from engine.store.database import Store
 from engine.store.rows import last_id_of, set_meta
 from engine.store.schema import connect, translating_sqlite_errors
-from engine.writing.writer import LiveState
+from engine.writing.live_state import LiveState, ReadyStore
 
 
 def restored_before(store: Store, request_id: str | None) -> int | None:
@@ -28,9 +26,7 @@ def restored_before(store: Store, request_id: str | None) -> int | None:
     return None if outcome is None else int(outcome)
 
 
-def restore_into(
-    state: LiveState, backups: Backups, name: str, *, request_id: str | None, exact_below: int
-) -> None:
+def restore_into(state: LiveState, backups: Backups, name: str, *, request_id: str | None) -> None:
     """Replace store and indexes by those of a backup. For the writer thread, between commits.
 
     All that can fail happens beside the live store; the swap is one rename.
@@ -40,7 +36,6 @@ def restore_into(
         backups: among them this one.
         name: of the backup.
         request_id: the restored store remembers that this restore has happened.
-        exact_below: see `IndexOptions`.
 
     Raises:
         BackupError: the backup is broken. The live state is as it was.
@@ -52,8 +47,8 @@ def restore_into(
         backups.assemble(name, candidate)
         facts = facts_in(live.path)
         continue_history(candidate, last_id=facts.last_id, last_lsn=facts.lsn)
-        index = _checked_index(candidate, live, exact_below, request_id)
-        _swap(state, candidate, index)
+        ready = _ready(state, candidate, request_id)
+        _swap(state, candidate, ready)
     finally:
         remove_database(candidate)
 
@@ -95,24 +90,19 @@ def _raise_last_id(restored: sqlite3.Connection, last_id: int) -> None:
         restored.execute("INSERT INTO sqlite_sequence VALUES ('memories', ?)", (last_id,))
 
 
-def _checked_index(
-    candidate: Path, live: Store, exact_below: int, request_id: str | None
-) -> SearchIndex:
-    store = Store(candidate, identity=live.identity)
-    try:
-        index, _ = load_index(store, candidate.with_name("no cache"), exact_below=exact_below)
+def _ready(state: LiveState, candidate: Path, request_id: str | None) -> ReadyStore:
+    with closing(Store(candidate, identity=state.store.identity)) as store:
+        ready = state.ready(store, with_caches=False)
         if request_id is not None:
             with store.transaction() as transaction:
-                transaction.outcomes.put(request_id, str(len(index)))
-        return index
-    finally:
-        store.close()
+                transaction.outcomes.put(request_id, str(store.count()))
+        return ready
 
 
-def _swap(state: LiveState, candidate: Path, index: SearchIndex) -> None:
+def _swap(state: LiveState, candidate: Path, ready: ReadyStore) -> None:
     live = state.store
     fsync_file(candidate)
-    with state.store_lock.exclusive(), state.lock.exclusive():
+    with state.store_lock.exclusive(), state.changing, state.lock.exclusive():
         # The last connection to close empties and removes the WAL; one that stayed would be
         # replayed into the restored database.
         live.close()
@@ -121,7 +111,7 @@ def _swap(state: LiveState, candidate: Path, index: SearchIndex) -> None:
             if wal.exists() and wal.stat().st_size:
                 raise StorageError("the store is in use elsewhere; nothing was restored")
             candidate.replace(live.path)
-            state.index = index  # at once: what follows may fail, and they belong together
+            state.adopt(ready)  # at once: what follows may fail, and they belong together
             fsync_directory(live.path.parent)
         finally:
             try:

@@ -86,15 +86,19 @@ class Leases(Generic[T]):
         with self._lock:
             lease = self._held.get(lease_id)
         if lease is None:
-            raise LeaseLostError(
-                f"the {self._what} was ended because it took too long or the service restarted; "
-                f"{self._what} again"
-            )
+            raise self.lost()
         with lease.lock:
             try:
                 yield lease.thing
             finally:
                 lease.used_s = time.monotonic()
+
+    def lost(self) -> LeaseLostError:
+        """What to tell whoever asks for one that is not held for them."""
+        return LeaseLostError(
+            f"the {self._what} was ended because it took too long or the service restarted; "
+            f"{self._what} again"
+        )
 
     def take(self, lease_id: str) -> T:
         """What is held under an id, from now on the caller's own. Raises `LeaseLostError`."""

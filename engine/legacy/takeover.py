@@ -8,8 +8,10 @@ from typing import Final
 
 from engine.errors import LegacyImportError
 from engine.legacy.directory import METADATA_FILE, find_legacy, fingerprint, read_legacy, set_aside
+from engine.namespaces import DEFAULT
 from engine.records import NewMemory
 from engine.store.database import Store, now_us
+from engine.store.tables import FIRST_NAMESPACE_ID
 
 LEGACY_PRECISION: Final = "fp32"
 """The original service embedded with the official model in this precision."""
@@ -64,6 +66,7 @@ def _import(store: Store, data_dir: Path) -> None:
                 memory_id=memory.id,
             )
         transaction.set_meta(_IMPORTED, data.fingerprint)
+        transaction.namespaces.note(FIRST_NAMESPACE_ID, DEFAULT, changed_us=now_us(), lsn=1)
         transaction.set_lsn(1, now_us())
     store.publish_lsn(1)
     _log.info("imported %d memories of the original service", len(data.memories))

@@ -11,14 +11,17 @@ from engine.backups.files import facts_in
 from engine.backups.verification import NO_CODES, problems_of
 from engine.commands import script_command
 from engine.errors import StoreCorruptError
+from engine.keys.key_store import KEYS_NAME, check_keys
 from engine.legacy.directory import find_legacy
 from engine.recovery.offline import copy_of_database
 from engine.recovery.open_store import check_new, check_nothing_lost
 from engine.recovery.reembed import UNFINISHED_NAME
-from engine.search.postings_cache import CACHE_NAME, problem_of_cache
+from engine.search.postings_cache import caches_in, problem_of_cache
 from engine.store.acknowledged_mark import MARK_NAME, HighWaterMark
 from engine.store.database import DATABASE_NAME
 from engine.store.schema import is_empty_database
+from engine.store.tables import FORMAT_VERSION
+from engine.store.upgrade import format_of
 
 _NOTHING_TO_RESTORE = (
     "no sound backup is left: copy one into the directory of backups and restore it, or see what "
@@ -37,10 +40,15 @@ class Finding:
 def examine(data_dir: Path, backups: Backups) -> Iterator[Finding]:
     """Look at everything in a data directory; changes nothing. The caller holds its `DataLock`."""
     yield from _examine_store(data_dir, backups)
-    if (problem := problem_of_cache(data_dir / CACHE_NAME)) is not None:
-        yield Finding(
-            problem=f"{CACHE_NAME}: {problem}", remedy=script_command("store rebuild", data_dir)
-        )
+    try:
+        check_keys(data_dir / KEYS_NAME)
+    except StoreCorruptError as exc:
+        yield Finding(problem=f"{KEYS_NAME}: {exc.reason}", remedy=exc.command)
+    for cache in caches_in(data_dir):
+        if (problem := problem_of_cache(cache)) is not None:
+            yield Finding(
+                problem=f"{cache.name}: {problem}", remedy=script_command("store rebuild", data_dir)
+            )
     if (data_dir / MARK_NAME).exists() and HighWaterMark(data_dir).read() is None:
         yield Finding(
             problem=f"{MARK_NAME} cannot be read",
@@ -79,11 +87,12 @@ def _examine_store(data_dir: Path, backups: Backups) -> Iterator[Finding]:
             if is_empty_database(copy):
                 check_new(copy, mark, backups)
                 return
+            known = facts_in(copy) if format_of(copy) < FORMAT_VERSION else None
             if problems := problems_of(copy, exact_below=NO_CODES):
                 for problem in problems:
                     yield Finding(problem=f"{DATABASE_NAME}: {problem}", remedy=restore)
                 return
-            facts = facts_in(copy)
+            facts = known or facts_in(copy)  # an upgrade has begun another history
             check_nothing_lost(copy, mark, backups, epoch=facts.epoch, lsn=facts.lsn)
     except StoreCorruptError as exc:
         yield Finding(problem=f"{DATABASE_NAME}: {exc.reason}", remedy=exc.command or restore)

@@ -16,8 +16,15 @@ from engine.backups.restore import continue_history, remove_database
 from engine.backups.verification import NO_CODES, problems_of
 from engine.disk.durable_files import fsync_directory, fsync_file, translating_os_errors
 from engine.errors import BackupError, EngineError
+from engine.namespaces import DEFAULT
 from engine.search.bm25 import BM25Index
-from engine.search.postings_cache import CACHE_NAME, arrays_of, replace_cache
+from engine.search.postings_cache import (
+    arrays_of,
+    cache_path,
+    caches_in,
+    remove_caches,
+    replace_cache,
+)
 from engine.search.search_index import searchable_tokens
 from engine.store.acknowledged_mark import HighWaterMark, Mark
 from engine.store.database import DATABASE_NAME, Store, recorded_identity
@@ -89,19 +96,29 @@ def rebuild_indexes(data_dir: Path) -> Iterator[tuple[int, int]]:
     Raises:
         StoreCorruptError: the store is damaged; nothing was changed.
     """
-    database, cache = data_dir / DATABASE_NAME, data_dir / CACHE_NAME
+    database = data_dir / DATABASE_NAME
     upgrade(database)
     check_sound(database)
-    cache.unlink(missing_ok=True)
+    had_caches = {path.name for path in caches_in(data_dir)}
+    remove_caches(data_dir)
     with closing(Store(database, identity=recorded_identity(database))) as store:
-        total = store.count()
-        keywords, ids = BM25Index(), np.empty(total, dtype=np.int64)
-        for row, (memory_id, text, source) in enumerate(store.searchable_since(-1)):
-            keywords.add(row, searchable_tokens(text, source))
-            ids[row] = memory_id
-            if row % _PROGRESS_ROWS == 0:
-                yield row, total
-        replace_cache(cache, arrays_of(keywords, ids, epoch=store.epoch, lsn=store.lsn))
+        of_caches = {cache_path(data_dir, facts.id): facts for facts in store.namespaces()}
+        wanted = {
+            path: facts
+            for path, facts in of_caches.items()
+            if facts.name == DEFAULT or path.name in had_caches
+        }
+        total, n_done = sum(facts.n_memories for facts in wanted.values()), 0
+        for path, facts in wanted.items():
+            keywords, ids = BM25Index(), np.empty(facts.n_memories, dtype=np.int64)
+            texts = store.searchable_since(-1, facts.id)
+            for row, (memory_id, text, source) in enumerate(texts):
+                keywords.add(row, searchable_tokens(text, source))
+                ids[row] = memory_id
+                if row % _PROGRESS_ROWS == 0:
+                    yield n_done + row, total
+            replace_cache(path, arrays_of(keywords, ids, epoch=store.epoch, lsn=store.lsn))
+            n_done += facts.n_memories
         yield total, total
 
 
@@ -147,6 +164,6 @@ def _put_in_place(candidate: Path, database: Path) -> Path | None:
                     part.rename(aside / part.name)
             fsync_directory(aside)
         candidate.rename(database)
-        (database.parent / CACHE_NAME).unlink(missing_ok=True)
+        remove_caches(database.parent)
         fsync_directory(database.parent)
     return aside

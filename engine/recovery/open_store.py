@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.backups.catalogue import Backups
+from engine.backups.files import facts_in
 from engine.commands import script_command
 from engine.errors import StoreCorruptError
 from engine.records import ModelIdentity
@@ -17,6 +18,10 @@ from engine.store.acknowledged_mark import HighWaterMark
 from engine.store.database import DATABASE_NAME, Store
 from engine.store.schema import is_empty_database
 from engine.store.soundness import check_sound
+from engine.store.tables import FORMAT_VERSION
+from engine.store.upgrade import format_of
+
+_BEFORE_UPGRADE = "pre_upgrade"
 
 
 def open_store(data_dir: Path, backups: Backups, identity: ModelIdentity) -> Store:
@@ -33,6 +38,8 @@ def open_store(data_dir: Path, backups: Backups, identity: ModelIdentity) -> Sto
     try:
         if is_empty_database(database):
             check_new(database, mark, backups)
+        elif format_of(database) < FORMAT_VERSION:
+            _keep_older(database, mark, backups)
         store = Store(database, identity=identity)
         try:
             check_nothing_lost(database, mark, backups, epoch=store.epoch, lsn=store.lsn)
@@ -45,6 +52,15 @@ def open_store(data_dir: Path, backups: Backups, identity: ModelIdentity) -> Sto
         command = exc.command or restore_command(data_dir, backups)
         raise StoreCorruptError(exc.path, exc.reason, command) from exc
     return store
+
+
+def _keep_older(database: Path, mark: HighWaterMark, backups: Backups) -> None:
+    """Back up a database of an older format before it is upgraded; once, also if that fails."""
+    check_sound(database)
+    facts = facts_in(database)
+    check_nothing_lost(database, mark, backups, epoch=facts.epoch, lsn=facts.lsn)
+    if not (backups.current(database) or "").startswith(_BEFORE_UPGRADE):
+        backups.create(database, _BEFORE_UPGRADE, kind="safety")
 
 
 def check_new(database: Path, mark: HighWaterMark, backups: Backups) -> None:

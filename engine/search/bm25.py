@@ -121,7 +121,7 @@ class BM25Index:
         if row < self._n_rows:
             raise ValueError(f"row {row} is not above the last row, {self._n_rows - 1}")
         if row >= len(self._live):
-            room = max(1024, row // 2)
+            room = max(64, row // 2)
             self._doc_lens = np.pad(self._doc_lens, (0, row + room - len(self._live)))
             self._live = np.pad(self._live, (0, row + room - len(self._live)))
         self._n_rows = row + 1

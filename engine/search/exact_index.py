@@ -14,7 +14,8 @@ from engine.records import BoolMask, FloatMatrix, FloatVector, RowArray
 SimilarityArray = npt.NDArray[np.float32]
 """Inner products, which are cosines here; -inf pads."""
 
-_FIRST_CAPACITY_ROWS = 1 << 17  # pages never touched take no memory; most stores never move
+_FIRST_CAPACITY_ROWS = 1 << 7  # of thousands of small indexes
+_SECOND_CAPACITY_ROWS = 1 << 17  # pages never touched take no memory; most stores never move
 _BATCH_FROM = 20  # queries; from here on a matrix product beats one scan a query (faiss's bound)
 _BATCH_BLOCK_ROWS = 1 << 14  # bounds the copy of allowed rows: 25 MB at 384 dimensions
 _BATCH_SPARE = 16  # extra candidates a block: matrix products round differently
@@ -48,7 +49,8 @@ class ExactIndex:
         """Append rows, shape (n, dim). Amortised O(n): the buffer doubles when it is full."""
         end = self.n_rows + len(vectors)
         if end > len(self._vectors):
-            grown = np.empty((2 * end, self.dim), dtype=np.float32)
+            n_rows = _SECOND_CAPACITY_ROWS if 2 * end < _SECOND_CAPACITY_ROWS else 2 * end
+            grown = np.empty((n_rows, self.dim), dtype=np.float32)
             grown[: self.n_rows] = self.vectors
             self._vectors = grown
         self._vectors[self.n_rows : end] = vectors

@@ -14,12 +14,13 @@ hits = rows[best]
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.records import RowArray, ScoreArray
+from engine.records import RowArray, ScoreArray, SearchHit, SearchQuery
 
 RRF_K: Final = 60
 
@@ -77,3 +78,14 @@ def pick(
     if threshold is not None:
         order = order[similarities[order] >= threshold]
     return order[:k]
+
+
+def best_of(found: Sequence[Sequence[SearchHit]], query: SearchQuery) -> list[SearchHit]:
+    """The best hits of several namespaces; scores mean the same whatever else is stored."""
+    every = (hit for of_one in found for hit in of_one)
+    return sorted(every, key=lambda h: (-_rank(h), -h.similarity, h.memory.id))[: query.k]
+
+
+def _rank(hit: SearchHit) -> float:
+    ranked_by = (hit.score, hit.rrf_score, hit.similarity)
+    return next(value for value in ranked_by if value is not None)

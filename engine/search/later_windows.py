@@ -14,7 +14,7 @@ import numpy.typing as npt
 from engine.records import BoolMask, FloatMatrix, FloatVector, RowArray
 from engine.search.vector_index import VectorIndex
 
-_FIRST_CAPACITY_ROWS: Final = 1024
+_FIRST_CAPACITY_ROWS: Final = 64
 _WIDER: Final = 4
 _BEST_WEIGHT: Final = 0.7
 _LUCK: Final = 0.03  # the best of n windows is higher by chance

@@ -23,9 +23,12 @@ from engine.search.search_index import IndexEntry, SearchIndex, searchable_token
 from engine.search.source_order import group_of
 from engine.search.vector_index import VectorIndex
 from engine.store.database import Store, StoredVectors
+from engine.store.tables import FIRST_NAMESPACE_ID
 from engine.words.analyser import ANALYSER
 
 CACHE_NAME = "postings.npz"
+"""Of the first namespace; those of others have its number in their name."""
+_CACHES = "postings*.npz"
 _FORMAT = 1
 _CATCH_UP_ROWS = 2_000
 
@@ -54,6 +57,24 @@ def arrays_of(keywords: BM25Index, ids: IdArray, *, epoch: str, lsn: int) -> dic
     return {**{name: np.array(fact) for name, fact in facts.items()}, "ids": ids.copy(), **arrays}
 
 
+def cache_path(data_dir: Path, namespace_id: int) -> Path:
+    """The cache of a namespace."""
+    if namespace_id == FIRST_NAMESPACE_ID:
+        return data_dir / CACHE_NAME
+    return data_dir / f"postings_{namespace_id}.npz"
+
+
+def caches_in(data_dir: Path) -> list[Path]:
+    """All there are."""
+    return sorted(data_dir.glob(_CACHES))
+
+
+def remove_caches(data_dir: Path) -> None:
+    """Drop them all: what they show has been replaced."""
+    for path in caches_in(data_dir):
+        path.unlink(missing_ok=True)
+
+
 def replace_cache(path: Path, postings: dict[str, Any]) -> None:
     """Write the cache. Durable when this returns."""
     with replacing(path) as file:
@@ -68,15 +89,19 @@ def write_cache(path: Path, postings: dict[str, Any]) -> None:
         _log.warning("the posting lists were not cached: %s", exc)
 
 
-def load_index(store: Store, cache_path: Path, *, exact_below: int) -> tuple[SearchIndex, int]:
-    """The indexes of a store: from the cache as far as it is good, the rest from the texts.
+def load_index(
+    store: Store, namespace_id: int, cache: Path | None, *, exact_below: int
+) -> tuple[SearchIndex, int]:
+    """The indexes of a namespace: from the cache as far as it is good, the rest from the texts.
 
     Returns:
         The indexes, and how many memories the cache did not know.
     """
-    cached = _usable_cache(cache_path, store)
-    stored = store.vectors()
-    keep = np.isin(cached.ids, store.ids_unchanged_since(cached.lsn), assume_unique=True)
+    cached = _usable_cache(cache, store)
+    stored = store.vectors(namespace_id)
+    keep = np.isin(cached.ids, stored.ids, assume_unique=True)
+    if len(cached.ids):
+        keep &= ~np.isin(cached.ids, store.ids_changed_since(cached.lsn), assume_unique=True)
     known_ids = cached.ids[keep]
     keywords = cached.keywords if keep.all() else cached.keywords.compacted(keep)
     vector_index = VectorIndex(store.identity.dim, exact_below=exact_below)
@@ -85,30 +110,34 @@ def load_index(store: Store, cache_path: Path, *, exact_below: int) -> tuple[Sea
     later = _later_windows(
         known_ids, stored, VectorIndex(vector_index.dim, exact_below=exact_below)
     )
-    index = SearchIndex(vector_index, keywords, known_ids, _groups_of(known_ids, store), later)
-    _catch_up(index, store, cached.lsn, stored)
+    groups = _groups_of(known_ids, store, namespace_id)
+    index = SearchIndex(vector_index, keywords, known_ids, groups, later)
+    _catch_up(index, store, cached.lsn, stored, namespace_id)
     for vectors in (index.vectors, index.later.vectors):
         if vectors.needs_switch():
             vectors.adopt(vectors.build_quantised())
-    _log.info("indexes ready: %d memories, %d from the cache", len(index), len(known_ids))
     return index, len(index) - len(known_ids)
 
 
-def _groups_of(ids: IdArray, store: Store) -> IdArray:
-    groups = {memory_id: group_of(source) for memory_id, source in store.sources()}
+def _groups_of(ids: IdArray, store: Store, namespace_id: int) -> IdArray:
+    if not len(ids):
+        return np.empty(0, dtype=np.int64)
+    groups = {memory_id: group_of(source) for memory_id, source in store.sources(namespace_id)}
     return np.array([groups[memory_id] for memory_id in ids.tolist()], dtype=np.int64)
 
 
 def _later_windows(ids: IdArray, stored: StoredVectors, vectors: VectorIndex) -> LaterWindows:
     windows = LaterWindows(vectors, np.empty(0, dtype=np.int64))
-    for row in np.flatnonzero(np.isin(ids, list(stored.later))).tolist():
+    for row in np.flatnonzero(np.isin(ids, list(stored.later))).tolist() if stored.later else []:
         windows.add(row, stored.later[int(ids[row])])
     return windows
 
 
-def _catch_up(index: SearchIndex, store: Store, lsn: int, stored: StoredVectors) -> None:
+def _catch_up(
+    index: SearchIndex, store: Store, lsn: int, stored: StoredVectors, namespace_id: int
+) -> None:
     entries: list[IndexEntry] = []
-    for memory_id, text, source in store.searchable_since(lsn):
+    for memory_id, text, source in store.searchable_since(lsn, namespace_id):
         tokens = searchable_tokens(text, source)
         entries.append(
             IndexEntry(
@@ -124,8 +153,8 @@ def _catch_up(index: SearchIndex, store: Store, lsn: int, stored: StoredVectors)
     index.apply(entries, {})
 
 
-def _usable_cache(path: Path, store: Store) -> CachedPostings:
-    if path.is_file():
+def _usable_cache(path: Path | None, store: Store) -> CachedPostings:
+    if path is not None and path.is_file():
         try:
             return _read_cache(path, store)
         except Exception as exc:  # noqa: BLE001 - a damaged zip file can raise almost anything

@@ -19,7 +19,7 @@ from engine.search.source_order import SourceOrder
 from engine.search.vector_index import VectorIndex
 from engine.words.analyser import analyse
 
-_FIRST_CAPACITY_ROWS = 1024
+_FIRST_CAPACITY_ROWS = 64
 _COMPACT_DEAD_SHARE = 0.25
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from engine.records import IdArray, MemoryId, RowArray
 
 _PASSAGE = re.compile(r"(?s)(.*):chunk_\d+")
-_FIRST_CAPACITY_ROWS = 1024
+_FIRST_CAPACITY_ROWS = 64
 
 
 def group_of(source: str) -> int:

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +41,10 @@ from engine.records import (
 from engine.store.acknowledged_mark import HighWaterMark, Mark
 from engine.store.distrust import distrusted
 from engine.store.foreign_json import object_of, parse_json, record_of
+from engine.store.namespaces import NamespaceFacts, select_namespaces
 from engine.store.row_checksum import is_intact
 from engine.store.rows import (
+    AT,
     COLUMNS,
     canonical_json,
     condition_of,
@@ -63,11 +65,12 @@ from engine.store.transaction import Transaction
 from engine.store.upgrade import upgrade
 
 DATABASE_NAME = "memories.db"
+_IDS_OF = "(SELECT id FROM memories WHERE namespace_id = ?)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredVectors:
-    """The vectors of all memories."""
+    """The vectors of all memories of a namespace."""
 
     ids: IdArray
     """Ascending."""
@@ -89,6 +92,7 @@ class StoredText:
     """A text in its context, and which vectors it has."""
 
     id: MemoryId
+    namespace_id: int
     lsn: int
     """Of its last change."""
     text: str
@@ -237,9 +241,17 @@ class Store:
         row = self._reader().execute("SELECT value FROM meta WHERE name = 'changed_us'").fetchone()
         return int(row[0]) if row else None
 
-    def count(self) -> int:
-        """Memories in the database. Reads an index of them all: some ms for a million."""
-        return int(self._read("SELECT count(*) FROM memories")[0][0])
+    def count(self, namespace_id: int | None = None) -> int:
+        """Memories in a namespace, or in all. Reads an index of them: some ms for a million."""
+        query = "SELECT count(*) FROM memories"
+        if namespace_id is None:
+            return int(self._read(query)[0][0])
+        return int(self._read(f"{query} WHERE namespace_id = ?", (namespace_id,))[0][0])
+
+    def namespaces(self) -> list[NamespaceFacts]:
+        """All namespaces, and how much each holds."""
+        with self._snapshot() as connection:
+            return select_namespaces(connection)
 
     def file_bytes(self) -> int:
         """Size on disk, the WAL included."""
@@ -294,18 +306,18 @@ class Store:
             finally:
                 connection.execute("ROLLBACK")
 
-    def get_many(self, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
-        """The memories among `ids` that exist."""
+    def get_many(self, ids: Sequence[MemoryId], namespace_id: int) -> dict[MemoryId, Memory]:
+        """The memories of a namespace among `ids`."""
         with translating_sqlite_errors(self.path):
-            return select_many(self._reader(), ids)
+            return select_many(self._reader(), ids, namespace_id)
 
-    def alike(self, text: str) -> list[Memory]:
-        """The earliest memories that may say the same as a text."""
+    def alike(self, text: str, namespace_id: int) -> list[Memory]:
+        """The earliest memories of a namespace that may say the same as a text."""
         with translating_sqlite_errors(self.path):
-            return select_alike(self._reader(), text)
+            return select_alike(self._reader(), text, namespace_id)
 
-    def known_embeddings(self, texts: Sequence[str]) -> dict[int, FloatMatrix]:
-        """The vectors of those texts that a memory holds already, by position: (windows, dim).
+    def known_embeddings(self, texts: Sequence[str], namespace_id: int) -> dict[int, FloatMatrix]:
+        """The vectors of those texts that a namespace holds, by position: (windows, dim).
 
         Not of every such text: of changed or restored memories it may know nothing.
         """
@@ -316,31 +328,36 @@ class Store:
                 rows = connection.execute(
                     "SELECT m.text, m.source, m.metadata, e.vector FROM text_digests d "
                     "JOIN memories m ON m.id = d.id JOIN embeddings e ON e.id = d.id "
-                    "WHERE d.digest = ?",
-                    (text_digest(text),),
+                    "WHERE d.namespace_id = ? AND d.digest = ? "
+                    "AND +m.namespace_id = d.namespace_id",
+                    (namespace_id, text_digest(text)),
                 )
                 vector = next((row[3] for row in rows if embedded_text(*row[:3]) == text), None)
                 if vector is not None:
                     known[at] = vectors_of(vector, self.identity.dim)
         return known
 
-    def ids_where(self, where: MemoryFilter) -> IdArray:
-        """Ids, ascending, of the memories that pass a filter."""
-        condition, parameters = condition_of(where)
+    def ids_where(self, where: MemoryFilter, namespace_id: int) -> IdArray:
+        """Ids, ascending, of the memories of a namespace that pass a filter."""
+        condition, parameters = condition_of(where, [namespace_id])
         rows = self._read(f"SELECT id FROM memories WHERE {condition} ORDER BY id", parameters)
         return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
 
     def page(
         self,
         where: MemoryFilter,
+        namespace_names: Mapping[int, str],
         *,
         offset: int,
         limit: int,
         newest_first: bool = False,
         cursor: str | None = None,
     ) -> MemoryPage:
-        """Memories in order of time, then id; `cursor` (of the page before) wins over `offset`."""
-        condition, parameters = condition_of(where)
+        """Memories in order of time, then id; `cursor` (of the page before) wins over `offset`.
+
+        Of the namespaces given by id, each with its name.
+        """
+        condition, parameters = condition_of(where, list(namespace_names))
         total = int(
             self._read(f"SELECT count(*) FROM memories WHERE {condition}", parameters)[0][0]
         )
@@ -350,26 +367,32 @@ class Store:
             offset = 0
         order = "DESC" if newest_first else "ASC"
         rows = self._read(
-            f"SELECT {COLUMNS} FROM memories WHERE {condition} "
-            f"ORDER BY created_us {order}, id {order} LIMIT ? OFFSET ?",
+            f"SELECT {COLUMNS} FROM memories WHERE id IN "
+            f"(SELECT id FROM memories WHERE {condition} "
+            f"ORDER BY created_us {order}, id {order} LIMIT ? OFFSET ?) "
+            f"ORDER BY created_us {order}, id {order}",
             [*parameters, limit, offset],
         )
         is_last = len(rows) < limit
         return MemoryPage(
             memories=[memory_of(row) for row in rows],
+            namespaces=[namespace_names[row[AT["namespace_id"]]] for row in rows],
             total=total,
             next_cursor=None if is_last else cursor_after(rows[-1]),
         )
 
-    def ids_unchanged_since(self, lsn: int) -> IdArray:
-        """Ids, ascending, of the memories whose last change is at or before `lsn`."""
-        rows = self._read("SELECT id FROM memories WHERE lsn <= ? ORDER BY id", (lsn,))
+    def ids_changed_since(self, lsn: int) -> IdArray:
+        """Ids of the memories, in any namespace, whose last change is after `lsn`."""
+        rows = self._read("SELECT id FROM memories WHERE lsn > ?", (lsn,))
         return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
 
-    def sources(self) -> Iterator[tuple[MemoryId, str]]:
+    def sources(self, namespace_id: int) -> Iterator[tuple[MemoryId, str]]:
         """(id, source) of every memory, by source and id; read from an index alone."""
         with translating_sqlite_errors(self.path):
-            yield from self._reader().execute("SELECT id, source FROM memories ORDER BY source, id")
+            yield from self._reader().execute(
+                "SELECT id, source FROM memories WHERE namespace_id = ? ORDER BY source, id",
+                (namespace_id,),
+            )
 
     def fact(self, name: str) -> str | None:
         """A fact recorded with `Transaction.set_meta`, as of the last commit."""
@@ -388,7 +411,7 @@ class Store:
             limit: texts at most.
         """
         rows = self._read(
-            "SELECT m.id, m.lsn, e.vector, m.text, m.source, m.metadata "
+            "SELECT m.id, m.namespace_id, m.lsn, e.vector, m.text, m.source, m.metadata "
             "FROM memories m JOIN embeddings e USING (id) "
             "WHERE m.lsn >= ? AND (m.lsn, m.id) > (?, ?) AND length(CAST(m.text AS BLOB)) >= ? "
             "ORDER BY m.lsn, m.id LIMIT ?",
@@ -398,42 +421,43 @@ class Store:
         return [
             StoredText(
                 id=MemoryId(row[0]),
-                lsn=row[1],
-                text=embedded_text(*row[3:]),
-                n_windows=len(row[2]) // n_bytes,
-                says_something=any(row[2][:n_bytes]),
+                namespace_id=row[1],
+                lsn=row[2],
+                text=embedded_text(*row[4:]),
+                n_windows=len(row[3]) // n_bytes,
+                says_something=any(row[3][:n_bytes]),
             )
             for row in rows
         ]
 
-    def searchable_since(self, lsn: int) -> Iterator[tuple[MemoryId, str, str]]:
-        """(id, text in its context, source) of every memory changed after `lsn`, by id."""
+    def searchable_since(self, lsn: int, namespace_id: int) -> Iterator[tuple[MemoryId, str, str]]:
+        """(id, text in its context, source) of what a namespace has changed since `lsn`, by id."""
+        changed = "lsn > ? AND +namespace_id = ?" if lsn >= 0 else f"+lsn > ? AND id IN {_IDS_OF}"
         with translating_sqlite_errors(self.path):
             for memory_id, *row in self._reader().execute(
-                "SELECT id, text, source, metadata FROM memories WHERE lsn > ? ORDER BY id", (lsn,)
+                f"SELECT id, text, source, metadata FROM memories WHERE {changed} ORDER BY id",
+                (lsn, namespace_id),
             ):
                 yield memory_id, embedded_text(*row), row[1]
 
-    def texts_by_id(self, last_id: int, n: int) -> list[tuple[MemoryId, str, str]]:
-        """(id, text, source) of the next n memories, by id."""
-        return self._read(
-            "SELECT id, text, source FROM memories WHERE id > ? ORDER BY id LIMIT ?", (last_id, n)
-        )
-
-    def embeddings(self) -> tuple[IdArray, FloatMatrix]:
-        """Every id, ascending, and its embedding, shape (n, dim)."""
-        stored = self.vectors()
+    def embeddings(self, namespace_id: int) -> tuple[IdArray, FloatMatrix]:
+        """Every id of a namespace, ascending, and its embedding, shape (n, dim)."""
+        stored = self.vectors(namespace_id)
         return stored.ids, stored.firsts
 
-    def vectors(self) -> StoredVectors:
-        """The vectors of every memory. Checks each."""
-        dim = self.identity.dim
+    def vectors(self, namespace_id: int) -> StoredVectors:
+        """The vectors of every memory of a namespace. Checks each."""
+        dim, mine = self.identity.dim, (namespace_id,)
         with self._snapshot() as connection:
-            (n,) = connection.execute("SELECT count(*) FROM embeddings").fetchone()
+            (n,) = connection.execute(
+                "SELECT count(*) FROM memories WHERE namespace_id = ?", mine
+            ).fetchone()
             ids = np.empty(n, dtype=np.int64)
             firsts = np.empty((n, dim), dtype=np.float32)
             later: dict[int, FloatMatrix] = {}
-            cursor = connection.execute("SELECT * FROM embeddings ORDER BY id")
+            cursor = connection.execute(
+                f"SELECT * FROM embeddings WHERE id IN {_IDS_OF} ORDER BY id", mine
+            )
             at = 0
             while rows := cursor.fetchmany(4096):
                 if rotten := [row[0] for row in rows if not is_intact(row)]:
@@ -449,7 +473,7 @@ class Store:
                     if len(blob) > 4 * dim:
                         later[memory_id] = vectors_of(blob[4 * dim :], dim)
                 at += len(rows)
-        return StoredVectors(ids=ids, firsts=firsts, later=later)
+        return StoredVectors(ids=ids[:at], firsts=firsts[:at], later=later)
 
     # Writes: the writer thread, inside `transaction()`
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import StoreCorruptError
-from engine.store.schema import FORMAT_VERSION, TABLES, check_format, translating_sqlite_errors
+from engine.store.schema import check_format, translating_sqlite_errors
+from engine.store.tables import layout_of
 
 _PATIENCE_S = 60.0
 _SLOWEST_BYTES_A_S = 1 << 20
@@ -26,49 +27,6 @@ _STEPS = 100_000
 _STEPS_FOR_THE_LAYOUT = 1_000_000
 """A hundred times as many as ours takes."""
 _FILE_ALONE = "mode=ro&immutable=1"
-
-_TABLES_OF_FORMAT_1 = """
-CREATE TABLE meta (
-    name TEXT PRIMARY KEY,
-    value TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE memories (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    text TEXT NOT NULL,
-    source TEXT NOT NULL,
-    key TEXT,
-    created_us INTEGER NOT NULL,
-    updated_us INTEGER NOT NULL,
-    metadata TEXT NOT NULL,
-    lsn INTEGER NOT NULL
-) STRICT;
-CREATE UNIQUE INDEX memories_by_key ON memories (source, key) WHERE key IS NOT NULL;
-CREATE INDEX memories_by_source ON memories (source);
-CREATE INDEX memories_by_created ON memories (created_us);
-CREATE INDEX memories_by_lsn ON memories (lsn);
-CREATE TABLE embeddings (
-    id INTEGER PRIMARY KEY REFERENCES memories (id),
-    vector BLOB NOT NULL
-) STRICT;
-CREATE TABLE metadata_values (
-    name TEXT NOT NULL,
-    value TEXT NOT NULL,
-    id INTEGER NOT NULL,
-    PRIMARY KEY (name, value, id)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE tombstones (
-    id INTEGER PRIMARY KEY,
-    lsn INTEGER NOT NULL
-) STRICT;
-CREATE INDEX tombstones_by_lsn ON tombstones (lsn);
-CREATE TABLE requests (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    request_id TEXT NOT NULL UNIQUE,
-    outcome TEXT NOT NULL
-) STRICT;
-"""
-_TABLES_OF = {1: _TABLES_OF_FORMAT_1, 2: TABLES, FORMAT_VERSION: TABLES}
-"""Of every format that `upgrade` reads."""
 
 
 @contextmanager
@@ -144,7 +102,7 @@ def _layout_of(connection: sqlite3.Connection, *, at_most: int) -> list[Any]:
 @functools.cache
 def _expected_layout(version: int) -> list[Any]:
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_TABLES_OF[version])
+        connection.executescript(layout_of(version))
         return _layout_of(connection, at_most=-1)
 
 

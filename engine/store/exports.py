@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from engine.disk.leases import Leases
+from engine.errors import LeaseLostError
 from engine.store.read_snapshot import ExportedMemory, Snapshot
 
 _MAX_OPEN = 8
@@ -53,25 +55,31 @@ class Exports:
         with self._open.using(export_id) as snapshot:
             return ExportFacts(export_id=export_id, lsn=snapshot.lsn, total=snapshot.total)
 
-    def read(self, export_id: str, max_bytes: int) -> list[ExportedMemory]:
+    def read(self, export_id: str, max_bytes: int, namespace_id: int) -> list[ExportedMemory]:
         """The next memories of an export; none at its end, which also closes it.
 
         Args:
             export_id: of `begin`.
             max_bytes: of text, metadata and embeddings; the last one may go beyond.
+            namespace_id: of its reader, who sees none of another namespace.
 
         Raises:
             NotReadyError: it was closed: by the end of this process, by a restore, or because
                 its reader paused or took too long.
         """
         with self._open.using(export_id) as snapshot:
+            if snapshot.namespace_id != namespace_id:
+                raise self._open.lost()
             memories = snapshot.read(max_bytes)
         if not memories:
-            self.end(export_id)
+            self._open.end(export_id)
         return memories
 
-    def end(self, export_id: str) -> None:
+    def end(self, export_id: str, namespace_id: int) -> None:
         """Close an export; one that is closed already is left alone."""
+        with suppress(LeaseLostError), self._open.using(export_id) as snapshot:
+            if snapshot.namespace_id != namespace_id:
+                return
         self._open.end(export_id)
 
     def close(self) -> None:

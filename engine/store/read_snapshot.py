@@ -27,16 +27,23 @@ class ExportedMemory:
 
 
 class Snapshot:
-    """The memories that pass a filter, by id, as of one LSN. For one thread at a time."""
+    """The memories of a namespace that pass a filter, by id, as of one LSN.
 
-    def __init__(self, store: Store, where: MemoryFilter, *, with_embeddings: bool) -> None:
+    For one thread at a time.
+    """
+
+    def __init__(
+        self, store: Store, where: MemoryFilter, namespace_id: int, *, with_embeddings: bool
+    ) -> None:
         """Begin; writes after this are not seen."""
         self._store = store
+        self.namespace_id = namespace_id
+        """Whose memories it holds."""
         self._with_embeddings = with_embeddings
         self._connection = store.open_reader()
         with translating_sqlite_errors(store.path):
             self._connection.execute("BEGIN")
-            condition, parameters = condition_of(where)
+            condition, parameters = condition_of(where, [namespace_id])
             (lsn,) = self._connection.execute(
                 "SELECT value FROM meta WHERE name = 'lsn'"
             ).fetchone()

@@ -12,9 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from zlib import crc32
 
-CHECKED_TABLES = ("meta", "memories", "embeddings", "tombstones", "requests", "import_lines")
-"""Those with a `checksum`. The indexes and `metadata_values` are derived from `memories`."""
-
 
 def row_checksum(values: Iterable[Any]) -> int:
     """The checksum of a row's values: integers, None, and texts or their bytes alike."""
@@ -43,7 +40,7 @@ def rotten_rows(connection: sqlite3.Connection, table: str) -> Iterator[object]:
 
     Args:
         connection: one whose `text_factory` is `bytes`, since damaged text is often not UTF-8.
-        table: one of `CHECKED_TABLES`.
+        table: one whose rows have a checksum, last.
     """
     for row in connection.execute(f"SELECT * FROM {table}"):
         if not is_intact(row):

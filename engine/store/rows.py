@@ -16,13 +16,17 @@ import numpy as np
 from engine.errors import InvalidInputError, RottenRowError
 from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, ModelIdentity
 from engine.store.row_checksum import is_intact, with_checksum
+from engine.store.tables import MEMORIES
 from engine.words.sameness import gist_digest
 from engine.workspace.passages import CONTEXT, context_of, file_of, joined
 
-COLUMNS = "id, text, source, key, created_us, updated_us, metadata, lsn, checksum"
-_CREATED_US: Final = 4
+COLUMNS: Final = ", ".join(MEMORIES.names)
+AT: Final = {name: at for at, name in enumerate(MEMORIES.names)}
+"""Where in a row of `COLUMNS` each stands."""
 PRUNED_LSN = "pruned_lsn"
 """The fact that says up to which LSN tombstones may be missing."""
+ORIGIN = "origin"
+"""The fact that says what a store was restored from."""
 UPKEEP = "upkeep"
 """The fact that says which memory `engine.writing.upkeep` looked at last: its LSN and id."""
 UPKEEP_FIRST_PASS = "upkeep_first_pass"
@@ -57,12 +61,17 @@ def identity_fields(identity: ModelIdentity) -> dict[str, object]:
     }
 
 
-def select_many(connection: sqlite3.Connection, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
-    """The memories among `ids` that exist, as `connection` sees them."""
+def select_many(
+    connection: sqlite3.Connection, ids: Sequence[MemoryId], namespace_id: int
+) -> dict[MemoryId, Memory]:
+    """The memories of a namespace among `ids`, as `connection` sees them."""
     found: dict[MemoryId, Memory] = {}
     for part in _parts(ids):
         marks = ",".join("?" * len(part))
-        rows = connection.execute(f"SELECT {COLUMNS} FROM memories WHERE id IN ({marks})", part)
+        rows = connection.execute(  # found by id: the plus keeps it from an index of namespaces
+            f"SELECT {COLUMNS} FROM memories WHERE id IN ({marks}) AND +namespace_id = ?",
+            (*part, namespace_id),
+        )
         found.update((row[0], memory_of(row)) for row in rows)
     return found
 
@@ -122,44 +131,52 @@ def digests_of(text: str, source: str) -> tuple[bytes, ...]:
     return () if file_of(source) is not None else (gist_digest(text),)
 
 
-def select_alike(connection: sqlite3.Connection, text: str) -> list[Memory]:
-    """The earliest memories that may say the same as a text, as `connection` sees them.
+def select_alike(connection: sqlite3.Connection, text: str, namespace_id: int) -> list[Memory]:
+    """The earliest memories of a namespace that may say the same as a text.
 
     Those written by a release that had no gists are known by the very same text alone.
     """
     digests = (gist_digest(text), text_digest(text))
     if not connection.execute(
-        "SELECT 1 FROM text_digests WHERE digest IN (?, ?) LIMIT 1", digests
+        "SELECT 1 FROM text_digests WHERE namespace_id = ? AND digest IN (?, ?) LIMIT 1",
+        (namespace_id, *digests),
     ).fetchone():
         return []  # as for most texts
+    of_one = (
+        "SELECT id FROM (SELECT id FROM text_digests "
+        "WHERE namespace_id = ? AND digest = ? ORDER BY id LIMIT ?)"
+    )
     rows = connection.execute(
-        "SELECT id FROM (SELECT id FROM text_digests WHERE digest = ? ORDER BY id LIMIT ?) UNION "
-        "SELECT id FROM (SELECT id FROM text_digests WHERE digest = ? ORDER BY id LIMIT ?)",
-        (digests[0], _ALIKE, digests[1], _ALIKE),
+        f"{of_one} UNION {of_one}",
+        (namespace_id, digests[0], _ALIKE, namespace_id, digests[1], _ALIKE),
     ).fetchall()
-    found = select_many(connection, [row[0] for row in rows])
+    found = select_many(connection, [row[0] for row in rows], namespace_id)
     return [found[memory_id] for memory_id in sorted(found)]
 
 
 def memory_of(row: tuple[Any, ...]) -> Memory:
     """The memory in a row of `COLUMNS`. Raises `RottenRowError` when it is not as written."""
-    memory_id, text, source, key, created_us, updated_us, metadata, *_ = row
     if not is_intact(row):
-        raise RottenRowError(f"memory {memory_id} is not as it was written")
+        raise RottenRowError(f"memory {row[AT['id']]} is not as it was written")
     return Memory(
-        id=memory_id,
-        text=text,
-        source=source,
-        key=key,
-        timestamp=iso_time(created_us),
-        updated_at=iso_time(updated_us),
-        metadata=json.loads(metadata),
+        id=row[AT["id"]],
+        text=row[AT["text"]],
+        source=row[AT["source"]],
+        key=row[AT["key"]],
+        timestamp=iso_time(row[AT["created_us"]]),
+        updated_at=iso_time(row[AT["updated_us"]]),
+        metadata=json.loads(row[AT["metadata"]]),
     )
+
+
+def memory_row(**values: object) -> tuple[Any, ...]:
+    """A row of `COLUMNS` from a value for each, but for the checksum."""
+    return with_checksum(*(values[name] for name in MEMORIES.names[:-1]))
 
 
 def cursor_after(row: tuple[Any, ...]) -> str:
     """The cursor of the page that begins after a row of `COLUMNS`."""
-    return f"{row[_CREATED_US]}.{row[0]}"
+    return f"{row[AT['created_us']]}.{row[AT['id']]}"
 
 
 def place_of(cursor: str) -> tuple[int, int]:
@@ -170,10 +187,13 @@ def place_of(cursor: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def condition_of(where: MemoryFilter) -> tuple[str, list[object]]:
-    """The SQL condition of a filter and its parameters."""
-    conditions: list[str] = ["1"]
-    parameters: list[object] = []
+def condition_of(where: MemoryFilter, namespace_ids: Sequence[int]) -> tuple[str, list[object]]:
+    """The SQL condition that a memory of these namespaces passes a filter, and its parameters."""
+    marks = ",".join("?" * len(namespace_ids))
+    within = "namespace_id = ?" if len(namespace_ids) == 1 else f"namespace_id IN ({marks})"
+    # Few have given metadata: they are found by it, which the plus says, and not by namespace.
+    conditions = [f"+{within}" if where.metadata else within]
+    parameters: list[object] = [*namespace_ids]
     if where.source is not None:
         forms = _unicode_forms(where.source)
         conditions.append(_any_of("instr(source, ?) > 0", len(forms)))
@@ -194,8 +214,10 @@ def condition_of(where: MemoryFilter) -> tuple[str, list[object]]:
         conditions.append("created_us <= ?")
         parameters.append(where.until_us)
     for name, value in (where.metadata or {}).items():
-        conditions.append("id IN (SELECT id FROM metadata_values WHERE name = ? AND value = ?)")
-        parameters += [name, canonical_json(value)]
+        conditions.append(
+            f"id IN (SELECT id FROM metadata_values WHERE {within} AND name = ? AND value = ?)"
+        )
+        parameters += [*namespace_ids, name, canonical_json(value)]
     return " AND ".join(conditions), parameters
 
 

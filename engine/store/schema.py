@@ -1,4 +1,4 @@
-"""The database file: its tables, its format version, how it is opened.
+"""The database file: how it is laid out, told from others, and opened.
 
 SQLite in WAL mode with `synchronous=FULL`: a commit that returned survives a power cut
 (https://sqlite.org/wal.html, https://sqlite.org/pragma.html#pragma_synchronous).
@@ -22,92 +22,12 @@ from engine.errors import (
     StoreMovedError,
     UnavailableError,
 )
+from engine.store.namespaces import add_first
 from engine.store.rows import set_meta
+from engine.store.tables import FORMAT_VERSION, layout_of
 
 APPLICATION_ID = 0x464D454D
 """`FMEM` in the file header: says that the file is ours."""
-
-FORMAT_VERSION = 3
-"""Raised when an older release could no longer read the file. 2 brought the checksums
-and the tables of imports; 3 several vectors of one memory."""
-
-TABLES = """
-CREATE TABLE meta (
-    name TEXT PRIMARY KEY,
-    value TEXT NOT NULL,
-    checksum INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-
--- AUTOINCREMENT: an id is never used twice, also after the newest memory was deleted.
-CREATE TABLE memories (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    text TEXT NOT NULL,
-    source TEXT NOT NULL,
-    key TEXT,
-    created_us INTEGER NOT NULL,
-    updated_us INTEGER NOT NULL,
-    metadata TEXT NOT NULL,
-    lsn INTEGER NOT NULL,
-    checksum INTEGER NOT NULL
-) STRICT;
-CREATE UNIQUE INDEX memories_by_key ON memories (source, key) WHERE key IS NOT NULL;
-CREATE INDEX memories_by_source ON memories (source);
-CREATE INDEX memories_by_created ON memories (created_us);
-CREATE INDEX memories_by_lsn ON memories (lsn);
-
--- Apart from the texts, so that reading pages of memories does not drag vectors along.
-CREATE TABLE embeddings (
-    id INTEGER PRIMARY KEY REFERENCES memories (id),
-    vector BLOB NOT NULL,
-    checksum INTEGER NOT NULL
-) STRICT;
-
--- Top-level metadata, inverted, so that a filter costs what it finds.
-CREATE TABLE metadata_values (
-    name TEXT NOT NULL,
-    value TEXT NOT NULL,
-    id INTEGER NOT NULL,
-    PRIMARY KEY (name, value, id)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE tombstones (
-    id INTEGER PRIMARY KEY,
-    lsn INTEGER NOT NULL,
-    checksum INTEGER NOT NULL
-) STRICT;
-CREATE INDEX tombstones_by_lsn ON tombstones (lsn);
-
--- Outcomes of recent writes: one sent again after its answer was lost is not applied twice.
-CREATE TABLE requests (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    request_id TEXT NOT NULL UNIQUE,
-    outcome TEXT NOT NULL,
-    checksum INTEGER NOT NULL
-) STRICT;
-
--- Streamed imports that a caller named by a key, and each line of them that was applied.
-CREATE TABLE imports (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    key TEXT NOT NULL UNIQUE,
-    used_us INTEGER NOT NULL
-) STRICT;
-CREATE TABLE import_lines (
-    import INTEGER NOT NULL,
-    digest BLOB NOT NULL,
-    copy INTEGER NOT NULL,
-    attempt INTEGER NOT NULL,
-    outcome TEXT NOT NULL,
-    checksum INTEGER NOT NULL,
-    PRIMARY KEY (import, digest, copy)
-) STRICT, WITHOUT ROWID;
-
--- Which memories may hold a text: a hint, to be compared with the text itself.
-CREATE TABLE text_digests (
-    digest BLOB NOT NULL,
-    id INTEGER NOT NULL,
-    PRIMARY KEY (digest, id)
-) STRICT, WITHOUT ROWID;
-"""
 
 _CACHE_KIB = 16 * 1024
 _SIGNS_OF_DAMAGE = ("malformed", "not a database", "decode to UTF-8", "no such", "unsupported file")
@@ -135,13 +55,15 @@ def connect(path: Path, *, mode: Literal["rw", "rwc", "ro"]) -> sqlite3.Connecti
 
 
 def create_tables(connection: sqlite3.Connection, facts: Mapping[str, str] | None = None) -> None:
-    """Lay out a new, empty database that knows `facts`, all in one transaction."""
+    """Lay out a new, empty database, all in one transaction; with `facts`, of a new store."""
     connection.executescript(
-        f"BEGIN IMMEDIATE; {TABLES}"
+        f"BEGIN IMMEDIATE; {layout_of(FORMAT_VERSION)}"
         f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION};"
     )
-    for name, value in (facts or {}).items():
-        set_meta(connection, name, value)
+    if facts is not None:
+        add_first(connection, None, 0)
+        for name, value in facts.items():
+            set_meta(connection, name, value)
     connection.execute("COMMIT")
 
 

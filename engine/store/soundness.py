@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError, StoreCorruptError
+from engine.namespaces import is_name
 from engine.records import ModelIdentity
 from engine.store.distrust import distrusted
 from engine.store.foreign_json import object_of, parse_json, record_of
-from engine.store.row_checksum import CHECKED_TABLES, is_intact, rotten_rows
-from engine.store.rows import PRUNED_LSN, canonical_json, last_id_of
+from engine.store.row_checksum import is_intact, rotten_rows
+from engine.store.rows import AT, PRUNED_LSN, canonical_json, last_id_of
+from engine.store.tables import CHECKSUM, FORMAT_VERSION, MEMORIES, TABLES, tables_of
 
 _LARGE_BYTES = 8 << 20
 _NICENESS = 19
@@ -41,9 +43,17 @@ _COUNTS = {
     "changed_us": _LATEST_US,
 }
 """Facts that are counts, and the highest that can be."""
+_TIMES, _NUMBERS = ("created_us", "updated_us"), ("id", "lsn")
 _NEEDED = ("epoch", "lsn", "created_us", "model")
-_SEQUENCES = {"memories": _MAX_ID, "imports": _MAX_ID, "requests": 3 << 61}
+_SEQUENCES = {
+    "memories": _MAX_ID,
+    "namespaces": _MAX_ID,
+    "imports": _MAX_ID,
+    "requests": 3 << 61,
+}
 """The highest number that each table can have given out; the next ones must be numbers too."""
+_CHECKED = [table.name for table in TABLES if table.is_checked]
+"""The indexes and the other tables are derived from `memories`."""
 _ORPHANS = (
     ("memories", "embeddings", "memory {} has no embedding"),
     ("embeddings", "memories", "an embedding of memory {}, which does not exist"),
@@ -73,14 +83,17 @@ def check_copy(database: Path) -> None:
 
 
 def problems_in(database: Path) -> list[str]:
-    """What is wrong with a database of this release's format; nothing if it is sound.
+    """What is wrong with a database; nothing if it is sound.
 
-    Reads all of it: about a second for 100,000 memories.
+    Reads all of it: about a second for 100,000 memories. Of an older format, what its rows say of
+    each other is looked at once it is upgraded.
     """
     try:
         with distrusted(database) as connection:
             connection.text_factory = bytes  # what rotted need not be UTF-8
-            return list(_problems(connection))
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            look = _problems if version == FORMAT_VERSION else _problems_of_rows
+            return list(look(connection))
     except StoreCorruptError as exc:
         return [exc.reason]
     except (EngineError, ValueError, ArithmeticError, TypeError, RecursionError) as exc:
@@ -91,7 +104,7 @@ def check_rows(database: Path) -> None:
     """Raise `StoreCorruptError` unless the rows of a delta are as they were written."""
     with closing(sqlite3.connect(database)) as connection:
         connection.text_factory = bytes
-        for table in CHECKED_TABLES:
+        for table in _CHECKED:
             for key in rotten_rows(connection, table):
                 raise StoreCorruptError(str(database), _rotten(table, key))
 
@@ -100,21 +113,38 @@ def _rotten(table: str, key: object) -> str:
     return f"{table} row {_text(key)} is not as it was written"
 
 
-def _problems(connection: sqlite3.Connection) -> Iterator[str]:
+def _problems_of_rows(connection: sqlite3.Connection) -> Iterator[str]:
+    if problems := list(_problems_of_structure(connection)):
+        yield from problems
+        return
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for table in tables_of(version):
+        if table.columns_of(version)[-1].name == CHECKSUM:
+            rotten = itertools.islice(rotten_rows(connection, table.name), _NAMED)
+            yield from (_rotten(table.name, key) for key in rotten)
+
+
+def _problems_of_structure(connection: sqlite3.Connection) -> Iterator[str]:
     verdicts = [_text(row[0]) for row in connection.execute(f"PRAGMA integrity_check({_NAMED})")]
     if verdicts != ["ok"]:
         yield from (f"SQLite: {verdict}" for verdict in verdicts)
+
+
+def _problems(connection: sqlite3.Connection) -> Iterator[str]:
+    if problems := list(_problems_of_structure(connection)):
+        yield from problems
         return  # what else is asked of it need not come to an end
     yield from _problems_of_facts(connection)
     derived = 0
-    for table in CHECKED_TABLES:
-        if table == "memories":
+    for table in _CHECKED:
+        if table == MEMORIES.name:
             rotten, derived = _read_memories(connection)
         else:
             rotten = list(itertools.islice(rotten_rows(connection, table), _NAMED))
         yield from (_rotten(table, key) for key in rotten)
-    if derived != _sum_of(connection.execute("SELECT name, value, id FROM metadata_values")):
+    if derived != _sum_of(connection.execute("SELECT * FROM metadata_values")):
         yield "metadata by value does not agree with the memories"
+    yield from _problems_of_namespaces(connection)
     for table, other, problem in _ORPHANS:
         rows = connection.execute(
             f"SELECT id FROM {table} WHERE id NOT IN (SELECT id FROM {other}) LIMIT {_NAMED}"
@@ -149,6 +179,19 @@ def _problems_of_facts(connection: sqlite3.Connection) -> Iterator[str]:
             yield f"the last number of {_text(table)!r:.30} is {_text(number)!r:.30}"
 
 
+def _problems_of_namespaces(connection: sqlite3.Connection) -> Iterator[str]:
+    for namespace_id, name, changed_us, lsn, _ in connection.execute("SELECT * FROM namespaces"):
+        is_named = name is None or is_name(_text(name))
+        is_dated = changed_us is None or _EARLIEST_US <= changed_us <= _LATEST_US
+        if not (is_named and is_dated and 0 < namespace_id <= _MAX_ID and 0 <= lsn <= _MAX_ID):
+            yield f"namespace {namespace_id} is none"
+    rows = connection.execute(
+        "SELECT DISTINCT namespace_id FROM memories WHERE namespace_id NOT IN "
+        f"(SELECT id FROM namespaces WHERE name IS NOT NULL) LIMIT {_NAMED}"
+    )
+    yield from (f"memories of namespace {number}, which does not exist" for (number,) in rows)
+
+
 def _text(value: Any) -> Any:  # noqa: ANN401 - a column's value
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
@@ -160,20 +203,19 @@ def _read_memories(connection: sqlite3.Connection) -> tuple[list[object], int]:
     for row in connection.execute("SELECT * FROM memories"):
         if not (is_intact(row) and _is_possible(row)):
             rotten.append(row[0])
-        elif row[6] != b"{}":
+        elif row[AT["metadata"]] != b"{}":
             total += _sum_of(
-                (name.encode(), canonical_json(value).encode(), row[0])
-                for name, value in object_of(json.loads(row[6])).items()
+                (row[AT["namespace_id"]], name.encode(), canonical_json(value).encode(), row[0])
+                for name, value in object_of(json.loads(row[AT["metadata"]])).items()
             )
     return rotten[:_NAMED], total
 
 
 def _is_possible(row: tuple[Any, ...]) -> bool:
-    created_us, updated_us = row[4:6]
-    are_times = (
-        _EARLIEST_US <= created_us <= _LATEST_US and _EARLIEST_US <= updated_us <= _LATEST_US
+    times, numbers = (row[AT[name]] for name in _TIMES), (row[AT[name]] for name in _NUMBERS)
+    return all(_EARLIEST_US <= time_us <= _LATEST_US for time_us in times) and all(
+        0 <= number <= _MAX_ID for number in numbers
     )
-    return bool(are_times and 0 <= row[0] <= _MAX_ID and 0 <= row[7] <= _MAX_ID)
 
 
 def _sum_of(rows: Any) -> int:  # noqa: ANN401 - an iterator of rows

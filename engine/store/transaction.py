@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from engine.errors import RottenRowError, StorageError
+from engine.errors import StorageError
 from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
+from engine.store.import_ledger import ImportLedger
+from engine.store.namespaces import NamespaceRows
 from engine.store.remembered_outcomes import RememberedOutcomes
-from engine.store.row_checksum import is_intact, row_checksum, with_checksum
+from engine.store.row_checksum import with_checksum
 from engine.store.rows import (
     COLUMNS,
     PRUNED_LSN,
@@ -20,27 +22,48 @@ from engine.store.rows import (
     digests_of,
     embedded_text,
     last_id_of,
+    memory_row,
     select_alike,
     select_many,
     set_meta,
     text_digest,
     vector_blob,
+    vectors_of,
+)
+from engine.store.tables import (
+    EMBEDDINGS,
+    FIRST_NAMESPACE_ID,
+    MEMORIES,
+    METADATA_VALUES,
+    TOMBSTONES,
 )
 from engine.words.sameness import gist_digest
 from engine.workspace.passages import text_in_context
 
-_MARKS = ", ".join("?" * len(COLUMNS.split(",")))
+_OVERWRITE = (
+    f"UPDATE memories SET ({COLUMNS}) = ({', '.join('?' * len(MEMORIES.columns))}) WHERE id = ?"
+)
 _PRUNED_AT_ONCE = 5_000
 _FEW = 50
 
 
 class Transaction:
-    """An open transaction of a `Store`; what it reads includes what it wrote."""
+    """An open transaction of a `Store`, of one namespace; its reads include what it wrote."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, namespace_id: int = FIRST_NAMESPACE_ID
+    ) -> None:
         self._connection = connection
+        self.namespace_id = namespace_id
+        """Whose memories are written, and exist."""
         self.outcomes = RememberedOutcomes(connection)
         """What became of recent writes."""
+        self.imports = ImportLedger(connection)
+        self.namespaces = NamespaceRows(connection)
+
+    def within(self, namespace_id: int) -> Transaction:
+        """The same transaction, of another namespace."""
+        return Transaction(self._connection, namespace_id)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -84,20 +107,19 @@ class Transaction:
         """Add a memory, under a fresh id unless given one; dated `time_us` if not dated."""
         new_id = MemoryId(last_id_of(self._connection) + 1 if memory_id is None else memory_id)
         created_us = time_us if memory.created_us is None else memory.created_us
-        row = with_checksum(
-            new_id,
-            memory.text,
-            memory.source,
-            memory.key,
-            created_us,
-            created_us if memory.updated_us is None else memory.updated_us,
-            json.dumps(memory.metadata, ensure_ascii=False),
-            lsn,
+        row = memory_row(
+            id=new_id,
+            namespace_id=self.namespace_id,
+            text=memory.text,
+            source=memory.source,
+            key=memory.key,
+            created_us=created_us,
+            updated_us=created_us if memory.updated_us is None else memory.updated_us,
+            metadata=json.dumps(memory.metadata, ensure_ascii=False),
+            lsn=lsn,
         )
-        self._connection.execute(f"INSERT INTO memories VALUES ({_MARKS})", row)
-        self._connection.execute(
-            "INSERT INTO embeddings VALUES (?, ?, ?)", with_checksum(new_id, vector_blob(vectors))
-        )
+        self._connection.execute(MEMORIES.insert, row)
+        self._connection.execute(EMBEDDINGS.insert, with_checksum(new_id, vector_blob(vectors)))
         digests = digests_of(memory.text, memory.source)
         if not memory.own_vector:
             digests = (text_digest(text_in_context(memory)), *digests)
@@ -128,37 +150,44 @@ class Transaction:
             (created_us,) = self._connection.execute(
                 "SELECT created_us FROM memories WHERE id = ?", (memory.id,)
             ).fetchone()
-        row = with_checksum(
-            memory.id,
-            memory.text,
-            memory.source,
-            memory.key,
-            created_us,
-            time_us,
-            json.dumps(memory.metadata, ensure_ascii=False),
-            lsn,
+        row = memory_row(
+            id=memory.id,
+            namespace_id=self.namespace_id,
+            text=memory.text,
+            source=memory.source,
+            key=memory.key,
+            created_us=created_us,
+            updated_us=time_us,
+            metadata=json.dumps(memory.metadata, ensure_ascii=False),
+            lsn=lsn,
         )
         if vectors is not None:
             self._delete_digests(memory.id)
         # A new source alone may make a passage of a file a memory that may be repeated.
         self._insert_digests(memory.id, digests_of(memory.text, memory.source))
-        self._connection.execute(
-            f"UPDATE memories SET ({COLUMNS}) = ({_MARKS}) WHERE id = ?", (*row, memory.id)
-        )
+        self._connection.execute(_OVERWRITE, (*row, memory.id))
         if vectors is not None:
             self._write_vectors(memory.id, vectors)
         self._insert_metadata_values(memory.id, memory.metadata)
 
     def set_vectors(self, memory_id: MemoryId, vectors: FloatMatrix, *, lsn: int) -> None:
         """Overwrite the vectors of an existing memory, shape (windows, dim)."""
-        *row, _, _ = self._connection.execute(
+        self._overwrite(memory_id, lsn=lsn)
+        self._write_vectors(memory_id, vectors)
+
+    def _overwrite(self, memory_id: MemoryId, **changes: object) -> None:
+        row = self._connection.execute(
             f"SELECT {COLUMNS} FROM memories WHERE id = ?", (memory_id,)
         ).fetchone()
-        self._connection.execute(
-            f"UPDATE memories SET ({COLUMNS}) = ({_MARKS}) WHERE id = ?",
-            (*with_checksum(*row, lsn), memory_id),
-        )
-        self._write_vectors(memory_id, vectors)
+        changed = dict(zip(MEMORIES.names, row, strict=True)) | changes
+        self._connection.execute(_OVERWRITE, (*memory_row(**changed), memory_id))
+
+    def vectors_of(self, memory_id: MemoryId, dim: int) -> FloatMatrix:
+        """The vectors of a memory that exists, shape (windows, dim)."""
+        (blob,) = self._connection.execute(
+            "SELECT vector FROM embeddings WHERE id = ?", (memory_id,)
+        ).fetchone()
+        return vectors_of(blob, dim)
 
     def _write_vectors(self, memory_id: MemoryId, vectors: FloatMatrix) -> None:
         self._connection.execute(
@@ -172,9 +201,40 @@ class Transaction:
         self._delete_digests(memory.id)
         self._connection.execute("DELETE FROM embeddings WHERE id = ?", (memory.id,))
         self._connection.execute("DELETE FROM memories WHERE id = ?", (memory.id,))
-        self._connection.execute(
-            "INSERT INTO tombstones VALUES (?, ?, ?)", with_checksum(memory.id, lsn)
+        self._connection.execute(TOMBSTONES.insert, with_checksum(memory.id, lsn))
+
+    def move(self, memory: Memory, to: int, *, lsn: int) -> None:
+        """Put a memory of this namespace into another, under its id and as it is."""
+        self._overwrite(memory.id, namespace_id=to, lsn=lsn)
+        self._connection.executemany(
+            "UPDATE OR IGNORE text_digests SET namespace_id = ? "
+            "WHERE namespace_id = ? AND digest = ? AND id = ?",
+            [
+                (to, self.namespace_id, digest, memory.id)
+                for digest in (
+                    text_digest(text_in_context(memory)),
+                    text_digest(memory.text),
+                    gist_digest(memory.text),
+                )
+            ],
         )
+        self._delete_metadata_values(memory.id)
+        self.within(to)._insert_metadata_values(memory.id, memory.metadata)
+
+    def delete_all(self, *, lsn: int) -> int:
+        """Remove every memory of the namespace, leaving tombstones; how many there were."""
+        mine = (self.namespace_id,)
+        of_it = "(SELECT id FROM memories WHERE namespace_id = ?)"
+        ids = self._connection.execute(
+            "SELECT id FROM memories WHERE namespace_id = ?", mine
+        ).fetchall()
+        self._connection.executemany(
+            TOMBSTONES.insert, (with_checksum(memory_id, lsn) for (memory_id,) in ids)
+        )
+        self._connection.execute(f"DELETE FROM embeddings WHERE id IN {of_it}", mine)
+        for table in ("metadata_values", "text_digests", "memories"):
+            self._connection.execute(f"DELETE FROM {table} WHERE namespace_id = ?", mine)
+        return len(ids)
 
     def prune_tombstones(self, up_to_lsn: int) -> None:
         """Remove the oldest tombstones, of deletions at or before `up_to_lsn`."""
@@ -185,16 +245,22 @@ class Transaction:
             "(SELECT id FROM tombstones WHERE lsn <= ? ORDER BY lsn LIMIT ?)",
             (up_to_lsn, _PRUNED_AT_ONCE),
         )
+        self.namespaces.forget_deleted(up_to_lsn)
 
     def add_digests(self, ids: Sequence[MemoryId]) -> None:
-        """Let memories of a release that had no gists be found by theirs."""
-        for memory in self.get_many(ids).values():
-            self._insert_digests(memory.id, digests_of(memory.text, memory.source))
+        """Let memories of a release that had no gists be found by theirs; in any namespace."""
+        rows = self._connection.execute(
+            f"SELECT id, namespace_id, text, source FROM memories WHERE id IN "
+            f"({','.join('?' * len(ids))})",
+            ids,
+        ).fetchall()
+        for memory_id, namespace_id, text, source in rows:
+            self.within(namespace_id)._insert_digests(memory_id, digests_of(text, source))
 
     def _insert_digests(self, memory_id: MemoryId, digests: Sequence[bytes]) -> None:
         self._connection.executemany(
-            "INSERT OR IGNORE INTO text_digests VALUES (?, ?)",
-            [(digest, memory_id) for digest in digests],
+            "INSERT OR IGNORE INTO text_digests VALUES (?, ?, ?)",
+            [(self.namespace_id, digest, memory_id) for digest in digests],
         )
 
     def _delete_digests(self, memory_id: MemoryId) -> None:
@@ -202,9 +268,9 @@ class Transaction:
             "SELECT text, source, metadata FROM memories WHERE id = ?", (memory_id,)
         ).fetchone()
         self._connection.executemany(
-            "DELETE FROM text_digests WHERE digest = ? AND id = ?",
+            "DELETE FROM text_digests WHERE namespace_id = ? AND digest = ? AND id = ?",
             [
-                (digest, memory_id)
+                (self.namespace_id, digest, memory_id)
                 for digest in (
                     text_digest(embedded_text(text, source, metadata)),
                     text_digest(text),
@@ -215,8 +281,11 @@ class Transaction:
 
     def _insert_metadata_values(self, memory_id: MemoryId, metadata: dict[str, Any]) -> None:
         self._connection.executemany(
-            "INSERT INTO metadata_values VALUES (?, ?, ?)",
-            [(name, canonical_json(value), memory_id) for name, value in metadata.items()],
+            METADATA_VALUES.insert,
+            [
+                (self.namespace_id, name, canonical_json(value), memory_id)
+                for name, value in metadata.items()
+            ],
         )
 
     def _delete_metadata_values(self, memory_id: MemoryId) -> None:
@@ -225,20 +294,21 @@ class Transaction:
             "SELECT metadata FROM memories WHERE id = ?", (memory_id,)
         ).fetchone()
         self._connection.executemany(
-            "DELETE FROM metadata_values WHERE name = ? AND value = ? AND id = ?",
+            "DELETE FROM metadata_values "
+            "WHERE namespace_id = ? AND name = ? AND value = ? AND id = ?",
             [
-                (name, canonical_json(value), memory_id)
+                (self.namespace_id, name, canonical_json(value), memory_id)
                 for name, value in json.loads(row[0]).items()
             ],
         )
 
     def get_many(self, ids: Sequence[MemoryId]) -> dict[MemoryId, Memory]:
         """The memories among `ids` that exist."""
-        return select_many(self._connection, ids)
+        return select_many(self._connection, ids, self.namespace_id)
 
     def alike(self, text: str) -> list[Memory]:
         """The earliest memories that may say the same as a text."""
-        return select_alike(self._connection, text)
+        return select_alike(self._connection, text, self.namespace_id)
 
     def get_unchanged(self, ids: Sequence[MemoryId], *, since_lsn: int) -> dict[MemoryId, Memory]:
         """The memories among `ids` that exist and whose last change is at or before `since_lsn`."""
@@ -249,20 +319,22 @@ class Transaction:
     def lsn_of(self, memory_id: MemoryId) -> int | None:
         """LSN of a memory's last change; None without the memory."""
         row = self._connection.execute(
-            "SELECT lsn FROM memories WHERE id = ?", (memory_id,)
+            "SELECT lsn FROM memories WHERE id = ? AND +namespace_id = ?",
+            (memory_id, self.namespace_id),
         ).fetchone()
         return row[0] if row else None
 
     def ids_where(self, where: MemoryFilter) -> list[MemoryId]:
         """Ids of the memories that pass a filter."""
-        condition, parameters = condition_of(where)
+        condition, parameters = condition_of(where, [self.namespace_id])
         rows = self._connection.execute(f"SELECT id FROM memories WHERE {condition}", parameters)
         return [row[0] for row in rows]
 
     def id_of_key(self, source: str, key: str) -> MemoryId | None:
         """The memory with this key."""
         row = self._connection.execute(
-            "SELECT id FROM memories WHERE source = ? AND key = ?", (source, key)
+            "SELECT id FROM memories WHERE namespace_id = ? AND source = ? AND key = ?",
+            (self.namespace_id, source, key),
         ).fetchone()
         return row[0] if row else None
 
@@ -273,87 +345,28 @@ class Transaction:
         """
         if memory.key is not None:
             return self.id_of_key(memory.source, memory.key)
-        digests = digests_of(memory.text, memory.source)
-        parameters: tuple[Any, ...] = (memory.source, memory.created_us, memory.text)
+        # A source has few memories, or a moment has: a build stores all of its passages at one.
+        mine, digests = self.namespace_id, digests_of(memory.text, memory.source)
+        parameters: tuple[Any, ...] = (mine, memory.source, memory.created_us, memory.text)
+        within = "namespace_id = ?"
         if self._has_few("source", memory.source):
             among = "INDEXED BY memories_by_source"
         elif self._has_few("created_us", memory.created_us) or not digests:
             among = "INDEXED BY memories_by_created"
         else:
-            of_text = "SELECT DISTINCT id FROM text_digests WHERE digest IN (?, ?)"
-            among = f"JOIN ({of_text}) USING (id)"
-            parameters = (*digests, text_digest(memory.text), *parameters)
+            of_text = f"SELECT DISTINCT id FROM text_digests WHERE {within} AND digest IN (?, ?)"
+            among, within = f"JOIN ({of_text}) USING (id)", f"+{within}"
+            parameters = (mine, *digests, text_digest(memory.text), *parameters)
         row = self._connection.execute(
-            f"SELECT id FROM memories {among} WHERE source = ? AND created_us = ? AND text = ? "
-            "ORDER BY id LIMIT 1 OFFSET ?",
+            f"SELECT id FROM memories {among} WHERE {within} AND source = ? AND created_us = ? "
+            "AND text = ? ORDER BY id LIMIT 1 OFFSET ?",
             (*parameters, (memory.merge_copy or 1) - 1),
         ).fetchone()
         return row[0] if row else None
 
     def _has_few(self, column: str, value: str | int | None) -> bool:
         rows = self._connection.execute(
-            f"SELECT 1 FROM memories WHERE {column} = ? LIMIT ?", (value, _FEW)
+            f"SELECT 1 FROM memories WHERE namespace_id = ? AND {column} = ? LIMIT ?",
+            (self.namespace_id, value, _FEW),
         )
         return len(rows.fetchall()) < _FEW
-
-    # Imports that are sent again
-
-    def use_import(self, key: str, *, time_us: int) -> int:
-        """The number of the import with this key, noting that it is in use."""
-        (number,) = self._connection.execute(
-            "INSERT INTO imports (key, used_us) VALUES (?, ?) "
-            "ON CONFLICT (key) DO UPDATE SET used_us = excluded.used_us RETURNING number",
-            (key, time_us),
-        ).fetchone()
-        return int(number)
-
-    def take_import_line(self, number: int, digest: bytes, *, attempt: int) -> str | None:
-        """The outcome of a line that an earlier attempt applied; each is given out once."""
-        row = self._connection.execute(
-            "SELECT * FROM import_lines "
-            "WHERE import = ? AND digest = ? AND attempt <> ? ORDER BY copy LIMIT 1",
-            (number, digest, attempt),
-        ).fetchone()
-        if row is None:
-            return None
-        if not is_intact(row):
-            raise RottenRowError(f"a line of import {number} is not as it was written")
-        *_, copy, _, outcome, _ = row
-        self._connection.execute(
-            "UPDATE import_lines SET (attempt, checksum) = (?, ?) "
-            "WHERE import = ? AND digest = ? AND copy = ?",
-            (
-                attempt,
-                row_checksum((number, digest, copy, attempt, outcome)),
-                number,
-                digest,
-                copy,
-            ),
-        )
-        return str(outcome)
-
-    def add_import_line(self, number: int, digest: bytes, *, attempt: int, outcome: str) -> None:
-        """Remember a line that was applied."""
-        (copy,) = self._connection.execute(
-            "SELECT coalesce(max(copy) + 1, 0) FROM import_lines WHERE import = ? AND digest = ?",
-            (number, digest),
-        ).fetchone()
-        self._connection.execute(
-            "INSERT INTO import_lines VALUES (?, ?, ?, ?, ?, ?)",
-            with_checksum(number, digest, copy, attempt, outcome),
-        )
-
-    def forget_imports(self, *, before_us: int, max_lines: int) -> None:
-        """Forget an import not used since `before_us`, a part of its lines at a time."""
-        row = self._connection.execute(
-            "SELECT number FROM imports WHERE used_us < ? LIMIT 1", (before_us,)
-        ).fetchone()
-        if row is None:
-            return
-        forgotten = self._connection.execute(
-            "DELETE FROM import_lines WHERE (import, digest, copy) IN "
-            "(SELECT import, digest, copy FROM import_lines WHERE import = ? LIMIT ?)",
-            (row[0], max_lines),
-        )
-        if forgotten.rowcount < max_lines:
-            self._connection.execute("DELETE FROM imports WHERE number = ?", row)

@@ -9,22 +9,28 @@ from __future__ import annotations
 import logging
 import sqlite3
 import uuid
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from engine.disk.durable_files import fsync_directory, fsync_file, translating_os_errors
-from engine.errors import StoreCorruptError
+from engine.errors import RottenRowError, StoreCorruptError
 from engine.store.distrust import distrusted
-from engine.store.row_checksum import with_checksum
-from engine.store.rows import last_id_of, set_meta
-from engine.store.schema import FORMAT_VERSION, create_tables
+from engine.store.namespaces import add_first
+from engine.store.row_checksum import is_intact, with_checksum
+from engine.store.rows import ORIGIN, last_id_of, read_meta, set_meta
+from engine.store.schema import create_tables
 from engine.store.soundness import check_sound
-
-_SAME_TABLES_FROM = 2
-_TABLES_OF_FORMAT_1 = ("meta", "memories", "embeddings", "tombstones", "requests")
+from engine.store.tables import CHECKSUM, FORMAT_VERSION, NAMESPACES, Table, tables_of
 
 _log = logging.getLogger(__name__)
+
+
+def format_of(database: Path) -> int:
+    """The format of a database. Raises `StoreFormatError`, `StoreCorruptError`."""
+    with distrusted(database) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
 
 
 def upgrade(database: Path) -> None:
@@ -35,23 +41,20 @@ def upgrade(database: Path) -> None:
     Raises:
         StoreFormatError, StoreCorruptError: it cannot be read; it is as it was.
     """
+    version = format_of(database)
+    if version == FORMAT_VERSION:
+        return
+    _log.info("%s has format %d; it is brought to %d", database, version, FORMAT_VERSION)
+    partial = database.with_name(database.name + ".upgrading.partial")
+    partial.unlink(missing_ok=True)
     with distrusted(database) as old:
-        (version,) = old.execute("PRAGMA user_version").fetchone()
-        if version == FORMAT_VERSION:
-            return
-        _log.info("%s has format %d; it is brought to %d", database, version, FORMAT_VERSION)
-        if version >= _SAME_TABLES_FROM:
-            old.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-            return
         verdicts = [row[0] for row in old.execute("PRAGMA integrity_check(5)")]
         if verdicts != ["ok"]:
             raise StoreCorruptError(str(database), f"SQLite: {'; '.join(verdicts)}")
-        partial = database.with_name(database.name + ".upgrading.partial")
-        partial.unlink(missing_ok=True)
         with closing(sqlite3.connect(partial, isolation_level=None)) as new:
             new.execute("PRAGMA synchronous = OFF")  # synced once, below
             create_tables(new)
-            _copy(old, new)
+            _copy(old, new, version)
         check_sound(partial)
         old.execute("PRAGMA journal_mode = DELETE")  # folds the WAL in and removes it
     with translating_os_errors(database):
@@ -60,24 +63,31 @@ def upgrade(database: Path) -> None:
         fsync_directory(database.parent)
 
 
-def _copy(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
+def _copy(old: sqlite3.Connection, new: sqlite3.Connection, version: int) -> None:
     new.execute("BEGIN")
-    for table in _TABLES_OF_FORMAT_1:
-        rows: Iterator[tuple[object, ...]] = old.execute(f"SELECT * FROM {table}")
-        first = next(rows, None)
-        if first is not None:
-            marks = ", ".join("?" * (len(first) + 1))
-            new.execute(f"INSERT INTO {table} VALUES ({marks})", with_checksum(*first))
-            new.executemany(
-                f"INSERT INTO {table} VALUES ({marks})", (with_checksum(*row) for row in rows)
-            )
-    new.executemany(
-        "INSERT INTO metadata_values VALUES (?, ?, ?)", old.execute("SELECT * FROM metadata_values")
-    )
-    new.execute("DELETE FROM sqlite_sequence")
+    for table in tables_of(version):
+        names = ", ".join(column.name for column in table.columns_of(version))
+        rows = old.execute(f"SELECT {names} FROM {table.name}")
+        new.executemany(table.insert, (_as_now(table, version, row) for row in rows))
+    if version < NAMESPACES.since:
+        facts = read_meta(new)
+        changed_us = facts.get("changed_us")
+        add_first(new, None if changed_us is None else int(changed_us), int(facts["lsn"]))
+    new.execute("DELETE FROM sqlite_sequence WHERE name <> ?", (NAMESPACES.name,))
     new.executemany(
         "INSERT INTO sqlite_sequence VALUES (?, ?)", old.execute("SELECT * FROM sqlite_sequence")
     )
+    new.execute("DELETE FROM meta WHERE name = ?", (ORIGIN,))
     set_meta(new, "epoch", uuid.uuid4().hex)
     set_meta(new, "last_id", str(last_id_of(new)))
     new.execute("COMMIT")
+
+
+def _as_now(table: Table, version: int, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row of an older format as one of this. Raises `RottenRowError`."""
+    held = table.columns_of(version)
+    if held[-1].name == CHECKSUM and not is_intact(row):
+        raise RottenRowError(f"{table.name} row {row[0]} is not as it was written")
+    known = {column.name: value for column, value in zip(held, row, strict=True)}
+    values = [known.get(c.name, c.before) for c in table.columns if c.name != CHECKSUM]
+    return with_checksum(*values) if table.is_checked else tuple(values)

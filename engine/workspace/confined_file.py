@@ -8,11 +8,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from engine.workspace.documents import (
-    DOCUMENT_SUFFIXES,
-    UnreadableDocumentError,
-    document_text,
-)
+from engine.workspace.documents import DOCUMENT_SUFFIXES, Documents, UnreadableDocumentError
 
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK, a FIFO swapped in after the check would hang the reader.
@@ -26,12 +22,13 @@ class UnreadableFileError(Exception):
     """Why a file is skipped; never leaves the engine."""
 
 
-def read_text(root_fd: int, path: str, *, max_bytes: int) -> str:
+def read_text(root_fd: int, path: str, documents: Documents, *, max_bytes: int) -> str:
     """Read a UTF-8 file, with or without a byte order mark, a UTF-16 one with it, or a document.
 
     Args:
         root_fd: an open directory.
         path: posix path relative to it, without symlinks: one swapped in is not followed.
+        documents: what reads those that are no text files.
         max_bytes: a larger file is refused.
 
     Raises:
@@ -48,12 +45,12 @@ def read_text(root_fd: int, path: str, *, max_bytes: int) -> str:
     if len(content) > max_bytes:
         raise UnreadableFileError(f"larger than {max_bytes} bytes")
     suffix = PurePosixPath(path).suffix.lower()
-    return _document(content, suffix) if suffix in DOCUMENT_SUFFIXES else _decode(content)
+    return _said(documents, content, suffix) if suffix in DOCUMENT_SUFFIXES else _decode(content)
 
 
-def _document(content: bytes, suffix: str) -> str:
+def _said(documents: Documents, content: bytes, suffix: str) -> str:
     try:
-        text = document_text(content, suffix)
+        text = documents.text(content, suffix)
     except UnreadableDocumentError as exc:
         raise UnreadableFileError(str(exc)) from exc
     if not text.strip():

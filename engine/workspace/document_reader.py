@@ -1,4 +1,4 @@
-"""The process that reads one document from stdin, within bounds, and writes it as Markdown."""
+"""The process that reads documents, within bounds, and answers them as Markdown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 _CPU_S = 120
 _MEMORY_BYTES = 3 << 30
@@ -24,31 +24,46 @@ _WORD_TITLE = re.compile(r'<h1 class="title">(.*?)</h1>', re.DOTALL)
 
 
 def main() -> None:
-    """Read, convert, write; a problem goes to stderr in one line, with status 1."""
-    _bound()
-    try:
-        text = _READERS[sys.argv[1]](sys.stdin.buffer.read())
-    except (MemoryError, RecursionError):
-        _fail("it takes too much memory to read")
-    except Exception as exc:  # noqa: BLE001 - parsers of foreign files raise almost anything
-        _fail(f"it cannot be read: {str(exc) or type(exc).__name__}")
-    if len(text) > _CHARS:
-        _fail(f"it says more than {_CHARS} characters")
-    sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+    """Answer each document on stdin with what it says, or why it cannot be read, on stdout.
+
+    A question is `<suffix> <bytes>` on a line and the document, an answer `read <bytes>` or
+    `failed <bytes>` and the text.
+    """
+    asked, answered = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdout = sys.stderr  # whatever a parser prints
+    while line := asked.readline():
+        suffix, size = line.split()
+        _bound()
+        try:
+            outcome, text = "read", _READERS[suffix.decode()](asked.read(int(size)))
+            if len(text) > _CHARS:
+                raise _RefusedError(f"it says more than {_CHARS} characters")
+        except _RefusedError as exc:
+            outcome, text = "failed", str(exc)
+        except (MemoryError, RecursionError):
+            outcome, text = "failed", "it takes too much memory to read"
+        except Exception as exc:  # noqa: BLE001 - parsers of foreign files raise almost anything
+            outcome, text = "failed", f"it cannot be read: {str(exc) or type(exc).__name__}"
+        said = (text if outcome == "read" else " ".join(text.split())).encode("utf-8", "replace")
+        answered.write(f"{outcome} {len(said)}\n".encode() + said)
+        answered.flush()
+
+
+class _RefusedError(Exception):
+    """A document is beyond the bounds."""
 
 
 def _bound() -> None:
+    """Let the next document take so much and no more."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
+    taken = resource.getrusage(resource.RUSAGE_SELF)
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    until_s = int(taken.ru_utime + taken.ru_stime) + _CPU_S
+    resource.setrlimit(resource.RLIMIT_CPU, (until_s, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-
-
-def _fail(why: str) -> NoReturn:
-    print(" ".join(why.split()), file=sys.stderr)  # noqa: T201 - what the other process reads
-    raise SystemExit(1)
 
 
 def _html(content: bytes | str) -> str:
@@ -104,7 +119,7 @@ def _word(content: bytes) -> str:
     with zipfile.ZipFile(io.BytesIO(content)) as file:
         parts = file.infolist()
     if len(parts) > _PARTS or sum(part.file_size for part in parts) > _UNPACKED_BYTES:
-        _fail("it unpacks to more than a document does")
+        raise _RefusedError("it unpacks to more than a document does")
     converted = mammoth.convert_to_html(
         io.BytesIO(content),
         style_map="p[style-name='Title'] => h1.title:fresh",
@@ -131,9 +146,9 @@ def _pdf(content: bytes) -> str:
 
     reader = PdfReader(io.BytesIO(content))
     if reader.is_encrypted and not reader.decrypt(""):
-        _fail("it is encrypted")
+        raise _RefusedError("it is encrypted")
     if len(reader.pages) > _PAGES:
-        _fail(f"it has more than {_PAGES} pages")
+        raise _RefusedError(f"it has more than {_PAGES} pages")
     headings = _outline(reader)
     title = reader.metadata.title if reader.metadata else None
     texts = [f"# {' '.join(title.split())}"] if title and headings else []

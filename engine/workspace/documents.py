@@ -1,7 +1,7 @@
 """Documents that are no text files: HTML, PDF, Word, notebooks. What they say becomes Markdown.
 
 Foreign parsers read foreign files: they do it in a process of their own, which may take so much
-time and memory and no more, and whose death is that file's alone.
+time and memory for each and no more, and whose death is that file's alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, Final
@@ -28,6 +29,7 @@ DOCUMENT_SUFFIXES = frozenset(_NEEDS)
 _HOW_TO_ADD = "pip install 'faiss-memory[documents]'"
 
 _LONGEST_S = 300
+_MAX_REASON_CHARS = 200
 _READER = "from engine.workspace.document_reader import main; main()"
 
 
@@ -41,39 +43,79 @@ def missing_for(suffix: str) -> str | None:
     return None if is_there else f"{suffix} is read after {_HOW_TO_ADD}"
 
 
-def document_text(content: bytes, suffix: str) -> str:
-    """What a document says, as Markdown: its text alone, headings as headings; may be empty.
+class Documents:
+    """Reads documents one after another, in a process that is started when one needs it."""
 
-    Raises:
-        UnreadableDocumentError: it is broken, encrypted or takes too much, or the packages that
-            read it are not installed.
-    """
-    if (missing := missing_for(suffix)) is not None:
-        raise UnreadableDocumentError(missing)
-    return _notebook(content) if suffix == ".ipynb" else _read_apart(content, suffix)
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Documents:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def text(self, content: bytes, suffix: str) -> str:
+        """What a document says, as Markdown: its text, headings as headings; may be empty.
+
+        Raises:
+            UnreadableDocumentError: it is broken, encrypted or takes too much, or the packages
+                that read it are not installed.
+        """
+        if (missing := missing_for(suffix)) is not None:
+            raise UnreadableDocumentError(missing)
+        return _notebook(content) if suffix == ".ipynb" else self._read_apart(content, suffix)
+
+    def _read_apart(self, content: bytes, suffix: str) -> str:
+        if self._process is None:
+            self._process = _started()
+        process = self._process
+        watch = threading.Timer(_LONGEST_S, process.kill)
+        watch.start()
+        try:
+            is_read, said = _ask(process, content, suffix)
+        except (OSError, ValueError):  # it died of its limits
+            self.close()
+            raise UnreadableDocumentError("it takes too much time or memory to read") from None
+        finally:
+            watch.cancel()
+        if not is_read:
+            self.close()  # whatever it left in memory
+            raise UnreadableDocumentError(said[:_MAX_REASON_CHARS])
+        return said
 
 
-def _read_apart(content: bytes, suffix: str) -> str:
+def _started() -> subprocess.Popen[bytes]:
     # Nothing of the directory it starts in, or of the environment, is imported or read there.
     paths = os.pathsep.join(path for path in sys.path if path)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", _READER, suffix],
-            input=content,
-            capture_output=True,
-            timeout=_LONGEST_S,
-            env={"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"},
-            cwd="/",
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise UnreadableDocumentError("it takes too long to read") from None
-    if done.returncode < 0:
-        raise UnreadableDocumentError("it takes too much time or memory to read")
-    if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise UnreadableDocumentError(lines[-1][:200] if lines else "it cannot be read")
-    return done.stdout.decode("utf-8", "replace")
+    return subprocess.Popen(
+        [sys.executable, "-c", _READER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"},
+        cwd="/",
+    )
+
+
+def _ask(process: subprocess.Popen[bytes], content: bytes, suffix: str) -> tuple[bool, str]:
+    """Have a document read: whether that was possible, and what it says, or else why not."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{suffix} {len(content)}\n".encode() + content)
+    process.stdin.flush()
+    outcome, size = process.stdout.readline().split()
+    said = process.stdout.read(int(size))
+    if len(said) < int(size):
+        raise ValueError("cut off")
+    return outcome == b"read", said.decode("utf-8", "replace")
 
 
 def _notebook(content: bytes) -> str:

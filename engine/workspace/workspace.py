@@ -14,7 +14,7 @@ from pathlib import Path
 from engine.errors import InvalidInputError, PathNotAllowedError
 from engine.records import SkippedFile
 from engine.workspace.confined_file import UnreadableFileError, read_text
-from engine.workspace.documents import DOCUMENT_SUFFIXES
+from engine.workspace.documents import DOCUMENT_SUFFIXES, Documents
 from engine.workspace.sections import MARKDOWN_SUFFIXES, RST_SUFFIXES, TEXT_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -97,14 +97,17 @@ class Workspace:
         root_fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             paths = sorted(found.files)
-            read = [(path, self._read_or_skip(root_fd, path, found)) for path in paths]
+            with Documents() as documents:
+                read = [(p, self._read_or_skip(root_fd, p, documents, found)) for p in paths]
         finally:
             os.close(root_fd)
         return [(path, text) for path, text in read if text is not None]
 
-    def _read_or_skip(self, root_fd: int, path: str, found: _Found) -> str | None:
+    def _read_or_skip(
+        self, root_fd: int, path: str, documents: Documents, found: _Found
+    ) -> str | None:
         try:
-            return read_text(root_fd, path, max_bytes=self._max_file_bytes)
+            return read_text(root_fd, path, documents, max_bytes=self._max_file_bytes)
         except UnreadableFileError as exc:
             found.skip(self._root / path, str(exc))
             return None

@@ -14,13 +14,13 @@ from typing import Literal
 import numpy as np
 
 from engine.errors import NotReadyError
-from engine.records import DuplicatePair, FloatVector, Memory, MemoryId
+from engine.records import DuplicatePair, FloatVector, Memory, MemoryFilter, MemoryId
 from engine.words.sameness import gist_digest, says_the_same
 from engine.workspace.passages import file_of
+from engine.writing.live_state import LiveState
 from engine.writing.repeats import similarity_of
 from engine.writing.similar_pairs import KeptRows, similar_pairs
 from engine.writing.write_session import WriteSession
-from engine.writing.writer import LiveState
 
 DuplicateRule = Literal["same", "similarity"]
 """What makes two memories duplicates: that they say the same, or their cosine alone."""
@@ -52,35 +52,35 @@ class Duplicates:
         self.best_pairs = pairs[:_SHOWN_PAIRS]
 
 
-def find_duplicates(state: LiveState, threshold: float, by: DuplicateRule) -> Duplicates:
-    """Compare all memories, as they are now."""
+def find_duplicates(
+    state: LiveState, namespace: str, threshold: float, by: DuplicateRule
+) -> Duplicates:
+    """Compare all memories of a namespace, as they are now."""
     with state.store_lock.shared():
         found = Duplicates(epoch=state.store.epoch, lsn=state.store.lsn)
     if by == "same":
-        _find_same(state, threshold, found)
+        _find_same(state, namespace, threshold, found)
     else:
-        _find_similar(state, threshold, found)
+        _find_similar(state, namespace, threshold, found)
     return found
 
 
-def _deliberate(state: LiveState) -> Iterator[tuple[MemoryId, str]]:
+def _deliberate(state: LiveState, namespace: str) -> Iterator[tuple[MemoryId, str]]:
     """Id and text of every memory that no file owns, by id."""
-    last_id = -1
-    while True:
+    with state.store_lock.shared():
+        ids = state.store.ids_where(MemoryFilter(), state.id_of(namespace)).tolist()
+    for start in range(0, len(ids), _PAGE):
         with state.store_lock.shared():
-            page = state.store.texts_by_id(last_id, _PAGE)
-        if not page:
-            return
-        last_id = page[-1][0]
-        yield from ((i, text) for i, text, source in page if file_of(source) is None)
+            page = state.store.get_many(ids[start : start + _PAGE], state.id_of(namespace))
+        yield from ((m.id, m.text) for m in page.values() if file_of(m.source) is None)
 
 
 # By what they say: only memories of one gist are compared
 
 
-def _find_same(state: LiveState, threshold: float, found: Duplicates) -> None:
+def _find_same(state: LiveState, namespace: str, threshold: float, found: Duplicates) -> None:
     ids, gists = array("q"), array("Q")
-    for memory_id, text in _deliberate(state):
+    for memory_id, text in _deliberate(state, namespace):
         ids.append(memory_id)
         gists.append(int.from_bytes(gist_digest(text), "little"))
     order = np.argsort(np.array(gists, dtype=np.uint64), kind="stable")
@@ -89,16 +89,16 @@ def _find_same(state: LiveState, threshold: float, found: Duplicates) -> None:
     for start, end in pairwise([0, *borders.tolist(), len(ids)]):
         if end - start > 1:
             of_one_gist = [MemoryId(ids[at]) for at in order[start:end].tolist()]
-            for group in _groups_that_say_the_same(state, of_one_gist, threshold):
+            for group in _groups_that_say_the_same(state, namespace, of_one_gist, threshold):
                 _note_group(found, group)
 
 
 def _groups_that_say_the_same(
-    state: LiveState, ids: Sequence[MemoryId], threshold: float
+    state: LiveState, namespace: str, ids: Sequence[MemoryId], threshold: float
 ) -> list[_Group]:
     """Put each memory to the first one, of those that stay, that it says the same as."""
     groups: list[_Group] = []
-    for memory, vector in _with_vectors(state, ids):
+    for memory, vector in _with_vectors(state, namespace, ids):
         for group in groups:
             first, of_first = group[0]
             is_similar = float(vector @ of_first) >= threshold
@@ -110,13 +110,11 @@ def _groups_that_say_the_same(
     return groups
 
 
-def _with_vectors(state: LiveState, ids: Sequence[MemoryId]) -> _Group:
-    with state.store_lock.shared(), state.lock.shared():
-        memories = state.store.get_many(ids)
+def _with_vectors(state: LiveState, namespace: str, ids: Sequence[MemoryId]) -> _Group:
+    with state.reading(namespace) as view:
+        memories = view.store.get_many(ids, view.namespace_id)
         return [
-            (memories[i], state.index.vector_of(i))
-            for i in ids
-            if i in memories and i in state.index
+            (memories[i], view.index.vector_of(i)) for i in ids if i in memories and i in view.index
         ]
 
 
@@ -133,10 +131,13 @@ def _note_group(found: Duplicates, group: _Group) -> None:
 # By their vectors alone
 
 
-def _find_similar(state: LiveState, threshold: float, found: Duplicates) -> None:
-    deliberate = np.array([memory_id for memory_id, _ in _deliberate(state)], dtype=np.int64)
+def _find_similar(state: LiveState, namespace: str, threshold: float, found: Duplicates) -> None:
+    deliberate = np.array(
+        [memory_id for memory_id, _ in _deliberate(state, namespace)], dtype=np.int64
+    )
     with state.store_lock.shared():
-        ids, vectors = state.store.embeddings()
+        namespace_id = state.id_of(namespace)
+        ids, vectors = state.store.embeddings(namespace_id)
     keep = np.isin(ids, deliberate, assume_unique=True)
     if not keep.all():
         ids, vectors = ids[keep], vectors[keep]
@@ -146,7 +147,8 @@ def _find_similar(state: LiveState, threshold: float, found: Duplicates) -> None
         few = np.argsort(-cosines, kind="stable")[:_SHOWN_PAIRS]
         best = zip(ids[i[few]].tolist(), ids[j[few]].tolist(), cosines[few].tolist(), strict=True)
         with state.store_lock.shared():
-            shown = state.store.get_many(ids[np.concatenate([i[few], j[few]])].tolist())
+            shown_ids = ids[np.concatenate([i[few], j[few]])].tolist()
+            shown = state.store.get_many(shown_ids, namespace_id)
         pairs = [_pair(shown[a], shown[b], cosine) for a, b, cosine in best if {a, b} <= set(shown)]
         found.note(len(i), pairs)
     later, earlier = rows.left_out()

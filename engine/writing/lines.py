@@ -148,23 +148,23 @@ class _Ledger:
     """The remembered lines of one import."""
 
     def __init__(self, session: WriteSession, attempt: ImportAttempt) -> None:
-        self._transaction = session.transaction
+        self._imports = session.transaction.imports
         self._attempt = attempt
-        self._import = self._transaction.use_import(attempt.key, time_us=session.time_us)
-        self._transaction.forget_imports(
+        self._import = self._imports.use(session.scoped(attempt.key), time_us=session.time_us)
+        self._imports.forget(
             before_us=session.time_us - _REMEMBERED_S * 1_000_000, max_lines=_FORGOTTEN_AT_ONCE
         )
 
     def first_outcome(self, at: int) -> ImportOutcome | None:
         """What became of a line when it was sent before; None for a new one."""
-        found = self._transaction.take_import_line(
+        found = self._imports.take_line(
             self._import, self._attempt.digests[at], attempt=self._attempt.attempt
         )
         return None if found is None else ImportOutcome(**json.loads(found))
 
     def remember(self, at: int, outcome: ImportOutcome) -> None:
         """Keep a line's outcome beside what it wrote."""
-        self._transaction.add_import_line(
+        self._imports.add_line(
             self._import,
             self._attempt.digests[at],
             attempt=self._attempt.attempt,

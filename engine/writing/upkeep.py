@@ -22,8 +22,9 @@ from engine.model.tokeniser import MAX_PIECES, TextFacts
 from engine.records import Embeddings, FloatMatrix, MemoryId
 from engine.store.database import StoredText
 from engine.store.rows import UPKEEP, UPKEEP_FIRST_PASS
-from engine.writing.write_session import WriteSession
-from engine.writing.writer import LiveState, Writer
+from engine.writing.live_state import LiveState
+from engine.writing.write_group import WriteGroup
+from engine.writing.writer import Writer
 
 _TEXTS_A_STEP = 64
 _LAST_ID = (1 << 63) - 1
@@ -132,14 +133,15 @@ class Upkeep:
         """
         epoch = self._epoch
 
-        def run(session: WriteSession) -> None:
-            if session.transaction.get_meta("epoch") != epoch:
+        def run(group: WriteGroup) -> None:
+            if group.transaction.get_meta("epoch") != epoch:
                 return  # restored meanwhile: that history has facts of its own
             for text, matrix in vectors.items():
-                session.set_vectors(text.id, matrix, as_of_lsn=text.lsn)
-            session.transaction.add_digests(gists_of)
+                if (session := group.session_with_id(text.namespace_id)) is not None:
+                    session.set_vectors(text.id, matrix, as_of_lsn=text.lsn)
+            group.transaction.add_digests(gists_of)
             for name, value in facts.items():
-                session.transaction.set_meta(name, value)
+                group.transaction.set_meta(name, value)
 
         self._writer.submit(
             run, _NONE, request_id=f"upkeep {uuid.uuid4().hex}", weight=len(vectors)

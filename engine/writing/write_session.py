@@ -3,53 +3,92 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine.errors import MemoryNotFoundError
+from engine.namespaces import DEFAULT, is_covered
 from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
 from engine.search.search_index import IndexEntry, SearchIndex, searchable_tokens
 from engine.search.source_order import group_of
+from engine.store.namespaces import NO_NAMESPACE
 from engine.store.rows import canonical_json, iso_time
-from engine.store.transaction import Transaction
 from engine.workspace.passages import text_in_context
+
+if TYPE_CHECKING:
+    from engine.writing.write_group import WriteGroup
+
+_BEFORE_NAMESPACE = "\x1f"
 
 Near = list[tuple[MemoryId, float]]
 """Memories and their cosines with something, best first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a session has changed so far."""
+
+    name: str
+    added: dict[MemoryId, tuple[Memory | NewMemory, FloatMatrix]]
+    removed: dict[MemoryId, Memory]
+    growth: int
+    last_lsn: int | None
+
+
 class WriteSession:
-    """The writes of one group: to the store at once, to the indexes after the commit.
+    """A group's writes to one namespace: to the store at once, to the index after the commit.
 
     What it answers (which memories exist, what is nearest) includes the group's own writes.
     """
 
-    def __init__(
-        self, transaction: Transaction, index: SearchIndex, *, lsn: int, time_us: int
-    ) -> None:
-        self.transaction = transaction
-        self.lsn = lsn
-        """Of the job that runs."""
-        self.time_us = time_us
-        self._index = index
+    def __init__(self, group: WriteGroup, namespace_id: int, name: str) -> None:
+        self.name = name
+        """Of the namespace."""
+        self.transaction = group.transaction.within(namespace_id)
+        self.time_us = group.time_us
+        self.growth = 0
+        """By how many memories the namespace has more."""
+        self.last_lsn: int | None = None
+        """Of the group's last write to the namespace; None without one."""
+        self._group = group
         self._added: dict[MemoryId, tuple[Memory | NewMemory, FloatMatrix]] = {}
         self._removed: dict[MemoryId, Memory] = {}
-        self.n_changes = 0
-        """Memories written or removed so far."""
 
-    @contextmanager
-    def job(self, lsn: int) -> Iterator[None]:
-        """Run one job; if it fails, its writes alone are undone."""
-        self.lsn = lsn
-        added, removed = self._added.copy(), self._removed.copy()
-        try:
-            with self.transaction.savepoint():
-                yield
-        except BaseException:
-            self._added, self._removed = added, removed
-            raise
+    @property
+    def namespace_id(self) -> int:
+        """Of the namespace; `NO_NAMESPACE` until its first memory is written."""
+        return self.transaction.namespace_id
+
+    @property
+    def _index(self) -> SearchIndex:
+        return self._group.index_of(self.namespace_id)
+
+    def scoped(self, key: str) -> str:
+        """A caller's key as the store knows it: the same one means others in other namespaces."""
+        return scoped(key, self.name)
+
+    def is_named_by(self, patterns: Sequence[str]) -> bool:
+        """Whether one of these patterns means the namespace."""
+        return is_covered(self.name, patterns)
+
+    def changes(self) -> Changes:
+        """What was changed so far, to go back to."""
+        return Changes(
+            self.name, self._added.copy(), self._removed.copy(), self.growth, self.last_lsn
+        )
+
+    def go_back_to(self, changes: Changes) -> None:
+        """Forget what was changed since."""
+        self.name, self._added, self._removed = changes.name, changes.added, changes.removed
+        self.growth, self.last_lsn = changes.growth, changes.last_lsn
+
+    def rename(self, name: str) -> None:
+        """Call the namespace otherwise."""
+        self.name, self.last_lsn = name, self._group.lsn
+        self.transaction.namespaces.rename(self.namespace_id, name)
 
     def entries(self) -> list[IndexEntry]:
         """What the indexes must add, analysed."""
@@ -98,12 +137,6 @@ class WriteSession:
             return vector
         return self._index.vector_of(memory_id)
 
-    def vectors_of(self, memory_id: MemoryId) -> FloatMatrix:
-        """The vectors of a memory, shape (windows, dim), the first one first."""
-        if memory_id in self._added:
-            return self._added[memory_id][1]
-        return self._index.vectors_of(memory_id)
-
     def get(self, memory_id: MemoryId) -> Memory:
         """A memory. Raises `MemoryNotFoundError`."""
         memory = self.transaction.get_many([memory_id]).get(memory_id)
@@ -118,11 +151,23 @@ class WriteSession:
 
     # Writes
 
+    def _note_write(self, *, growth: int = 0) -> int:
+        """One memory is written or removed; the LSN of that."""
+        self._group.n_changes += 1
+        self.growth += growth
+        self.last_lsn = self._group.lsn
+        return self._group.lsn
+
+    def _ensure_namespace(self) -> None:
+        if self.namespace_id == NO_NAMESPACE:
+            self.transaction = self.transaction.within(self._group.create_namespace(self))
+
     def insert(self, memory: NewMemory, vector: FloatVector) -> MemoryId:
         """Add a memory."""
-        self.n_changes += 1
+        self._ensure_namespace()
         vectors = all_vectors(memory, vector)
-        memory_id = self.transaction.insert(memory, vectors, time_us=self.time_us, lsn=self.lsn)
+        lsn = self._note_write(growth=1)
+        memory_id = self.transaction.insert(memory, vectors, time_us=self.time_us, lsn=lsn)
         self._added[memory_id] = (memory, vectors)
         return memory_id
 
@@ -152,11 +197,12 @@ class WriteSession:
         if vectors is None and _is_same(old, new):
             return old
         time_us = self.time_us if updated_us is None else updated_us
-        self.n_changes += 1
-        self.transaction.replace(new, vectors, time_us=time_us, lsn=self.lsn, created_us=created_us)
+        self.transaction.replace(
+            new, vectors, time_us=time_us, lsn=self._note_write(), created_us=created_us
+        )
         said, says = text_in_context(old), text_in_context(new)
         if vectors is not None or (said, old.source) != (says, new.source):
-            current = self.vectors_of(old.id) if vectors is None else vectors
+            current = self._vectors_of(old.id) if vectors is None else vectors
             self._remove_from_index(old)
             self._added[old.id] = (new, current)
         return dataclasses.replace(new, updated_at=iso_time(time_us))
@@ -164,24 +210,36 @@ class WriteSession:
     def set_vectors(self, memory_id: MemoryId, vectors: FloatMatrix, *, as_of_lsn: int) -> None:
         """Give a memory other vectors, shape (windows, dim), unless it has changed since an LSN."""
         if self.transaction.lsn_of(memory_id) == as_of_lsn:
-            self.n_changes += 1
             memory = self.get(memory_id)
-            self.transaction.set_vectors(memory_id, vectors, lsn=self.lsn)
+            self.transaction.set_vectors(memory_id, vectors, lsn=self._note_write())
             self._remove_from_index(memory)
             self._added[memory_id] = (memory, vectors)
 
     def delete(self, memories: Sequence[Memory]) -> None:
         """Remove memories that exist."""
         for memory in memories:
-            self.n_changes += 1
-            self.transaction.delete(memory, lsn=self.lsn)
+            self.transaction.delete(memory, lsn=self._note_write(growth=-1))
             self._remove_from_index(memory)
+
+    def move(self, memories: Sequence[Memory], to: WriteSession) -> None:
+        """Put memories that exist into another namespace, where none has their source and key."""
+        to._ensure_namespace()
+        for memory in memories:
+            vectors = self._vectors_of(memory.id)
+            lsn = self._note_write(growth=-1)
+            self.transaction.move(memory, to.namespace_id, lsn=lsn)
+            self._remove_from_index(memory)
+            to._note_write(growth=1)
+            to._added[memory.id] = (memory, vectors)
+
+    def _vectors_of(self, memory_id: MemoryId) -> FloatMatrix:
+        return self.transaction.vectors_of(memory_id, self._group.dim)
 
     def _remove_from_index(self, memory: Memory) -> None:
         # The version that the committed index holds is the one to remove there; later versions
         # of the same group never reached it.
-        self._added.pop(memory.id, None)
-        if memory.id in self._index:
+        is_own = self._added.pop(memory.id, None) is not None
+        if not is_own:
             self._removed.setdefault(memory.id, memory)
 
 
@@ -190,6 +248,12 @@ def all_vectors(memory: NewMemory, first: FloatVector) -> FloatMatrix:
     if memory.later_vectors is None:
         return first[None]
     return np.concatenate([first[None], memory.later_vectors])
+
+
+def scoped(key: str, namespace: str) -> str:
+    """A caller's key as the store knows it. Those of `default` are as they always were."""
+    alone = key.replace(_BEFORE_NAMESPACE, 2 * _BEFORE_NAMESPACE)
+    return alone if namespace == DEFAULT else f"{alone}{_BEFORE_NAMESPACE}{namespace}"
 
 
 def _is_same(old: Memory, new: Memory) -> bool:

@@ -13,21 +13,22 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
 from engine.errors import DeadlinePassedError, EngineError, UnavailableError
 from engine.records import MemoryId
-from engine.search.postings_cache import CACHE_NAME, postings_of, write_cache
+from engine.search.postings_cache import cache_path, postings_of, write_cache
 from engine.search.search_index import IndexEntry, SearchIndex
 from engine.search.vector_index import VectorIndex
-from engine.store.database import Store, now_us
+from engine.store.database import now_us
+from engine.store.namespaces import NamespaceFacts
 from engine.writing.group_commit import GroupCommitter, WriteJob
-from engine.writing.rw_lock import ReadWriteLock
-from engine.writing.write_session import WriteSession
+from engine.writing.live_state import LiveState
+from engine.writing.write_group import WriteGroup
 
 T = TypeVar("T")
 
@@ -38,21 +39,13 @@ _CACHE_AFTER_SHARE = 0.1
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class LiveState:
-    """The store and its indexes, which a restore replaces together."""
+@dataclass(frozen=True, slots=True)
+class _IndexChange:
+    """What the index of a namespace must follow."""
 
-    store: Store
-    index: SearchIndex
-    lock: ReadWriteLock = field(default_factory=ReadWriteLock)
-    """Shared by searches, exclusive for changes of the indexes and for the swap."""
-    store_lock: ReadWriteLock = field(default_factory=ReadWriteLock)
-    """Shared by all that read the store, exclusive for the swap alone: writers need not wait for
-    reads of SQLite, which has snapshots. Whoever takes both takes this one first."""
-    n_uncached: int = 0
-    """Memories in the indexes that the cache on disk does not know."""
-    broken: Exception | None = None
-    """Why the indexes no longer show what the store holds; only a restart mends that."""
+    namespace_id: int
+    entries: list[IndexEntry]
+    removals: dict[MemoryId, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +56,11 @@ class _Changes:
     """That it reached."""
     n_written: int
     """Memories written or removed."""
-    entries: list[IndexEntry]
-    removals: dict[MemoryId, list[str]]
+    namespaces: list[NamespaceFacts]
+    """As they are now, those that were written to."""
+    deleted: set[int]
+    """Namespaces that are gone."""
+    of_indexes: list[_IndexChange]
 
 
 class Writer:
@@ -73,7 +69,6 @@ class Writer:
     def __init__(
         self,
         state: LiveState,
-        data_dir: Path,
         *,
         on_commit: Callable[[], None],
         max_pending_jobs: int,
@@ -87,8 +82,8 @@ class Writer:
         self._compact_from = compact_from
         self._cache_after = cache_after
         self._on_commit = on_commit
-        self._cache_path = data_dir / CACHE_NAME
-        self._changes_since_cache = state.n_uncached
+        self._touched: set[int] = set()
+        """Namespaces whose indexes have changed since they were last looked after."""
         self._background: threading.Thread | None = None
         self._queue = GroupCommitter(
             self._commit,
@@ -103,7 +98,7 @@ class Writer:
 
     def submit(
         self,
-        run: Callable[[WriteSession], T],
+        run: Callable[[WriteGroup], T],
         outcome_type: TypeAdapter[T],
         *,
         request_id: str,
@@ -115,7 +110,7 @@ class Writer:
         """Queue a write; durable and visible when the future is done.
 
         Args:
-            run: changes the session; an error undoes this job alone.
+            run: changes the group; an error undoes this job alone.
             outcome_type: how its outcome is remembered.
             request_id: sent again, the remembered outcome is returned and nothing is written.
             replaces: id of an earlier write that will not be sent again; see
@@ -129,14 +124,14 @@ class Writer:
             OverloadedError, NotReadyError: nothing of it happens.
         """
 
-        def exactly_once(session: WriteSession) -> T:
-            remembered = session.transaction.outcomes.get(request_id)
+        def exactly_once(group: WriteGroup) -> T:
+            remembered = group.transaction.outcomes.get(request_id)
             if remembered is not None:
                 return outcome_type.validate_json(remembered)
             if deadline_s is not None and time.time() > deadline_s:
                 raise DeadlinePassedError("the service was busy too long; nothing was applied")
-            outcome = run(session)
-            session.transaction.outcomes.put(
+            outcome = run(group)
+            group.transaction.outcomes.put(
                 request_id, outcome_type.dump_json(outcome).decode(), replaces=replaces
             )
             return outcome
@@ -160,36 +155,21 @@ class Writer:
         return self._queue.submit(WriteJob(run=run, weight=0, alone=True))
 
     def close(self) -> None:
-        """Finish the writes that wait and leave a fresh cache."""
+        """Finish the writes that wait and leave fresh caches."""
         self._queue.close()
         if self._background is not None:
             self._background.join()
-        if self._changes_since_cache and self._state.broken is None:
-            write_cache(self._cache_path, self._postings())
-
-    def forget_cache(self) -> None:
-        """Drop the cache: what it shows has been replaced."""
-        self._cache_path.unlink(missing_ok=True)
-        self._changes_since_cache = len(self._state.index)
+        if self._state.broken is None:
+            for namespace_id in self._state.indexes.ids():
+                if self._state.indexes.n_uncached(namespace_id) and self._has_cache(namespace_id):
+                    self._caching(namespace_id)()
 
     def _commit(self, group: Sequence[WriteJob[Any]]) -> None:
         outcomes: list[tuple[WriteJob[Any], Any]] = []
-        try:
-            if self._state.broken is not None:
-                raise UnavailableError("the index needs a restart") from self._state.broken
-            changes = self._run(group, outcomes)
-        except Exception as exc:  # noqa: BLE001 - settles the callers, whatever it is
-            for job in group:
-                if not job.done.done():
-                    job.done.set_exception(exc)
+        with self._state.changing:
+            changes = self._commit_and_show(group, outcomes)
+        if changes is None:
             return
-        try:
-            self._state.store.publish_lsn(changes.lsn)
-            self._apply(changes, in_pieces=all(job.in_pieces for job, _ in outcomes))
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the answers are wrong now
-            # Committed, but not searchable: nothing may be answered until a restart.
-            self._state.broken = exc
-            _log.exception("the indexes could not follow the store")
         for job, outcome in outcomes:
             job.done.set_result(outcome)
         if changes.n_written:
@@ -202,41 +182,79 @@ class Writer:
                     "maintenance of the indexes failed; it is tried after the next write"
                 )
 
-    def _run(
+    def _commit_and_show(
         self, group: Sequence[WriteJob[Any]], outcomes: list[tuple[WriteJob[Any], Any]]
+    ) -> _Changes | None:
+        """Commit, then show it to searches; None, and every caller knows, if it failed."""
+        try:
+            if self._state.broken is not None:
+                raise UnavailableError("the index needs a restart") from self._state.broken
+            changes = self._run(group, outcomes)
+        except Exception as exc:  # noqa: BLE001 - settles the callers, whatever it is
+            for job in group:
+                if not job.done.done():
+                    job.done.set_exception(exc)
+            return None
+        try:
+            self._state.store.publish_lsn(changes.lsn)
+            self._show(changes, in_pieces=all(job.in_pieces for job, _ in outcomes))
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the answers are wrong now
+            # Committed, but not searchable: nothing may be answered until a restart.
+            self._state.broken = exc
+            _log.exception("the indexes could not follow the store")
+        return changes
+
+    def _run(
+        self, jobs: Sequence[WriteJob[Any]], outcomes: list[tuple[WriteJob[Any], Any]]
     ) -> _Changes:
         """Run a group in one transaction; durable when this returns."""
         store = self._state.store
         lsn, time_us = store.lsn, now_us()
         with store.transaction() as transaction:
-            session = WriteSession(transaction, self._state.index, lsn=lsn, time_us=time_us)
-            for job in group:
-                n_before = session.n_changes
-                outcome = self._run_one(job, session, lsn + 1)
-                if not isinstance(outcome, EngineError):
-                    outcomes.append((job, outcome))
-                    lsn += session.n_changes > n_before
+            with closing(WriteGroup(transaction, self._state, lsn=lsn, time_us=time_us)) as group:
+                for job in jobs:
+                    n_before = group.n_changes
+                    outcome = self._run_one(job, group, lsn + 1)
+                    if not isinstance(outcome, EngineError):
+                        outcomes.append((job, outcome))
+                        lsn += group.n_changes > n_before
+                namespaces = group.settle()
             if lsn != store.lsn:
                 transaction.set_lsn(lsn, time_us)
             # Before the commit: until they are applied, searches find what is gone.
-            entries, removals = session.entries(), session.removals()
-        return _Changes(lsn, session.n_changes, entries, removals)
+            of_indexes = [
+                _IndexChange(namespace_id, session.entries(), session.removals())
+                for namespace_id, session in group.sessions.items()
+                if self._state.indexes.get(namespace_id) is not None
+            ]
+        return _Changes(lsn, group.n_changes, namespaces, group.deleted, of_indexes)
 
     @staticmethod
-    def _run_one(job: WriteJob[Any], session: WriteSession, lsn: int) -> Any:  # noqa: ANN401
+    def _run_one(job: WriteJob[Any], group: WriteGroup, lsn: int) -> Any:  # noqa: ANN401
         """The job's outcome; or the error, handed to its caller, that undid this job alone."""
         try:
-            with session.job(lsn):
-                return job.run(session)
+            with group.job(lsn):
+                return job.run(group)
         except EngineError as exc:
             job.done.set_exception(exc)
             return exc
 
-    def _apply(self, changes: _Changes, *, in_pieces: bool) -> None:
-        """Show what is committed to searches."""
-        entries, removals = changes.entries, changes.removals
-        if not entries and not removals:
-            return
+    def _show(self, changes: _Changes, *, in_pieces: bool) -> None:
+        """Show what is committed to reads."""
+        for change in changes.of_indexes:
+            self._apply(change, in_pieces=in_pieces)
+        for facts in changes.namespaces:
+            self._state.namespaces.note(facts)
+        for namespace_id in changes.deleted:
+            self._state.namespaces.forget(namespace_id)
+            self._state.indexes.drop(namespace_id)
+            cache_path(self._state.settings.data_dir, namespace_id).unlink(missing_ok=True)
+
+    def _apply(self, change: _IndexChange, *, in_pieces: bool) -> None:
+        entries, removals = change.entries, change.removals
+        index = self._state.indexes.get(change.namespace_id)
+        if index is None or not (entries or removals):
+            return  # it is loaded with what is stored by then
         # A changed memory leaves and enters in one step; an import's additions are let in a few at
         # a time, so that a search waits for milliseconds also while much is written.
         step = _APPLIED_AT_ONCE if in_pieces and not removals else len(entries)
@@ -244,47 +262,68 @@ class Writer:
             if start:
                 time.sleep(_LET_SEARCHES_IN_S)
             with self._state.lock.exclusive():
-                self._state.index.apply(entries[start : start + step], removals)
-        self._changes_since_cache += len(entries) + len(removals)
+                index.apply(entries[start : start + step], removals)
+        self._state.indexes.note_change(change.namespace_id, len(entries) + len(removals))
+        self._touched.add(change.namespace_id)
 
     # Maintenance, in the writer thread between two commits: nothing changes meanwhile, so new
     # structures are built aside while searches go on with the old ones.
 
     def _maintain(self) -> None:
-        if self._state.index.needs_compaction(from_dead_rows=self._compact_from):
-            compacted = self._state.index.compacted()
+        for namespace_id in list(self._touched):
+            index = self._state.indexes.get(namespace_id)
+            if index is None or self._look_after(namespace_id, index):
+                self._touched.discard(namespace_id)
+
+    def _look_after(self, namespace_id: int, index: SearchIndex) -> bool:
+        """Do what an index needs, as far as it can be done now; whether that is all."""
+        if index.needs_compaction(from_dead_rows=self._compact_from):
+            index = index.compacted()
             with self._state.lock.exclusive():
-                self._state.index = compacted
+                self._state.indexes.put(
+                    namespace_id, index, self._state.indexes.n_uncached(namespace_id)
+                )
+        outgrown = [v for v in (index.vectors, index.later.vectors) if v.needs_switch()]
+        n_uncached = self._state.indexes.n_uncached(namespace_id)
+        is_old = n_uncached >= max(self._cache_after, _CACHE_AFTER_SHARE * len(index))
+        needs_cache = is_old and self._has_cache(namespace_id)
+        if not outgrown and not needs_cache:
+            return True
         if self._background is not None and self._background.is_alive():
-            return
-        index = self._state.index
-        if outgrown := [v for v in (index.vectors, index.later.vectors) if v.needs_switch()]:
-            self._start(functools.partial(self._switch, index, outgrown[0]))
-        elif self._changes_since_cache >= max(
-            self._cache_after, _CACHE_AFTER_SHARE * len(self._state.index)
-        ):
-            self._changes_since_cache = 0
-            self._start(functools.partial(write_cache, self._cache_path, self._postings()))
+            return False
+        if outgrown:
+            self._start(functools.partial(self._switch, namespace_id, index, outgrown[0]))
+        else:
+            self._start(self._caching(namespace_id))
+        return False
+
+    def _has_cache(self, namespace_id: int) -> bool:
+        facts = self._state.namespaces.with_id(namespace_id)
+        return facts is not None and self._state.is_kept_ready(facts)
+
+    def _caching(self, namespace_id: int) -> Callable[[], None]:
+        """What writes the posting lists, as they are now, to the cache."""
+        index, store = self._state.index_for_write(namespace_id), self._state.store
+        postings = postings_of(index, epoch=store.epoch, lsn=store.lsn)
+        self._state.indexes.note_cached(namespace_id)
+        path = cache_path(self._state.settings.data_dir, namespace_id)
+        return functools.partial(write_cache, path, postings)
 
     def _start(self, work: Callable[[], None]) -> None:
         self._background = threading.Thread(target=work, name="maintenance", daemon=True)
         self._background.start()
 
-    def _switch(self, index: SearchIndex, vectors: VectorIndex) -> None:
+    def _switch(self, namespace_id: int, index: SearchIndex, vectors: VectorIndex) -> None:
         """Build the codes here, in the background; adopt them in the writer thread."""
         built = vectors.build_quantised()
 
         def adopt() -> None:
-            if self._state.index is index:  # not compacted or restored away
+            if self._state.indexes.get(namespace_id) is index:  # not compacted or restored away
                 with self._state.lock.exclusive():
                     vectors.adopt(built)
+                self._state.indexes.note_change(namespace_id, 0)
 
         try:
             self.submit_alone(adopt)
         except EngineError:
             _log.info("the switch to a quantised index waits for the next write")
-
-    def _postings(self) -> dict[str, Any]:
-        return postings_of(
-            self._state.index, epoch=self._state.store.epoch, lsn=self._state.store.lsn
-        )

@@ -10,6 +10,7 @@ from engine.records import (
     AddOutcome,
     BuildPlan,
     BuildReport,
+    Chunk,
     DeletedMemory,
     DeleteOutcome,
     FloatMatrix,
@@ -18,6 +19,7 @@ from engine.records import (
     MemoryFilter,
     MemoryId,
     MemoryPatch,
+    MoveOutcome,
     NewMemory,
     UpsertOutcome,
 )
@@ -29,6 +31,7 @@ from engine.writing.write_session import WriteSession, all_vectors
 
 _DELETED_TEXT_CHARS = 100
 _SHOWN_SIMILAR = 3
+_NAMED = 20
 
 
 def add(
@@ -122,6 +125,43 @@ def delete_by_source(session: WriteSession, where: MemoryFilter) -> int:
     return len(doomed)
 
 
+def move(
+    session: WriteSession,
+    to: WriteSession,
+    *,
+    ids: Sequence[MemoryId] | None,
+    source_prefix: str | None,
+) -> MoveOutcome:
+    """Put memories into another namespace, by ids or by their sources; all of them or none.
+
+    Raises:
+        InvalidInputError: names those whose source and key one has there.
+    """
+    if session.name == to.name:
+        raise InvalidInputError(f"they are in '{to.name}' already")
+    if (ids is None) == (source_prefix is None):
+        raise InvalidInputError("say which memories: by ids, or by a prefix of their source")
+    if ids is None:
+        found = session.matching(MemoryFilter(source_prefix=source_prefix))
+    else:
+        found = list(session.transaction.get_many(list(dict.fromkeys(ids))).values())
+    taken = [
+        memory.id
+        for memory in found
+        if memory.key is not None
+        and to.transaction.id_of_key(memory.source, memory.key) is not None
+    ]
+    if taken:
+        named = ", ".join(map(str, taken[:_NAMED])) + (", …" if len(taken) > _NAMED else "")
+        raise InvalidInputError(f"'{to.name}' has memories with the source and key of: {named}")
+    if found:
+        session.move(found, to)
+    moved = {memory.id for memory in found}
+    return MoveOutcome(
+        moved=sorted(moved), missing=[i for i in dict.fromkeys(ids or ()) if i not in moved]
+    )
+
+
 def apply_build(
     session: WriteSession, plan: BuildPlan, embeddings: FloatMatrix, *, backup_location: str
 ) -> BuildReport:
@@ -136,14 +176,9 @@ def apply_build(
     if not embedding_of.keys() >= {*match.new, *(position for position, _ in match.moved)}:
         raise NotReadyError("these files' memories changed during the build; build again")
     session.delete(match.gone)
-    moved = dict(match.moved)
+    moved = {position: embedding_of[position][None] for position, _ in match.moved}
     for position, memory in [*match.kept, *match.moved]:
-        chunk = plan.chunks[position]
-        # A memory keeps what people have noted on it.
-        noted = {name: value for name, value in memory.metadata.items() if name != CONTEXT}
-        wanted = dataclasses.replace(memory, source=chunk.source, metadata=noted | chunk.metadata)
-        vectors = embedding_of[position][None] if position in moved else None
-        session.replace(memory, wanted, vectors)
+        _rewrite(session, memory, plan.chunks[position], moved.get(position))
     for position in match.new:
         chunk = plan.chunks[position]
         new = NewMemory(text=chunk.text, source=chunk.source, metadata=chunk.metadata)
@@ -156,3 +191,12 @@ def apply_build(
         skipped=plan.skipped,
         backup_location=backup_location,
     )
+
+
+def _rewrite(
+    session: WriteSession, memory: Memory, chunk: Chunk, vectors: FloatMatrix | None
+) -> None:
+    """Have a memory be a chunk with the same text; it keeps what people have noted on it."""
+    noted = {name: value for name, value in memory.metadata.items() if name != CONTEXT}
+    wanted = dataclasses.replace(memory, source=chunk.source, metadata=noted | chunk.metadata)
+    session.replace(memory, wanted, vectors)

@@ -391,7 +391,7 @@ def test_a_batch_of_searches_that_is_answered_in_parts_arrives_whole() -> None:
     ids = [ingress.add(text) for text in ("alpha", "beta", "gamma")]
 
     async def search_two(operation: Search) -> list[list[SearchHit]]:
-        two = Search(operation.embeddings[:2], operation.queries[:2])
+        two = Search(operation.embeddings[:2], operation.queries[:2], within=operation.within)
         return await ingress.index.run(two)
 
     ingress.index.answers[Search] = search_two

@@ -12,6 +12,7 @@ import numpy as np
 
 from engine.index_options import IndexOptions
 from engine.memory_index import MemoryIndex
+from engine.namespace import Namespace
 from engine.records import FloatMatrix, MemoryId, ModelIdentity, NewMemory, SearchHit, SearchQuery
 from tests.support.fakes import DIM, embedding_of
 
@@ -41,7 +42,7 @@ def open_index(directory: Path, **options: Any) -> MemoryIndex:
     return MemoryIndex(dataclasses.replace(known, **options), count_pieces=count_words)
 
 
-def add(index: MemoryIndex, *texts: str, source: str = "notes", **fields: Any) -> list[MemoryId]:
+def add(index: Namespace, *texts: str, source: str = "notes", **fields: Any) -> list[MemoryId]:
     memories = [
         NewMemory(text=text, source=source, **{"deduplicate": False, **fields}) for text in texts
     ]
@@ -49,7 +50,7 @@ def add(index: MemoryIndex, *texts: str, source: str = "notes", **fields: Any) -
     return [outcome.id for outcome in outcomes if outcome.id is not None]
 
 
-def search(index: MemoryIndex, text: str, **wanted: Any) -> list[SearchHit]:
+def search(index: Namespace, text: str, **wanted: Any) -> list[SearchHit]:
     (hits,) = index.search(embeddings_of([text]), [SearchQuery(text=text, **wanted)])
     return hits
 

@@ -104,7 +104,7 @@ def _journal(service: Service, paths: list[str], reading: Reading, *, resume: bo
     options, deduplicate = reading.options, reading.deduplicate
     columns = [options.text_column, options.source_column, options.key_column]
     path = journal_path(
-        [service.url, named, reading.format.value, options.source, deduplicate, columns]
+        [service.place, named, reading.format.value, options.source, deduplicate, columns]
     )
     if not resume:
         path.unlink(missing_ok=True)

@@ -53,15 +53,14 @@ def missing_for(suffix: str) -> str | None:
 
 def _text_of(content: bytes, suffix: str) -> str:
     """What a file says. Raises `ValueError` with the reason when it cannot be read."""
-    from engine.workspace.documents import (
-        DOCUMENT_SUFFIXES,
-        UnreadableDocumentError,
-        document_text,
-    )
+    from engine.workspace.documents import DOCUMENT_SUFFIXES, Documents, UnreadableDocumentError
 
     try:
-        is_document = suffix in DOCUMENT_SUFFIXES
-        text = document_text(content, suffix) if is_document else content.decode("utf-8-sig")
+        if suffix in DOCUMENT_SUFFIXES:
+            with Documents() as documents:
+                text = documents.text(content, suffix)
+        else:
+            text = content.decode("utf-8-sig")
     except UnreadableDocumentError as exc:
         raise ValueError(str(exc)) from exc
     except UnicodeDecodeError as exc:

@@ -16,6 +16,7 @@ from engine.errors import BackupError, StorageError
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryId
 from engine.store.database import DATABASE_NAME
+from engine.store.tables import FIRST_NAMESPACE_ID
 from tests.support.index_under_test import add, fresh_request_id, open_index, search, texts_of
 
 
@@ -298,7 +299,7 @@ def test_embeddings_are_read_as_of_one_commit(tmp_path: Path) -> None:
     churning = threading.Thread(target=churn)
     churning.start()
     while not stop.is_set():
-        ids_read, vectors = index._state.store.embeddings()
+        ids_read, vectors = index._state.store.embeddings(FIRST_NAMESPACE_ID)
         assert (np.diff(ids_read) > 0).all()
         assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
     churning.join()

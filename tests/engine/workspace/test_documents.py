@@ -11,7 +11,7 @@ import pytest
 
 from engine.workspace import documents
 from engine.workspace.chunking import chunk_file
-from engine.workspace.documents import UnreadableDocumentError, document_text
+from engine.workspace.documents import Documents, UnreadableDocumentError
 from engine.workspace.workspace import Workspace
 from tests.engine.workspace.test_chunking import count_words
 
@@ -99,6 +99,11 @@ def pdf(*pages: list[str], title: str = "", bookmarks: tuple[tuple[str, int], ..
     return file.getvalue()
 
 
+def document_text(content: bytes, suffix: str) -> str:
+    with Documents() as reader:
+        return reader.text(content, suffix)
+
+
 def texts_of(path: str, content: bytes) -> list[str]:
     text = document_text(content, Path(path).suffix)
     return [c.text for c in chunk_file(path, text, count_pieces=count_words, max_pieces=64)]
@@ -174,6 +179,17 @@ def test_a_word_document_that_unpacks_to_gigabytes_is_refused_unpacked() -> None
 def test_a_page_nested_without_end_is_that_file_s_problem_alone() -> None:
     with pytest.raises(UnreadableDocumentError, match="too much"):
         document_text(b"<div>" * 20_000, ".html")
+
+
+def test_a_document_that_takes_too_long_does_not_take_the_next_one_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(documents, "_LONGEST_S", 0)
+    with Documents() as reader:
+        with pytest.raises(UnreadableDocumentError, match="too much time"):
+            reader.text(b"<p>x" * 1_000_000, ".html")
+        monkeypatch.setattr(documents, "_LONGEST_S", 300)
+        assert [reader.text(f"<p>{n}".encode(), ".html") for n in range(3)] == ["0", "1", "2"]
 
 
 def test_an_encrypted_pdf_says_so() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.errors import InvalidInputError, PathNotAllowedError
 from engine.workspace import confined_file
+from engine.workspace.documents import Documents
 from engine.workspace.workspace import Workspace, _matches, _runs
 
 SECRET = "the secret outside"
@@ -213,7 +214,7 @@ def test_a_path_swapped_after_the_check_is_not_followed(
     root_fd = os.open(root, os.O_RDONLY)
     swap(root)
     with pytest.raises(confined_file.UnreadableFileError):
-        confined_file.read_text(root_fd, "docs/a.md", max_bytes=100)
+        confined_file.read_text(root_fd, "docs/a.md", Documents(), max_bytes=100)
     os.close(root_fd)
 
 

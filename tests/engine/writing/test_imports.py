@@ -16,6 +16,7 @@ from engine.records import FloatMatrix, FloatVector, MemoryFilter, MemoryId, New
 from engine.store.database import DATABASE_NAME, Store
 from engine.store.exports import Exports
 from engine.store.read_snapshot import Snapshot
+from engine.store.tables import FIRST_NAMESPACE_ID
 from engine.writing.lines import ImportAttempt, ImportOutcome
 from tests.support.fakes import DIM
 from tests.support.index_under_test import IDENTITY, open_index
@@ -258,7 +259,7 @@ def test_an_export_nobody_reads_is_ended_and_a_further_one_refused(tmp_path: Pat
 
     def begin() -> str:
         return exports.begin(
-            lambda: Snapshot(store, MemoryFilter(), with_embeddings=False)
+            lambda: Snapshot(store, MemoryFilter(), FIRST_NAMESPACE_ID, with_embeddings=False)
         ).export_id
 
     first = begin()
@@ -273,6 +274,6 @@ def test_an_export_nobody_reads_is_ended_and_a_further_one_refused(tmp_path: Pat
         except OverloadedError:
             continue
     with pytest.raises(NotReadyError):
-        exports.read(first, 1)
+        exports.read(first, 1, FIRST_NAMESPACE_ID)
     exports.close()
     store.close()

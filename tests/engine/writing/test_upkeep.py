@@ -17,6 +17,7 @@ from engine.errors import OverloadedError
 from engine.index_options import IndexOptions
 from engine.memory_index import MemoryIndex
 from engine.model.tokeniser import TextFacts
+from engine.namespace import Namespace
 from engine.records import Embeddings, MemoryId
 from engine.store.database import DATABASE_NAME
 from engine.writing.upkeep import VectorTools
@@ -79,7 +80,7 @@ def open_with(model: Model, directory: Path) -> MemoryIndex:
     )
 
 
-def until_found(index: MemoryIndex, text: str, memory_id: MemoryId) -> None:
+def until_found(index: Namespace, text: str, memory_id: MemoryId) -> None:
     deadline_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline_s:
         hits = search(index, text, k=1, hybrid=False)
@@ -98,6 +99,22 @@ def test_what_stands_late_in_a_long_text_is_found_by_meaning(tmp_path: Path) -> 
     until_found(index, FAR, memory_id)
 
     assert model.embedded == [LONG]
+    index.close()
+
+
+def test_windows_are_made_in_every_namespace_and_found_in_their_own_alone(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    a, b = (index.namespace(name) for name in ("a", "b"))
+    [in_a] = add(a, LONG)
+    [in_b] = add(b, "short", LONG.replace("sardines", "herrings"))[1:]
+    index.close()
+
+    index = open_with(Model(), tmp_path)
+    a, b = (index.namespace(name) for name in ("a", "b"))
+    until_found(a, FAR, in_a)
+    until_found(b, FAR.replace("sardines", "herrings"), in_b)
+    assert {hit.memory.id for hit in search(b, FAR, k=9, hybrid=False)} <= {in_b - 1, in_b}
+    assert search(index, FAR, k=1) == []
     index.close()
 
 
