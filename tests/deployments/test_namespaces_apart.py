@@ -59,7 +59,7 @@ OF_MCP = {
 }
 CHANGING = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00|[0-9a-f]{32}|_\d{8}_\d{6}(_\d+)?"
-    r'|"workspace_id":"[0-9a-f]+"|/fake-index-\w+'
+    r'|"(workspace_)?id":"[0-9a-f]{16}"|/fake-index-\w+'
 )
 """Times, ids that are made for each run, names of backups, and which directory is served."""
 
