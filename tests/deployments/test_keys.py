@@ -323,6 +323,23 @@ def test_an_idempotency_key_is_each_namespaces_own(ingress: Ingress) -> None:
     assert ids == [0, 1, 2, 0, 1, 0]
 
 
+def test_a_move_with_the_idempotency_key_of_another_namespaces_move_is_done(
+    ingress: Ingress,
+) -> None:
+    headers = {**ROOT, "Idempotency-Key": "k"}
+    for path in ("/ns/a", "/ns/b"):
+        body = {"text": f"of {path}", "source": "s", "deduplicate": False}
+        ingress.http.post(f"{path}/memory/add", json=body, headers=ROOT)
+    for path in ("/ns/a", "/ns/b", "/ns/a", "/ns/b"):
+        body = {"source_prefix": "s", "to": "c"}
+        answer = ingress.http.post(f"{path}/memory/move", json=body, headers=headers)
+        assert answer.json()["moved_count"] == 1, path
+    totals = [
+        ingress.http.get(f"/ns/{name}/memories", headers=ROOT).json()["total"] for name in "abc"
+    ]
+    assert totals == [0, 0, 2]
+
+
 # Limits
 
 
