@@ -15,8 +15,8 @@ from engine.errors import EngineError
 from engine.keys.ring import KeyRing
 from engine.operations.keys import FollowKeys, NoteKeyUses
 
-_WAIT_S = 5.0
-"""How long one call waits for a change: long enough to cost nothing, short enough to end with."""
+_WAIT_S = 1.0
+"""How long one call waits for a change. An index that is to be replaced waits for it, too."""
 _PAUSE_S = 0.2
 _REPORT_EVERY_S = 60.0
 

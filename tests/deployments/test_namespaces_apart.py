@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
+from urllib.parse import urlencode
 
 import pytest
 from fastapi import FastAPI
@@ -37,12 +38,12 @@ from tests.support.ingress_under_test import Ingress, ingress_settings, make_ing
 ROOT = {"X-API-Key": "root"}
 SECRET = "the vault opens with heliotrope"
 SOURCE, KEY = "vault/heliotrope", "heliotrope-key"
-THEIRS = [
+THEIRS: list[dict[str, Any]] = [
     {"text": SECRET, "source": SOURCE, "key": KEY, "metadata": {"door": "heliotrope"}},
     {"text": f"{SECRET}, says Zebedee", "source": f"{SOURCE}/2", "key": "second"},
     {"text": "zanzibar is where Zebedee lives", "source": "people/zebedee", "key": "third"},
 ]
-OTHERS = [
+OTHERS: list[dict[str, Any]] = [
     {"text": f"nothing of interest, number {n}", "source": "dull", "key": f"k{n}"} for n in range(3)
 ]
 OURS = [
@@ -163,7 +164,7 @@ def answer_in(world: World, request: Request, more: dict[str, str]) -> tuple[int
     answer = world.ingress.http.request(
         request.method,
         request.path,
-        params=request.query,
+        params=urlencode(request.query),
         content=request.body,
         headers={**world.headers, "Accept": "application/json, text/event-stream", **more},
     )
@@ -232,7 +233,7 @@ def test_an_operation_that_forgets_its_namespace_is_noticed(
 
     async def run_elsewhere(index: FakeIndex, asked: Any) -> Any:
         if type(asked) is operation and asked.within.namespace == "ours":
-            asked = replace(asked, within=Within("theirs"))
+            asked = replace(cast(Any, asked), within=Within("theirs"))
         return await run(index, asked)
 
     monkeypatch.setattr(FakeIndex, "run", run_elsewhere)
