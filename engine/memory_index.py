@@ -42,6 +42,7 @@ from engine.writing import writes
 from engine.writing.live_state import LiveState
 from engine.writing.upkeep import Upkeep, VectorTools
 from engine.writing.write_group import WriteGroup
+from engine.writing.write_session import scoped_write
 from engine.writing.writer import Writer
 
 _COUNT = TypeAdapter(int)
@@ -213,7 +214,8 @@ class MemoryIndex(Namespace):
                 group.check_quota(quota, used)
             return outcome
 
-        return self._writer.submit(run, _MOVED, request_id=request_id, weight=len(ids or ()))
+        own_id = scoped_write(request_id, name)
+        return self._writer.submit(run, _MOVED, request_id=own_id, weight=len(ids or ()))
 
     # All namespaces
 

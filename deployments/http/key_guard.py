@@ -77,7 +77,7 @@ class KeyGuard:
         namespace = DEFAULT if is_open else _chosen(key, named)
         if isinstance(namespace, Response):
             return namespace
-        scope[CALLER_KEY] = Caller(key, namespace)
+        scope[CALLER_KEY] = Caller(key, namespace, lambda: self.ring.current(key, _now_us()))
         trace = cast("RequestTrace | None", scope.get(TRACE_KEY))
         if trace is not None and not is_open:
             trace.key, trace.namespace = key.id, namespace
@@ -86,13 +86,16 @@ class KeyGuard:
     def _key_of(self, scope: Scope) -> Key | None:
         """The key of a request; the root key when none is needed and none presented."""
         texts = list(_presented(scope))
-        now_us = time.time_ns() // 1_000
         for text in texts:
-            if key := self.ring.key_of(text, now_us):
+            if key := self.ring.key_of(text, _now_us()):
                 return key
         # Without a root key other texts are ignored, as they always were; a revoked key never is.
         is_refused = self.needs_key or any(text.startswith(PREFIX) for text in texts)
         return None if is_refused else self.ring.root
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000
 
 
 def headers_of_caller(scope: Scope) -> list[tuple[bytes, bytes]]:

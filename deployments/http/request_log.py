@@ -14,6 +14,7 @@ from deployments.http.errors import internal_error_response
 from deployments.http.metrics import IngressMetrics
 from deployments.http.request_trace import RequestTrace, start_trace
 from engine.errors import EngineError
+from engine.words.redaction import redact
 
 _CLIENT_CLOSED = 499
 """Logged for a request whose caller went away before an answer was sent."""
@@ -76,7 +77,8 @@ class RequestLog:
             "total_ms": _ms(total_s),
         }
         if route == _UNMATCHED:
-            fields["path"] = quote(scope["path"])[:_MAX_PATH_CHARS]
+            # Somebody's key, perhaps, in the place of a namespace.
+            fields["path"] = quote(redact(scope["path"]).text)[:_MAX_PATH_CHARS]
         for name in ("key", "namespace", "k", "n_hits"):
             if (value := getattr(trace, name)) is not None:
                 fields[name] = value

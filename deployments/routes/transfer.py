@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Header, Query
@@ -80,6 +81,7 @@ async def import_memories(
         deduplicate=query.deduplicate,
         key=idempotency_key,
         within=within(request),
+        check_caller=partial(caller_of(request).check_still, "write"),
         content_encoding=encoding,
         reports_all=query.report == "all",
     )
@@ -136,7 +138,15 @@ async def export_memories(query: Annotated[ExportQuery, Query()], request: Reque
     facts = await index.ask(
         BeginExport(where_of(query), with_embeddings=query.embeddings, within=here)
     )
-    lines = export_lines(index, facts, identity, here, tells_lsn=caller_of(request).key.is_of_all)
+    caller = caller_of(request)
+    lines = export_lines(
+        index,
+        facts,
+        identity,
+        here,
+        check_caller=partial(caller.check_still, "read"),
+        tells_lsn=caller.key.is_of_all,
+    )
     headers = {"Cache-Control": "no-store", "Vary": "Accept-Encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"

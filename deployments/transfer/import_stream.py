@@ -50,6 +50,8 @@ class ImportOptions:
     stop_on_error: bool
     deduplicate: bool
     within: Within
+    check_caller: Callable[[], None]
+    """Raises once the caller may write no more."""
     key: str | None
     """Names the import, so that it can be sent again."""
     content_encoding: str
@@ -223,6 +225,7 @@ class ImportStream:
     ) -> list[ImportOutcome]:
         if not lines:
             return []
+        self._options.check_caller()
         before, self._n_writes = self._n_writes, self._n_writes + 1
         attempt = None
         if self._options.key is not None:

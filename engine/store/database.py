@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from engine.commands import script_command
-from engine.disk.durable_files import fsync_directory
+from engine.disk.durable_files import file_id, fsync_directory
 from engine.errors import (
     ModelMismatchError,
     RottenRowError,
@@ -127,14 +127,6 @@ def recorded_identity(database: Path) -> ModelIdentity:
         raise StoreCorruptError(str(database), "it does not say which model made it") from exc
 
 
-def _file_id(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
 def _facts_of_new(identity: ModelIdentity) -> dict[str, str]:
     return {
         "epoch": uuid.uuid4().hex,
@@ -188,7 +180,7 @@ class Store:
 
     def _files_in_place(self) -> list[tuple[int, int] | None]:
         """Device and inode of the files that are there under the names of ours."""
-        return [_file_id(path) for path in (self.path, self._wal_path)]
+        return [file_id(path) for path in (self.path, self._wal_path)]
 
     def check_in_place(self) -> None:
         """Raise `StoreMovedError` when what is written is no longer what others find there."""
