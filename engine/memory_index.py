@@ -161,6 +161,10 @@ class MemoryIndex(Namespace):
         """Namespaces that are searched and listed as one. Raises `InvalidInputError`."""
         return SeveralNamespaces(names, self._shared)
 
+    def names(self) -> list[str]:
+        """Of every namespace that was written to, in order."""
+        return [facts.name for facts in self._state.namespaces.every()]
+
     def namespaces(self) -> list[NamespaceSummary]:
         """Every namespace that was written to, by name."""
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ from engine.store.tables import FIRST_NAMESPACE_ID, NAMESPACES
 NO_NAMESPACE: Final = 0
 """The id of none: nothing is in it."""
 
-_REMEMBERED_PATTERNS: Final = 1_000
+_COUNTED_AT_ONCE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +41,23 @@ def checked_name(name: str) -> str:
     return name
 
 
+@dataclass(slots=True)
+class _Counted:
+    """The memories that are in what some globs mean."""
+
+    globs: tuple[str, ...]
+    n: int = 0
+
+
 class Namespaces:
     """Those of a store as of the last commit, held in memory. One thread changes it."""
 
     def __init__(self, known: Iterable[NamespaceFacts]) -> None:
         self._of_id: dict[int, NamespaceFacts] = {}
         self._of_name: dict[str, NamespaceFacts] = {}
-        self._matching: dict[tuple[str, ...], list[int]] = {}
+        self._counted: dict[tuple[str, ...], _Counted] = {}
+        self._counted_in: dict[int, list[_Counted]] = {}
+        """By namespace: which counts it is in, so that a write costs no look at all others."""
         self.n_memories = 0
         """In all of them."""
         for facts in known:
@@ -66,35 +76,55 @@ class Namespaces:
         known = list(self._of_name.values())
         return sorted((f for f in known if f.lsn or f.n_memories), key=lambda facts: facts.name)
 
-    def matching(self, patterns: Sequence[str]) -> list[NamespaceFacts]:
-        """All that at least one pattern means; which those are is remembered."""
-        ids = self._matching.get(tuple(patterns))
-        if ids is None:
-            ids = [f.id for f in list(self._of_id.values()) if is_covered(f.name, patterns)]
-            if len(self._matching) >= _REMEMBERED_PATTERNS:
-                self._matching.clear()
-            self._matching[tuple(patterns)] = ids
-        return [facts for i in ids if (facts := self._of_id.get(i)) is not None]
+    def ids(self) -> list[int]:
+        """Of all."""
+        return list(self._of_id)
+
+    def count_in(self, globs: tuple[str, ...]) -> int:
+        """Memories in all that at least one glob means. For the thread that changes it."""
+        counted = self._counted.get(globs)
+        if counted is None:
+            if len(self._counted) >= _COUNTED_AT_ONCE:
+                self._counted.clear()
+                self._counted_in.clear()
+            counted = self._counted[globs] = _Counted(globs)
+            for facts in self._of_id.values():
+                self._count(facts, [counted])
+        return counted.n
 
     def note(self, facts: NamespaceFacts) -> None:
         """One is new, or has changed."""
         before = self._of_id.get(facts.id)
-        self.n_memories += facts.n_memories - (before.n_memories if before else 0)
+        growth = facts.n_memories - (before.n_memories if before else 0)
+        self.n_memories += growth
         self._of_id[facts.id] = self._of_name[facts.name] = facts
-        if before is None or before.name != facts.name:
-            self._matching.clear()
-        if before is not None and self._of_name.get(before.name) is before:
-            del self._of_name[before.name]
+        if before is not None and before.name == facts.name:
+            for counted in self._counted_in.get(facts.id, ()):
+                counted.n += growth
+            return
+        if before is not None:
+            self._leave_out(before)
+        self._count(facts, self._counted.values())
 
     def forget(self, namespace_id: int) -> None:
         """One was deleted."""
         before = self._of_id.pop(namespace_id, None)
-        self._matching.clear()
-        if before is None:
-            return
-        self.n_memories -= before.n_memories
-        if self._of_name.get(before.name) is before:
-            del self._of_name[before.name]
+        if before is not None:
+            self.n_memories -= before.n_memories
+            self._leave_out(before)
+
+    def _count(self, facts: NamespaceFacts, among: Iterable[_Counted]) -> None:
+        for counted in among:
+            if is_covered(facts.name, counted.globs):
+                counted.n += facts.n_memories
+                self._counted_in.setdefault(facts.id, []).append(counted)
+
+    def _leave_out(self, facts: NamespaceFacts) -> None:
+        """It is no longer called so, or is gone."""
+        if self._of_name.get(facts.name) is facts:
+            del self._of_name[facts.name]
+        for counted in self._counted_in.pop(facts.id, ()):
+            counted.n -= facts.n_memories
 
 
 class NamespaceRows:

@@ -6,6 +6,7 @@ a new column is one line here, and one in `Memory` if callers see it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -42,7 +43,7 @@ class Index:
     where: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """A table; its columns in the order of its rows."""
 
@@ -58,7 +59,7 @@ class Table:
         """Those of a format."""
         return tuple(column for column in self.columns if column.since <= version)
 
-    @property
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """The names of this format's columns."""
         return tuple(column.name for column in self.columns)
@@ -68,7 +69,7 @@ class Table:
         """Whether its rows have a checksum, last."""
         return self.names[-1] == CHECKSUM
 
-    @property
+    @functools.cached_property
     def insert(self) -> str:
         """The statement that adds a row."""
         return f"INSERT INTO {self.name} VALUES ({', '.join('?' * len(self.columns))})"

@@ -108,7 +108,7 @@ class LiveState:
 
     def _sweep_caches(self) -> None:
         """Remove what a killed process left of namespaces that it had deleted."""
-        known = {facts.id for facts in self.namespaces.matching(["*"])}
+        known = self.namespaces.ids()
         kept = {cache_path(self.settings.data_dir, namespace_id) for namespace_id in known}
         for path in caches_in(self.settings.data_dir):
             if path not in kept:

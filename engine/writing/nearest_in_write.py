@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -38,7 +39,6 @@ class NearestInWrite:
         self._n_similar = n_similar
         self._embeddings = embeddings
         self._stored: dict[int, Near] = {}
-        self._all_have_gists = session.transaction.get_meta(UPKEEP_FIRST_PASS) is not None
         if asked:
             found = session.nearest(embeddings[asked], n_similar, at_least)
             self._stored = dict(zip(asked, found, strict=True))
@@ -61,10 +61,14 @@ class NearestInWrite:
         """
         transaction = self._session.transaction
         repeated = self._first_repeated(at, text, transaction.alike(text))
-        if repeated is not None or self._all_have_gists:
-            return repeated
         nearest = [memory_id for memory_id, _ in self._stored[at]]
+        if repeated is not None or not nearest or self._all_have_gists:
+            return repeated
         return self._first_repeated(at, text, transaction.get_many(nearest).values())
+
+    @functools.cached_property
+    def _all_have_gists(self) -> bool:
+        return self._session.transaction.get_meta(UPKEEP_FIRST_PASS) is not None
 
     def _first_repeated(self, at: int, text: str, candidates: Iterable[Memory]) -> Neighbour | None:
         return first_repeated(
