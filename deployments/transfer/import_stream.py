@@ -48,6 +48,7 @@ class ImportOptions:
 
     stop_on_error: bool
     deduplicate: bool
+    redact: bool
     key: str | None
     """Names the import, so that it can be sent again."""
     content_encoding: str
@@ -72,7 +73,7 @@ class ImportStream:
         self._services = services
         self._options = options
         self._dim = identity.dim
-        parser = LineParser(identity, deduplicate=options.deduplicate)
+        parser = LineParser(identity, deduplicate=options.deduplicate, redact=options.redact)
         self._body = ImportBody(parser, options.content_encoding, self._submit)
         self._report = ImportReport(send, reports_all=options.reports_all)
         # One more is being written and one more is full: together they fill the pool's places.

@@ -35,7 +35,7 @@ from scripts.cli.readers.identity import utf8
 from scripts.cli.readers.inputs import InputFile, find_inputs
 from scripts.cli.readers.records import Options
 from scripts.cli.service import Json, Service
-from scripts.cli.terminal import counted, note, one_line, print_json, say
+from scripts.cli.terminal import counted, note, note_redacted, one_line, print_json, say
 
 _SHOWN_IN_DRY_RUN = 20
 _CALLED_BY_PATH = TEXT_SUFFIXES | SUFFIXES[Format.CSV] | {".json", ".sqlite3"}
@@ -54,6 +54,14 @@ def import_memories(
         typer.Option(
             help="Skip what is stored already. By default only memories without an id of their "
             "own are compared. Of an export always what is missing is added, and nothing else.",
+            show_default=False,
+        ),
+    ] = None,
+    redact: Annotated[
+        bool | None,
+        typer.Option(
+            help="Replace secrets in texts by [redacted:kind] before they are sent. The service "
+            "then reads no files itself.",
             show_default=False,
         ),
     ] = None,
@@ -89,12 +97,13 @@ def import_memories(
             key_column=key_column,
         ),
         deduplicate=deduplicate,
+        redact=redact,
         stop_on_error=stop_on_error,
         as_json=as_json,
     )
     _refuse_files_of_one_name(reading)
     service = service_at(url)
-    if source is None:
+    if source is None and not redact:
         _mark_workspace_files(service, reading, needed=not dry_run)
     if dry_run:
         _show(reading)
@@ -121,9 +130,8 @@ def _journal(service: Service, paths: list[str], reading: Reading, *, resume: bo
     named = [path if path == "-" else str(Path(path).expanduser().absolute()) for path in paths]
     options, deduplicate = reading.options, reading.deduplicate
     columns = [options.text_column, options.source_column, options.key_column]
-    path = journal_path(
-        [service.url, named, reading.format.value, options.source, deduplicate, columns]
-    )
+    identity = [service.url, named, reading.format.value, options.source, deduplicate, columns]
+    path = journal_path(identity if reading.redact is None else [*identity, reading.redact])
     if not resume:
         path.unlink(missing_ok=True)
     journal = Journal(path, deduplicate=deduplicate is not False)
@@ -272,7 +280,8 @@ def _report(tally: Tally, reading: Reading) -> None:
         counts = {**asdict(tally), "errors": n_failed}
         if not tally.removed:
             del counts["removed"]
-        print_json({"type": "summary", **counts, "ok": n_failed == 0})
+        redacted = {"redacted": dict(reading.secrets.counts)} if reading.secrets.counts else {}
+        print_json({"type": "summary", **counts, "ok": n_failed == 0, **redacted})
     else:
         parts = [f"{tally.added:,} added"]
         parts += [f"{tally.updated:,} updated"] if tally.updated else []
@@ -284,6 +293,7 @@ def _report(tally: Tally, reading: Reading) -> None:
             note(f"Skipped {why}")
         if tally.duplicates > len(reading.skipped) > 0:
             note(f"and {tally.duplicates - len(reading.skipped):,} more like these.")
+        note_redacted(reading.secrets.counts)
     if n_failed:
         raise CliError(f"{n_failed:,} could not be imported; see above.")
 
@@ -300,6 +310,7 @@ def _show(reading: Reading) -> None:
         for name, kind, n in reading.counts[:_SHOWN_IN_DRY_RUN]:
             note(f"{name}: {counted(n, 'memory')} ({kind})")
         note(f"{counted(n_memories, 'memory')} would be sent.")
+        note_redacted(reading.secrets.counts)
     if reading.n_unreadable:
         raise CliError(f"{reading.n_unreadable:,} could not be read; see above.")
 

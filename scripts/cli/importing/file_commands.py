@@ -54,6 +54,13 @@ def watch(
             help="Put before every source. Only for files that the service cannot read itself.",
         ),
     ] = None,
+    redact: Annotated[
+        bool,
+        typer.Option(
+            "--redact",
+            help="Replace secrets in texts by [redacted:kind]; files are read here and sent.",
+        ),
+    ] = False,
     once: Annotated[bool, typer.Option("--once", help="Read what is there, and end.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
@@ -69,7 +76,8 @@ def watch(
     service = service_at(url)
     top = directory.resolve()
     workspace = workspace_of(service)
-    if source is None and workspace is not None and top.is_relative_to(workspace):
+    is_own = workspace is not None and top.is_relative_to(workspace)
+    if source is None and workspace is not None and is_own and not redact:
         file_sync: WorkspaceSync | UploadSync = WorkspaceSync(
             service,
             workspace,
@@ -78,9 +86,10 @@ def watch(
         )
         note(f"{directory} is in the service's workspace: the service reads its files.")
     else:
-        file_sync = UploadSync(service, top, source, as_json=as_json)
+        file_sync = UploadSync(service, top, source, redact=redact, as_json=as_json)
         where = f"outside the service's workspace {workspace}" if workspace else "not the service's"
-        note(f"{directory} is {where}: its files are read here and sent.")
+        why = "" if is_own else f" is {where}"
+        note(f"{directory}{why}: its files are read here and sent.")
         note(f"Sources begin with {one_line(file_sync.prefix) or 'the file names'}.")
     follow(file_sync, top, once=once)
 
