@@ -95,7 +95,7 @@ def imported(ingress: Ingress, *lines: dict[str, Any], query: str = "") -> list[
 
 
 def test_an_import_redacts_lines_and_sums_up(ingress: Ingress) -> None:
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"text": f"one {TOKEN}"},
         {"text": f"two {TOKEN}", "redact": False},
         {"text": "three"},

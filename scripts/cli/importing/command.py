@@ -10,40 +10,43 @@ import typer
 
 from scripts.cli.errors import (
     CliError,
-    NothingFoundError,
     RefusedError,
     UnreachableError,
     UsageError,
 )
+from scripts.cli.importing.choice import chosen_files
+from scripts.cli.importing.dry_run import show
 from scripts.cli.importing.file_commands import workspace_of
 from scripts.cli.importing.journal import Journal, Tally, journal_path
+from scripts.cli.importing.kept_transcripts import named_paths
 from scripts.cli.importing.reading import Reading
 from scripts.cli.importing.sending import Sender, parts_of
 from scripts.cli.importing.stored_passages import forget_rest
 from scripts.cli.options import DEFAULT_URL, AsJson, Url, service_at
 from scripts.cli.progress import progress
 from scripts.cli.readers import (
-    KNOWN_NAMES,
-    NOT_READ,
     SUFFIXES,
     TEXT_SUFFIXES,
     Format,
-    kind_of,
-    why_not_read,
 )
 from scripts.cli.readers.identity import utf8
-from scripts.cli.readers.inputs import InputFile, find_inputs
+from scripts.cli.readers.inputs import InputFile
 from scripts.cli.readers.records import Options
 from scripts.cli.service import Json, Service
-from scripts.cli.terminal import counted, note, note_redacted, one_line, print_json, say
+from scripts.cli.terminal import counted, note, note_redacted, print_json, say
 
-_SHOWN_IN_DRY_RUN = 20
 _CALLED_BY_PATH = TEXT_SUFFIXES | SUFFIXES[Format.CSV] | {".json", ".sqlite3"}
 """Files whose memories may be told by the file's name alone."""
 
 
 def import_memories(
-    paths: Annotated[list[str], typer.Argument(help="Files, directories, globs; - is stdin.")],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files, directories, globs; - is stdin. Transcripts of claude-code and codex: "
+            "by default where these keep them."
+        ),
+    ] = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="What they are.")] = Format.AUTO,
     source: Annotated[
         str | None,
@@ -60,8 +63,8 @@ def import_memories(
     redact: Annotated[
         bool | None,
         typer.Option(
-            help="Replace secrets in texts by [redacted:kind] before they are sent. The service "
-            "then reads no files itself.",
+            help="Replace secrets in texts by [redacted:kind] before they are sent, as is done "
+            "with transcripts by default. The service then reads no files itself.",
             show_default=False,
         ),
     ] = None,
@@ -87,8 +90,9 @@ def import_memories(
     Interrupted, the same command continues and adds nothing twice. Exits with 1 when a memory
     could not be read or was refused; the others are in.
     """
+    paths = named_paths(paths, format)
     reading = Reading(
-        files=_files(paths, format, as_json=as_json),
+        files=chosen_files(paths, format, as_json=as_json),
         format=format,
         options=Options(
             source=source,
@@ -106,23 +110,13 @@ def import_memories(
     if source is None and not redact:
         _mark_workspace_files(service, reading, needed=not dry_run)
     if dry_run:
-        _show(reading)
+        show(reading)
         return
     built = _build(service, reading)
     reading.choose([file for file in reading.files if file.in_workspace is None])
     tally = _send_rest(service, reading, _journal(service, paths, reading, resume=resume))
     tally.add(built)
     _report(tally, reading)
-
-
-def _files(paths: list[str], format: Format, *, as_json: bool) -> list[InputFile]:
-    """The files to read; those that are skipped are told."""
-    files, skipped = _chosen(paths, format)
-    for why in skipped:
-        _tell_skipped(why, as_json=as_json)
-    if not files:
-        raise NothingFoundError(f"No {_named(format)} files there.")
-    return files
 
 
 def _journal(service: Service, paths: list[str], reading: Reading, *, resume: bool) -> Journal:
@@ -157,35 +151,6 @@ def _send_rest(service: Service, reading: Reading, journal: Journal) -> Tally:
         journal.close(complete=not continues)
         if continues:
             note("Not finished. The same command continues from here.")
-
-
-def _chosen(paths: list[str], format: Format) -> tuple[list[InputFile], list[tuple[str, str]]]:
-    """The files to read, and the names of the others that might be meant, with the reason."""
-    if format is not Format.AUTO:
-        return find_inputs(paths, SUFFIXES[format]), []
-    found = find_inputs(paths, SUFFIXES[format] | NOT_READ.keys())
-    why = {file.name: why_not_read(file) or _unknown(file) for file in found}
-    files = [file for file in found if why[file.name] is None]
-    return files, [(name, reason) for name, reason in why.items() if reason is not None]
-
-
-def _unknown(file: InputFile) -> str | None:
-    """Why a file is not what its name alone says; None for any other."""
-    if file.relative.rpartition("/")[2] not in KNOWN_NAMES:
-        return None
-    try:
-        kind_of(file, Format.AUTO)
-    except CliError as exc:
-        return str(exc)
-    return None
-
-
-def _tell_skipped(skipped: tuple[str, str], *, as_json: bool) -> None:
-    name, reason = skipped
-    if as_json:
-        print_json({"type": "skipped", "origin": name, "reason": reason})
-    else:
-        note(f"Skipped {name}: {reason}.")
 
 
 def _refuse_files_of_one_name(reading: Reading) -> None:
@@ -296,24 +261,3 @@ def _report(tally: Tally, reading: Reading) -> None:
         note_redacted(reading.secrets.counts)
     if n_failed:
         raise CliError(f"{n_failed:,} could not be imported; see above.")
-
-
-def _show(reading: Reading) -> None:
-    n_memories = 0
-    for memory in reading.memories():
-        n_memories += 1
-        if reading.as_json:
-            print_json(memory.line)
-        elif n_memories <= _SHOWN_IN_DRY_RUN:
-            say(f"{one_line(memory.line['source'])} — {one_line(memory.line['text'])}")
-    if not reading.as_json:
-        for name, kind, n in reading.counts[:_SHOWN_IN_DRY_RUN]:
-            note(f"{name}: {counted(n, 'memory')} ({kind})")
-        note(f"{counted(n_memories, 'memory')} would be sent.")
-        note_redacted(reading.secrets.counts)
-    if reading.n_unreadable:
-        raise CliError(f"{reading.n_unreadable:,} could not be read; see above.")
-
-
-def _named(format: Format) -> str:
-    return "text" if format is Format.AUTO else format.value
