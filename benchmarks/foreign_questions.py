@@ -105,13 +105,16 @@ def measure(
 
 
 def main(
+    only: Annotated[
+        list[str] | None, typer.Option("--set", help="Collections; by default all 14.")
+    ] = None,
     n_questions: Annotated[int, typer.Option("--questions", min=1, help="Of each set.")] = 60,
     data_dir: Annotated[Path, typer.Option(help="Holds the collections.")] = DEFAULT_DATA_DIR,
     cache_dir: Annotated[Path, typer.Option(help="Keeps embeddings for later runs.")] = CACHE_DIR,
     results_dir: Annotated[Path, typer.Option(help="Where the JSON goes.")] = RESULTS_DIR,
 ) -> None:
     """Measure what scores tell and print JSON."""
-    sets = [read_judged_set(data_dir / name) for name in present(JUDGED_SETS, data_dir)]
+    sets = [read_judged_set(data_dir / name) for name in present(only or JUDGED_SETS, data_dir)]
     result = measure(sets, n_questions, service_embedder(), cache_dir)
     write_result("foreign_questions", result, results_dir)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final, Literal, cast
 
 from pydantic_core import to_json
 
+from engine.keys.records import ROOT_ID, Key
 from engine.offsite.cloud_sync import SyncStatus
 from engine.offsite.download import Download
 from engine.offsite.snapshots import RemoteSnapshot
@@ -20,6 +22,7 @@ from wire.answers import (
     DuplicatePairOut,
     HitOut,
     Likeness,
+    ListedOut,
     MemoryOut,
     NearestOut,
     SearchAnswer,
@@ -28,6 +31,7 @@ from wire.answers import (
     SyncDownloadAnswer,
     SyncStatusAnswer,
 )
+from wire.keys import KeyOut
 
 _MEMORY_FIELDS = tuple(MemoryOut.__annotations__)
 _RANKED_BY: Final[tuple[Literal["score", "rrf_score", "bm25_score"], ...]] = (
@@ -48,6 +52,26 @@ def score(value: float) -> float:
 def memory(record: Memory) -> MemoryOut:
     """MEM; the caller's metadata stays in its own object and can shadow nothing."""
     return cast(MemoryOut, {name: getattr(record, name) for name in _MEMORY_FIELDS})
+
+
+def key(record: Key) -> KeyOut:
+    """A key without its text, which nobody has, or its digest."""
+    made_us = None if record.id == ROOT_ID else record.created_us
+    return KeyOut(
+        id=record.id,
+        name=record.name,
+        scopes=list(record.scopes),
+        namespaces=list(record.namespaces),
+        expires_at=_iso_time(record.expires_us),
+        max_memories=record.max_memories,
+        writes_per_minute=record.writes_per_minute,
+        created_at=_iso_time(made_us),
+        last_used_at=_iso_time(record.last_used_us),
+    )
+
+
+def _iso_time(time_us: int | None) -> str | None:
+    return None if time_us is None else iso_time(time_us)
 
 
 def exported(found: ExportedMemory) -> bytes:
@@ -72,9 +96,21 @@ def hit(found: SearchHit) -> HitOut:
     return shown
 
 
-def search_answer(query: str, hits: list[SearchHit]) -> SearchAnswer:
-    """One search's answer."""
-    return {"query": query, "results": [hit(found) for found in hits], "count": len(hits)}
+def search_answer(query: str, hits: list[SearchHit], *, are_named: bool = False) -> SearchAnswer:
+    """One search's answer; its hits say which namespace they are of if `are_named`."""
+    shown = [hit(found) for found in hits]
+    if are_named:
+        for found, each in zip(hits, shown, strict=True):
+            each["namespace"] = found.namespace
+    return {"query": query, "results": shown, "count": len(hits)}
+
+
+def listed(memories: Sequence[Memory], namespaces: Sequence[str] | None) -> list[ListedOut]:
+    """Memories of a page, each with its namespace where several were asked for."""
+    shown = [cast(ListedOut, memory(each)) for each in memories]
+    for each, namespace in zip(shown, namespaces or (), strict=False):
+        each["namespace"] = namespace
+    return shown
 
 
 def added(outcome: AddOutcome) -> Likeness:

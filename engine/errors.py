@@ -6,9 +6,11 @@ EngineError
 │   └── PathNotAllowedError      a path outside the workspace
 ├── NotFoundError
 │   ├── MemoryNotFoundError
-│   └── BackupNotFoundError
+│   ├── BackupNotFoundError
+│   └── KeyNotFoundError
 ├── QuotaExceededError           more memories than the caller may have
 ├── OverloadedError              a bounded queue is full; try again
+│   └── RateLimitedError         a key has written as often as it may
 ├── NotReadyError                starting, restoring or shutting down; try again
 │   ├── ShuttingDownError        another process takes over
 │   ├── DeadlinePassedError      a write came too late; it is not applied, now or later
@@ -110,6 +112,19 @@ class BackupNotFoundError(NotFoundError):
         return f"Backup '{self.name}' not found"
 
 
+class KeyNotFoundError(NotFoundError):
+    """No key has this id."""
+
+    code = "key_not_found"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(key_id)
+        self.key_id = key_id
+
+    def __str__(self) -> str:
+        return f"Key '{self.key_id}' not found"
+
+
 class QuotaExceededError(EngineError):
     """There would be more memories than the caller may have. Nothing of the write was applied."""
 
@@ -128,6 +143,20 @@ class OverloadedError(EngineError):
     """A bounded queue is full. Nothing of the request was applied."""
 
     code = "overloaded"
+
+
+class RateLimitedError(OverloadedError):
+    """A key has written as often within a minute as it may. Nothing was applied."""
+
+    code = "rate_limited"
+
+    def __init__(self, writes_per_minute: int, retry_after_s: float) -> None:
+        Exception.__init__(self, writes_per_minute, retry_after_s)
+        self.writes_per_minute = writes_per_minute
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"this key may write {self.writes_per_minute} times a minute"
 
 
 class NotReadyError(EngineError):

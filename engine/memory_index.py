@@ -20,6 +20,7 @@ from engine.index_options import IndexOptions
 from engine.legacy.takeover import import_legacy
 from engine.namespace import Namespace
 from engine.namespace_reads import Workings
+from engine.namespaces import DEFAULT
 from engine.records import (
     BackupCheck,
     BackupSummary,
@@ -32,7 +33,7 @@ from engine.records import (
 from engine.recovery.open_store import open_store
 from engine.several_namespaces import SeveralNamespaces
 from engine.store.exports import Exports
-from engine.store.namespaces import DEFAULT, checked_name
+from engine.store.namespaces import checked_name
 from engine.store.rows import iso_time
 from engine.workspace.directory_id import directory_id
 from engine.workspace.planned_builds import PlannedBuilds

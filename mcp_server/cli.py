@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, NoReturn
 
 import typer
@@ -11,12 +12,14 @@ from mcp_server import identity
 from mcp_server.installer.bridge_command import Bridge
 from mcp_server.installer.config_file import ConfigError, Edit
 from mcp_server.installer.install import Assistant, Scope, plan_install, plan_uninstall
+from wire.limits import NAMESPACE
 
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="MCP server of FAISS Memory. Without a command or option it speaks MCP on stdin and "
-    "stdout. The service is found by FAISS_URL (http://localhost:8900) and FAISS_API_KEY.",
+    "stdout. The service is found by FAISS_URL (http://localhost:8900) and FAISS_API_KEY; "
+    "FAISS_NAMESPACE says whose memories are meant.",
 )
 
 DryRun = Annotated[bool, typer.Option(help="Show the change as a diff and make none.")]
@@ -53,12 +56,15 @@ def serve(
 
 @app.command()
 def install(assistant: Assistant, scope: ScopeOption = Scope.USER, dry_run: DryRun = False) -> None:
-    """Connect an assistant. FAISS_URL and FAISS_API_KEY are written when they are set."""
+    """Connect an assistant. FAISS_URL, FAISS_API_KEY, FAISS_NAMESPACE are written when set."""
     _refuse_project_scope(assistant, scope)
+    namespace = os.environ.get("FAISS_NAMESPACE", "")
+    if namespace and not re.fullmatch(NAMESPACE, namespace):
+        _fail(f"FAISS_NAMESPACE is {namespace!r}; expected a name like team.a")
     if scope is Scope.PROJECT:
-        bridge = Bridge.of_any_machine()
+        bridge = Bridge.of_any_machine(namespace)
     else:
-        names = ("FAISS_URL", "FAISS_API_KEY")
+        names = ("FAISS_URL", "FAISS_API_KEY", "FAISS_NAMESPACE")
         given = {name: os.environ[name] for name in names if os.environ.get(name)}
         bridge = Bridge.of_this_installation(given)
     try:

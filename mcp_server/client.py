@@ -13,11 +13,12 @@ passed; after one that could not reach it at all, the next does not wait again. 
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -34,8 +35,13 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 1.0
 CONNECT_TIMEOUT_S = 5.0
 
+Headers = Sequence[tuple[bytes, bytes]]
+NAMESPACE_HEADER = b"x-memory-namespace"
+
 _HINTS = {
-    401: "Set FAISS_API_KEY in this MCP server's environment to the service's API_KEY.",
+    401: "Set FAISS_API_KEY in this MCP server's environment to the service's API_KEY or a key of "
+    "it that is neither revoked nor expired.",
+    403: "The key in FAISS_API_KEY may not do this; nothing was changed. Tell the user.",
     429: "The service is overloaded; nothing was changed. Try again in a few seconds.",
     503: "The service is still loading or restarting; nothing was changed. "
     "Try again in a few seconds.",
@@ -92,6 +98,9 @@ class FaissClient:
         headers = {"Accept": "application/json"}
         if key := settings.faiss_api_key.get_secret_value():
             headers["X-API-Key"] = key
+        if settings.faiss_namespace:
+            headers[NAMESPACE_HEADER.decode()] = settings.faiss_namespace
+        self._callers: Headers = []
         self._http = httpx.AsyncClient(
             base_url=settings.faiss_url,
             headers=headers,
@@ -100,6 +109,12 @@ class FaissClient:
             # A proxy from the environment never serves this machine's loopback.
             trust_env=not settings.is_loopback,
         )
+
+    def on_behalf_of(self, headers: Headers) -> Self:
+        """This client, whose calls carry further headers, which win over its own."""
+        other = copy.copy(self)
+        other._callers = headers
+        return other
 
     async def __aenter__(self) -> Self:
         return self
@@ -134,6 +149,7 @@ class FaissClient:
         return await self._call(request)
 
     async def _call(self, request: httpx.Request) -> dict[str, Any]:
+        request.headers.update(httpx.Headers(list(self._callers)))
         # Two tries even then: the first may meet a connection that broke while unused.
         wait_s = FIRST_PAUSE_S if self._is_down else self._settings.faiss_wait_s
         deadline = time.monotonic() + min(wait_s, self._settings.faiss_wait_s)

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 Context = ServerRequestContext["LazyClient", Any]
 
+CALLERS_HEADERS = "faiss_memory.callers_headers"
+"""In the scope of a request over HTTP: those with which its tools call the service."""
+
 STATS_URI = "memory://stats"
 MEMORY_URI = "memory://"
 
@@ -213,12 +216,14 @@ def _client(ctx: Context) -> FaissClient:
     from mcp_server.client import ServiceError
 
     try:
-        return ctx.lifespan_context.get()
+        client = ctx.lifespan_context.get()
     except ValidationError as exc:
         raise ServiceError(
             f"This MCP server is misconfigured: {_problems(exc)}. "
             "Correct its environment and restart it."
         ) from exc
+    headers = None if ctx.request is None else ctx.request.scope.get(CALLERS_HEADERS)
+    return client.on_behalf_of(headers) if headers else client
 
 
 def _failed(text: str) -> types.CallToolResult:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from wire import limits
 from wire.addresses import LOOPBACK_HOSTS, URL
 
 
@@ -19,7 +20,9 @@ class BridgeSettings(BaseSettings):
     faiss_url: str = URL
     """Base URL of the service; a trailing slash is fine."""
     faiss_api_key: SecretStr = SecretStr("")
-    """The service's API_KEY; empty when it asks for none."""
+    """The service's API_KEY, or one of its keys; empty when it asks for none."""
+    faiss_namespace: Annotated[str, Field(pattern=f"^$|{limits.NAMESPACE}")] = ""
+    """The namespace that is used; empty leaves it to the key, and then it is `default`."""
     faiss_wait_s: Annotated[float, Field(ge=0, le=600)] = 15.0
     """How long a call waits for a service that is down, loading or overloaded, in seconds."""
     faiss_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0

@@ -45,8 +45,15 @@ class HitOut(MemoryOut):
             ),
         ]
     ]
+    namespace: NotRequired[Annotated[str, Field(description="Where several were asked for.")]]
     rrf_score: NotRequired[Annotated[float, Field(description="Fused rank score; hybrid only.")]]
     bm25_score: NotRequired[Annotated[float, Field(description="Keyword score; hybrid only.")]]
+
+
+class ListedOut(MemoryOut):
+    """A memory of a page."""
+
+    namespace: NotRequired[Annotated[str, Field(description="Where several were asked for.")]]
 
 
 class SearchAnswer(TypedDict):
@@ -161,7 +168,7 @@ class IsNovelAnswer(TypedDict):
 class ListAnswer(TypedDict):
     """A page of memories."""
 
-    memories: list[MemoryOut]
+    memories: list[ListedOut]
     total: int
     offset: int
     limit: int
@@ -329,7 +336,7 @@ class CountsOut(TypedDict):
 
 
 class StatsAnswer(TypedDict):
-    """The state of the store."""
+    """The state of a namespace; what would tell of others is there for who may use all."""
 
     total_memories: int
     dimension: int
@@ -338,17 +345,20 @@ class StatsAnswer(TypedDict):
     last_updated: str | None
     index_size_bytes: int
     backup_count: int
-    backup_error: Annotated[
-        str | None, Field(description="Why the last automatic backup failed; it is tried again.")
+    backup_error: NotRequired[
+        Annotated[
+            str | None,
+            Field(description="Why the last automatic backup failed; it is tried again."),
+        ]
     ]
     version: str
     precision: str
     vector_index: str
-    store_bytes: int
-    lsn: int
+    store_bytes: NotRequired[int]
+    lsn: NotRequired[int]
     index_rows: int
     index_terms: int
-    pending_writes: int
+    pending_writes: NotRequired[int]
     workspace_dir: Annotated[str, Field(description="Whose files /index/build may read.")]
     workspace_id: Annotated[
         str | None,

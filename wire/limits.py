@@ -43,3 +43,11 @@ IDEMPOTENCY_KEY: Final = r"^[!-~]{1,200}$"
 
 BACKUP_PREFIX_CHARS: Final = 50
 BACKUP_NAME_CHARS: Final = 200
+
+NAMESPACE: Final = r"^[a-z0-9][a-z0-9._-]{0,99}$"
+NAMESPACE_GLOB: Final = r"^(\*|[a-z0-9][a-z0-9._-]{0,99}\*?)$"
+"""A name, or the beginning of names and a `*`."""
+MAX_GLOBS: Final = 20
+KEY_NAME_CHARS: Final = 100
+MAX_WRITES_PER_MINUTE: Final = 100_000
+"""More than the service can do."""

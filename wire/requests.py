@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
@@ -75,6 +82,16 @@ class Filters(Input):
         )
 
 
+Namespaces = Annotated[
+    list[Annotated[str, StringConstraints(pattern=limits.NAMESPACE_GLOB)]] | None,
+    Field(
+        min_length=1,
+        max_length=limits.MAX_GLOBS,
+        description="Instead of the call's own: names, or team.* for all of yours that begin so.",
+    ),
+]
+
+
 class Query(Input):
     """What is looked for."""
 
@@ -90,6 +107,7 @@ class Query(Input):
 class SearchRequest(Query, Filters):
     """A search."""
 
+    namespaces: Namespaces = None
     vector_weight: UnitFloat = Field(
         limits.VECTOR_WEIGHT, description="Weight of meaning over keywords."
     )
@@ -234,6 +252,7 @@ class BackupNameRequest(Input):
 class ListQuery(Filters):
     """Which memories to list."""
 
+    namespaces: Namespaces = None
     offset: int = OFFSET
     limit: int = Field(limits.PAGE, ge=1, le=limits.MAX_PAGE, description=LIMIT_DESCRIPTION)
     order: Literal["asc", "desc"] = Field("asc", description="By time: asc: oldest first.")

@@ -10,7 +10,7 @@ from deployments.calls.part_reports import PartReport, own_report
 from engine.operations.operation import Directory, DirectoryOperation, Lane, MemoryOperation
 
 if TYPE_CHECKING:
-    from engine.memory_index import MemoryIndex
+    from engine.namespace import Namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,5 +34,5 @@ class ReadExport(MemoryOperation[bytes]):
     export_id: str
     max_bytes: int
 
-    def run(self, index: MemoryIndex) -> bytes:
+    def run(self, index: Namespace) -> bytes:
         return b"".join(map(rendering.exported, index.read_export(self.export_id, self.max_bytes)))

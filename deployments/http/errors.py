@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from engine.errors import (
     NotFoundError,
     NotReadyError,
     OverloadedError,
+    QuotaExceededError,
+    RateLimitedError,
     RemoteError,
     StoreFullError,
     TooLargeError,
@@ -73,15 +76,25 @@ def internal_error_response(request_id: str) -> Response:
 def install_error_handlers(app: FastAPI) -> None:
     """Make `app` answer engine errors and invalid requests as the contract says."""
     app.add_exception_handler(EngineError, _answer_engine_error)
+    app.add_exception_handler(QuotaExceededError, _answer_quota_exceeded)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
     app.add_exception_handler(405, _answer_wrong_method)
+
+
+async def _answer_quota_exceeded(_request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, QuotaExceededError)
+    body = {"detail": str(exc), "code": exc.code, "used": exc.used, "limit": exc.limit}
+    return json_response(body, status=403)
 
 
 async def _answer_engine_error(_request: Request, exc: Exception) -> Response:
     for cls in type(exc).__mro__:
         error = ERROR_TABLE.get(cls)
         if error is not None:
-            return detail_response(error.status, str(exc), retry_after_s=error.retry_after_s)
+            wait_s = error.retry_after_s
+            if isinstance(exc, RateLimitedError):
+                wait_s = math.ceil(exc.retry_after_s)
+            return detail_response(error.status, str(exc), retry_after_s=wait_s)
     raise exc  # the request log answers and records internal errors
 
 

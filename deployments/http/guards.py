@@ -1,42 +1,27 @@
-"""Who may call: pure ASGI, before anything of a body is read.
+"""From where calls may come: pure ASGI, before anything of a body is read.
 
-The order is fixed: Host (DNS rebinding), Origin and Sec-Fetch-Site (other sites' pages), API key.
+The order is fixed: Host (DNS rebinding), Origin and Sec-Fetch-Site (other sites' pages).
 """
 
 from __future__ import annotations
-
-import hmac
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.http.errors import detail_response
+from deployments.http.needs import OpenPaths
 from deployments.ingress_settings import IngressSettings
 
-_OPEN_PATHS = frozenset({"/health", "/docs", "/redoc", "/openapi.json", "/openapi-gpt.json"})
-_OPEN_PREFIXES = ("/health/", "/docs/", "/.well-known/")
-"""Nothing is below `/.well-known/`: MCP hosts that look there for OAuth must see that, not 401."""
 _OWN_SITES = frozenset({"same-origin", "none"})
 """`Sec-Fetch-Site` of the service's own pages, and of what a person typed or bookmarked."""
-_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="faiss-memory"'}
 
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE",
     "Access-Control-Allow-Headers": (
-        "Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Request-ID"
+        "Authorization, Content-Type, Idempotency-Key, X-API-Key, X-Memory-Namespace, X-Request-ID"
     ),
     "Access-Control-Max-Age": "600",
 }
-
-
-def is_open(path: str) -> bool:
-    """Whether callers without the API key get an answer; these paths take no body."""
-    return path in _OPEN_PATHS or path.startswith(_OPEN_PREFIXES)
-
-
-def needs_key(path: str) -> bool:
-    """Whether a path is closed to callers without the API key."""
-    return not is_open(path)
 
 
 def host_name(authority: str) -> str:
@@ -49,17 +34,14 @@ def host_name(authority: str) -> str:
     return authority.partition(":")[0].rstrip(".")
 
 
-HAS_KEY = "has_key"
-"""In the scope of a request: whether its caller may know more than that the service is there."""
+class SiteGuard:
+    """Refuses strange hosts and other sites' pages."""
 
-
-class AccessGuard:
-    """Refuses strange hosts, other sites' pages and callers without the key."""
-
-    def __init__(self, app: ASGIApp, settings: IngressSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: IngressSettings, open_paths: OpenPaths) -> None:
         self.app = app
         self.hosts = frozenset(map(host_name, settings.allowed_hosts))
-        self.key = settings.api_key.encode()
+        self.has_key = bool(settings.api_key)
+        self.open_paths = open_paths
         self.origins = frozenset(
             origin.strip().lower().rstrip("/")
             for origin in (settings.public_url, *settings.cors_origins)
@@ -72,11 +54,11 @@ class AccessGuard:
             return
         host = _header(scope, b"host")
         host_allowed = "*" in self.hosts or host_name(host) in self.hosts
-        if not self.key and not host_allowed:
+        if not self.has_key and not host_allowed:
             refusal = detail_response(400, "Host not allowed; add it to ALLOWED_HOSTS")
             await refusal(scope, receive, send)
             return
-        origins = _header_values(scope, b"origin")
+        origins = header_values(scope, b"origin")
         if origins:
             own = f"{scope['scheme']}://{host.lower()}" if host_allowed else None
             if not all(self._origin_allowed(origin, own) for origin in origins):
@@ -91,11 +73,6 @@ class AccessGuard:
             refusal = detail_response(403, "Pages of other sites may not call")
             await refusal(scope, receive, send)
             return
-        scope[HAS_KEY] = not self.key or self._has_key(scope)
-        if needs_key(scope["path"]) and not scope[HAS_KEY]:
-            refusal = detail_response(401, "Invalid or missing API key", headers=_CHALLENGE)
-            await refusal(scope, receive, send)
-            return
         await self.app(scope, receive, send)
 
     def _origin_allowed(self, origin: str, own: str | None) -> bool:
@@ -107,35 +84,21 @@ class AccessGuard:
 
         A link to an open page may be followed.
         """
-        sites = _header_values(scope, b"sec-fetch-site")
+        sites = header_values(scope, b"sec-fetch-site")
         if "*" in self.origins or all(site.lower() in _OWN_SITES for site in sites):
             return False
         is_link = _header(scope, b"sec-fetch-dest").lower() == "document"
-        is_page = scope["path"] == "/" or is_open(scope["path"])
+        is_page = scope["path"] == "/" or scope["path"] in self.open_paths
         return not (is_link and is_page and scope["method"] == "GET")
 
-    def _has_key(self, scope: Scope) -> bool:
-        return any(
-            hmac.compare_digest(_credential(name, value), self.key)
-            for name, value in scope["headers"]
-        )
 
-
-def _credential(name: bytes, value: bytes) -> bytes:
-    """The key that a header carries; empty for one that carries none."""
-    if name == b"x-api-key":
-        return value
-    scheme, _, credential = value.partition(b" ")
-    is_bearer = name == b"authorization" and scheme.lower() == b"bearer"
-    return credential.strip() if is_bearer else b""
-
-
-def _header_values(scope: Scope, name: bytes) -> list[str]:
+def header_values(scope: Scope, name: bytes) -> list[str]:
+    """The values of all headers of a name, which is given in lower case."""
     return [v.decode("latin-1").strip() for n, v in scope["headers"] if n == name]
 
 
 def _header(scope: Scope, name: bytes) -> str:
-    return next(iter(_header_values(scope, name)), "")
+    return next(iter(header_values(scope, name)), "")
 
 
 def _with_cors(send: Send, origin: str) -> Send:

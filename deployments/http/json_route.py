@@ -12,6 +12,8 @@ from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.http.needs import check_request, needs_of
+
 RouteHandler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -33,10 +35,29 @@ class _JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route that ignores the Content-Type: `curl -d` without a header says it is a form."""
+    """A route that checks its caller, and ignores the Content-Type.
+
+    `curl -d` without a header says that the body is a form.
+    """
+
+    checks_needs = True
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **settings: Any) -> None:  # noqa: ANN401
+        """Raises `TypeError` when the endpoint does not say what it needs."""
+        self.needs = needs_of(endpoint, path)
+        super().__init__(path, endpoint, **settings)
 
     def get_route_handler(self) -> RouteHandler:
-        """Hand the request on without its Content-Type, so that its body counts as JSON."""
+        """Check the caller, and hand the request on without its Content-Type."""
+        handler = self._reading_json()
+
+        async def checked(request: Request) -> Response:
+            await check_request(request, self.needs)
+            return await handler(request)
+
+        return checked
+
+    def _reading_json(self) -> RouteHandler:
         handler = super().get_route_handler()
         if self.body_field is None:
             return handler

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.http.errors import detail_response
-from deployments.http.guards import is_open
+from deployments.http.needs import OpenPaths
 from deployments.ingress_settings import IngressSettings
 
 _PATIENCE_S = 30.0
@@ -40,8 +40,9 @@ class BodyLimit:
     everybody get no body at all.
     """
 
-    def __init__(self, app: ASGIApp, settings: IngressSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: IngressSettings, open_paths: OpenPaths) -> None:
         self.app = app
+        self.open_paths = open_paths
         self.max_bytes = settings.max_body_bytes
         # A call of MCP holds its own body and that of the route it calls.
         self.max_held_bytes = max(settings.max_held_bytes, 2 * settings.max_body_bytes)
@@ -55,7 +56,8 @@ class BodyLimit:
             return
         held = _Held(self)
         try:
-            body = _NO_BODY if is_open(scope["path"]) else await self._read(scope, receive, held)
+            is_open = scope["path"] in self.open_paths
+            body = _NO_BODY if is_open else await self._read(scope, receive, held)
             await self.app(scope, _replayed(body, receive), send)
         except _RefusedBodyError as exc:
             await exc.answer(scope, receive, send)

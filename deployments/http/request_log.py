@@ -77,10 +77,9 @@ class RequestLog:
         }
         if route == _UNMATCHED:
             fields["path"] = quote(scope["path"])[:_MAX_PATH_CHARS]
-        if trace.k is not None:
-            fields["k"] = trace.k
-        if trace.n_hits is not None:
-            fields["n_hits"] = trace.n_hits
+        for name in ("key", "namespace", "k", "n_hits"):
+            if (value := getattr(trace, name)) is not None:
+                fields[name] = value
         for stage, name in (("embed", "embed_ms"), ("index", "search_ms")):
             if stage in trace.stage_s:
                 fields[name] = _ms(trace.stage_s[stage])

@@ -25,6 +25,7 @@ PROXY_WRITE_ID = "x-faiss-memory-write-id"
 """Set by HAProxy on every request, whatever the client says: see its shim in `scripts`."""
 
 # A caller's own id is taken over only when it can do no harm in a log line or a header.
+_PROXYS_OWN = re.compile(r"[0-9a-f-]{32,36}")
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -38,6 +39,9 @@ class RequestTrace:
     """Seconds spent waiting for each part."""
     k: int | None = None
     n_hits: int | None = None
+    key: str | None = None
+    """The id of the caller's key, `root` for the root key."""
+    namespace: str | None = None
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
@@ -75,7 +79,8 @@ async def _write_id(
 ) -> str:
     if idempotency_key is None:
         # The proxy's: it sends a request whose replica died to another one with the same id.
-        return request.headers.get(PROXY_WRITE_ID) or uuid.uuid4().hex
+        given = request.headers.get(PROXY_WRITE_ID, "")
+        return given if _PROXYS_OWN.fullmatch(given) else uuid.uuid4().hex
     # With method, path and body: a key reused for something else never answers for it.
     digest = hashlib.blake2b(await request.body(), digest_size=16).hexdigest()
     return f"{CALLERS_KEY}{request.method} {request.scope['path']} {idempotency_key} {digest}"

@@ -22,6 +22,9 @@ from deployments.logs import configure_logging
 from deployments.settings import Settings
 from engine.errors import StorageError
 from engine.index_options import IndexOptions
+from engine.keys.key_store import KEYS_NAME, KeyStore
+from engine.keys.records import RingChange, RingVersion
+from engine.keys.write_rates import WriteRates
 from engine.memory_index import MemoryIndex
 from engine.model.tokeniser import Tokeniser
 from engine.offsite.cloud_sync import CloudSync, SyncStatus
@@ -74,6 +77,8 @@ class IndexReplica(ParcelReplica):
             embed = blocking_embed(embedder, timeout_s=settings.build_timeout_s)
             tools = VectorTools(read=tokeniser.facts, embed=embed)
         self._opened = OpenIndex(settings, options, tokeniser.count_pieces, tools)
+        self.keys = KeyStore(options.data_dir / KEYS_NAME)
+        self.write_rates = WriteRates()
         self._lanes = Lanes()
         self._listing: asyncio.Future[list[RemoteSnapshot]] | None = None
         self._look: asyncio.Future[str | None] | None = None
@@ -84,6 +89,9 @@ class IndexReplica(ParcelReplica):
         opened = getattr(self, "_opened", None)
         if opened is not None:
             opened.close()
+        keys = getattr(self, "keys", None)
+        if keys is not None:
+            keys.close()
 
     def check_health(self) -> None:
         """Raise when only a restart can make the answers right; Serve then starts a new one."""
@@ -105,7 +113,7 @@ class IndexReplica(ParcelReplica):
     def _work(self, operation: Operation[T]) -> Callable[[], T | Future[T]]:
         """An operation with what it concerns."""
         if isinstance(operation, MemoryOperation):
-            return functools.partial(operation.run, self.index)
+            return functools.partial(operation.run, operation.within.of(self.index))
         if isinstance(operation, DirectoryOperation):
             return functools.partial(operation.run, self)
         raise TypeError(f"{type(operation).__name__} concerns neither memories nor a directory")
@@ -138,6 +146,17 @@ class IndexReplica(ParcelReplica):
             _log.warning("memories cannot be stored: %s", problem)
         self._told = problem
         return problem
+
+    def next_keys(self, version: RingVersion, wait_s: float) -> Future[RingChange | None]:
+        """What has changed of the keys, as soon as something has."""
+        loop = asyncio.get_running_loop()
+        return asyncio.run_coroutine_threadsafe(self._next_keys(version, wait_s), loop)
+
+    async def _next_keys(self, version: RingVersion, wait_s: float) -> RingChange | None:
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(self.keys.after(version)), wait_s)
+        except asyncio.TimeoutError:
+            return None
 
     def offsite_status(self) -> Future[SyncStatus]:
         """How the copy in the cloud stands; a bucket is waited for, but not for long."""

@@ -6,36 +6,48 @@ from fastapi import FastAPI
 
 from deployments.calls.protocols import EmbedderClient, IndexClient
 from deployments.http.errors import install_error_handlers
-from deployments.http.guards import AccessGuard
+from deployments.http.guards import SiteGuard
 from deployments.http.head_requests import HeadAsGet
+from deployments.http.key_guard import KeyGuard
 from deployments.http.metrics import IngressMetrics
+from deployments.http.needs import OpenPaths
 from deployments.http.openapi import TITLE, install_openapi
 from deployments.http.request_bodies import BodyLimit, LingeringClose
 from deployments.http.request_log import RequestLog
 from deployments.http.services import ImportGate, Services
 from deployments.ingress.docs_page import install_docs_pages
+from deployments.ingress.followed_keys import FollowedKeys
 from deployments.ingress_settings import IngressSettings
 from deployments.routes import (
     backups,
     builds,
+    keys,
     memories,
+    namespaces,
     operations,
     search,
     sync,
     transfer,
 )
+from engine.keys.ring import KeyRing, root_key
 
 
 def create_app(settings: IngressSettings, embedder: EmbedderClient, index: IndexClient) -> FastAPI:
-    """Build the application around the clients of the embedding pool and the index."""
+    """Build the application around the clients of the embedding pool and the index.
+
+    It lets nobody in by a key, but the root key, before its lifespan has begun.
+    """
+    ring = KeyRing(root_key(settings.api_key))
     app = FastAPI(
         title=TITLE,
         version=settings.version,
         description="Persistent semantic memory for AI assistants.",
         servers=[{"url": settings.public_url}],
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=FollowedKeys(index, ring).lifespan,
     )
     metrics = IngressMetrics(
         version=settings.version, model_name=settings.model_name, replica=settings.replica
@@ -55,15 +67,19 @@ def create_app(settings: IngressSettings, embedder: EmbedderClient, index: Index
         backups,
         sync,
         transfer,
+        keys,
+        namespaces,
     ):
         app.include_router(routes.router)
     install_docs_pages(app)
     install_openapi(app, settings)
     install_error_handlers(app)
+    open_paths = OpenPaths(app.routes)
     # The last one added is the outermost.
     app.add_middleware(HeadAsGet)
-    app.add_middleware(BodyLimit, settings=settings)
-    app.add_middleware(AccessGuard, settings=settings)
+    app.add_middleware(BodyLimit, settings=settings, open_paths=open_paths)
+    app.add_middleware(KeyGuard, ring=ring, open_paths=open_paths, needs_key=bool(settings.api_key))
+    app.add_middleware(SiteGuard, settings=settings, open_paths=open_paths)
     app.add_middleware(RequestLog, metrics=metrics)
     app.add_middleware(LingeringClose)
     return app

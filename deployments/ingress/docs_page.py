@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from deployments.http.needs import OPEN, VALID_KEY, needs
+
 _POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
@@ -48,14 +50,16 @@ def install_docs_pages(app: FastAPI) -> None:
     for path, html in (("/docs", _SWAGGER), ("/redoc", _REDOC)):
         app.add_route(path, _page(html), methods=["GET"], include_in_schema=False)
     app.add_route("/", _to_docs, methods=["GET"], include_in_schema=False)
-    app.mount("/docs/assets", StaticFiles(directory=_assets_dir()))
+    app.mount("/docs/assets", needs(OPEN)(StaticFiles(directory=_assets_dir())))
 
 
+@needs(VALID_KEY)
 async def _to_docs(_request: Request) -> Response:
     return RedirectResponse("/docs")
 
 
 def _page(html: str) -> Callable[[Request], Awaitable[Response]]:
+    @needs(OPEN)
     async def page(_request: Request) -> Response:
         return HTMLResponse(html, headers={"Content-Security-Policy": _POLICY})
 

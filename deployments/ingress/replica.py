@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from fastapi import FastAPI
@@ -10,6 +12,8 @@ from starlette.routing import Route
 
 from deployments.calls.handles import ServeEmbedderClient, ServeIndexClient
 from deployments.calls.part_reports import replica_name
+from deployments.http.key_guard import headers_of_caller
+from deployments.http.needs import VALID_KEY, OpenPaths, needs
 from deployments.ingress.application import create_app
 from deployments.ingress_settings import IngressSettings
 from deployments.logs import configure_logging
@@ -42,22 +46,33 @@ class IngressReplica:
             ),
         )
 
-        _add_mcp(self._app, ingress_settings)
+        add_mcp(self._app, ingress_settings)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once after `__init__`, in the replica."""
         return self._app
 
 
-def _add_mcp(app: FastAPI, settings: IngressSettings) -> None:
-    """Serve MCP at `/mcp` behind the same guards; its tools call the application's own routes."""
+def add_mcp(app: FastAPI, settings: IngressSettings) -> None:
+    """Serve MCP at `/mcp` behind the same guards; its tools call the application's own routes.
+
+    They do so with the key and in the namespace of whoever calls them.
+    """
     host = "localhost" if settings.api_key else settings.allowed_hosts[0]
     mcp_app = create_mcp_app(
         app,
-        api_key=settings.api_key,
+        headers_of=headers_of_caller,
         base_url=f"http://{'localhost' if host == '*' else host}",
         max_body_bytes=settings.max_body_bytes,
     )
-    app.router.routes.append(Route("/mcp", endpoint=mcp_app))
-    app.router.routes.append(Route("/sse", refuse_sse, methods=["GET", "POST"]))
-    app.router.lifespan_context = lambda _: mcp_app.running()
+    follow_keys = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        async with follow_keys(app), mcp_app.running():
+            yield
+
+    app.router.routes.append(Route("/mcp", endpoint=needs(VALID_KEY)(mcp_app)))
+    app.router.routes.append(Route("/sse", needs(VALID_KEY)(refuse_sse), methods=["GET", "POST"]))
+    app.router.lifespan_context = running
+    OpenPaths(app.routes)  # raises for a route that declares nothing

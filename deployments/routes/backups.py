@@ -11,6 +11,7 @@ from starlette.responses import Response
 from deployments import rendering
 from deployments.http.errors import detail_response
 from deployments.http.json_route import json_response, json_router
+from deployments.http.needs import ADMIN_ALL, needs
 from deployments.http.openapi import problems
 from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.services import services_of
@@ -31,6 +32,7 @@ router = json_router(tag="backups")
 @router.get(
     "/backups", operation_id="listBackups", response_model=BackupsAnswer, responses=problems()
 )
+@needs(ADMIN_ALL)
 async def list_backups(request: Request) -> Response:
     """List the backups that can be restored, newest first."""
     with trace_of(request).stage("index"):
@@ -42,6 +44,7 @@ async def list_backups(request: Request) -> Response:
 @router.post(
     "/backup", operation_id="createBackup", response_model=BackupAnswer, responses=problems(507)
 )
+@needs(ADMIN_ALL)
 async def create_backup(
     request: Request,
     prefix: Annotated[
@@ -66,6 +69,7 @@ async def create_backup(
     response_model=VerifyAnswer,
     responses=problems(404),
 )
+@needs(ADMIN_ALL)
 async def verify_backup(body: BackupNameRequest, request: Request) -> Response:
     """Check that a backup can be restored."""
     with trace_of(request).stage("index"):
@@ -81,6 +85,7 @@ async def verify_backup(body: BackupNameRequest, request: Request) -> Response:
     response_model=RestoreAnswer,
     responses=problems(404, 409, 507),
 )
+@needs(ADMIN_ALL)
 async def restore_backup(body: BackupNameRequest, request: Request, write_id: WriteId) -> Response:
     """Go back to a backup; the state before is kept as one named pre_restore_<time>."""
     try:

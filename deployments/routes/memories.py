@@ -11,14 +11,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments import rendering
+from deployments.http.callers import among, within
 from deployments.http.filters import where_of
 from deployments.http.json_route import json_response, json_router
+from deployments.http.needs import ADMIN, READ, READ_SEVERAL, WRITE, needs
 from deployments.http.openapi import problems
 from deployments.http.redaction import redacted, redacted_items
 from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.services import services_of
 from engine.errors import MemoryNotFoundError
-from engine.operations.reads import GetMemory, ListMemories
+from engine.operations.operation import Operation
+from engine.operations.reads import GetMemory, ListAmong, ListMemories
 from engine.operations.writes import (
     AddMemories,
     Deduplicate,
@@ -27,7 +30,7 @@ from engine.operations.writes import (
     UpdateMemory,
     UpsertMemory,
 )
-from engine.records import MemoryId, MemoryPatch, NewMemory
+from engine.records import MemoryId, MemoryPage, MemoryPatch, NewMemory
 from engine.workspace.passages import text_in_context
 from wire.answers import (
     AddAnswer,
@@ -62,7 +65,10 @@ PathId = Annotated[int, Path(json_schema_extra={"minimum": 0, "maximum": MAX_ID}
 class _IdConvertor(Convertor[str]):
     """Anything but the names of the routes beside it, so that those answer 405 for themselves."""
 
-    regex = r"(?!(?:add|add-batch|upsert|is-novel|delete-by-source|delete-batch|deduplicate)$)[^/]+"
+    regex = (
+        r"(?!(?:add|add-batch|upsert|is-novel|delete-by-source|delete-batch|deduplicate|move)$)"
+        r"[^/]+"
+    )
 
     def convert(self, value: str) -> str:
         return value
@@ -83,6 +89,7 @@ def _memory_id(number: int) -> MemoryId:
 @router.post(
     "/memory/add", operation_id="addMemory", response_model=AddAnswer, responses=problems(507)
 )
+@needs(WRITE)
 async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, unless one that says the same is stored already."""
     body, redactions = redacted(body, body.redact)
@@ -97,7 +104,7 @@ async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> R
     )
     with trace.stage("index"):
         [outcome] = await services.index.ask(
-            AddMemories([memory], embedded.firsts, request_id=write_id)
+            AddMemories([memory], embedded.firsts, request_id=write_id, within=within(request))
         )
     message = "Duplicate skipped" if outcome.id is None else "Memory added successfully"
     answer = AddAnswer(success=True, id=outcome.id, message=message)
@@ -112,6 +119,7 @@ async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> R
     response_model=AddBatchAnswer,
     responses=problems(507),
 )
+@needs(WRITE)
 async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteId) -> Response:
     """Store up to 500 memories, all or none; duplicates are skipped."""
     services, trace = services_of(request), trace_of(request)
@@ -129,7 +137,7 @@ async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteI
     ]
     with trace.stage("index"):
         outcomes = await services.index.ask(
-            AddMemories(memories, embedded.firsts, request_id=write_id)
+            AddMemories(memories, embedded.firsts, request_id=write_id, within=within(request))
         )
     ids: list[int] = [outcome.id for outcome in outcomes if outcome.id is not None]
     return json_response(
@@ -152,6 +160,7 @@ async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteI
     response_model=UpsertAnswer,
     responses=problems(507),
 )
+@needs(WRITE)
 async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, in the place of the one with the same source and key if there is one."""
     body, redactions = redacted(body, body.redact)
@@ -167,7 +176,7 @@ async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId
     )
     with trace.stage("index"):
         outcome = await services.index.ask(
-            UpsertMemory(memory, embedded.firsts[0], request_id=write_id)
+            UpsertMemory(memory, embedded.firsts[0], request_id=write_id, within=within(request))
         )
     return json_response(
         UpsertAnswer(success=True, id=outcome.id, created=outcome.created, **redactions)
@@ -180,10 +189,13 @@ async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId
     response_model=MemoryOut,
     responses=problems(404),
 )
+@needs(READ)
 async def get_memory(memory_id: PathId, request: Request) -> Response:
     """Read one memory."""
     with trace_of(request).stage("index"):
-        memory = await services_of(request).index.ask(GetMemory(_memory_id(memory_id)))
+        memory = await services_of(request).index.ask(
+            GetMemory(_memory_id(memory_id), within=within(request))
+        )
     return json_response(rendering.memory(memory))
 
 
@@ -193,6 +205,7 @@ async def get_memory(memory_id: PathId, request: Request) -> Response:
     response_model=ChangedOut,
     responses=problems(404, 507),
 )
+@needs(WRITE)
 async def update_memory(
     memory_id: PathId, body: PatchRequest, request: Request, write_id: WriteId
 ) -> Response:
@@ -205,12 +218,14 @@ async def update_memory(
         return await get_memory(memory_id, request)
     vectors = None
     if body.text is not None:
-        stored = await services.index.ask(GetMemory(target))
+        stored = await services.index.ask(GetMemory(target, within=within(request)))
         source = body.source or stored.source
         says = text_in_context(dataclasses.replace(stored, text=body.text, source=source))
         vectors = (await services.embed_one(says, trace)).of(0)
     with trace.stage("index"):
-        memory = await services.index.ask(UpdateMemory(target, patch, vectors, request_id=write_id))
+        memory = await services.index.ask(
+            UpdateMemory(target, patch, vectors, request_id=write_id, within=within(request))
+        )
     return json_response(ChangedOut(**rendering.memory(memory), **redactions))
 
 
@@ -220,12 +235,13 @@ async def update_memory(
     response_model=DeleteAnswer,
     responses=problems(404, 507),
 )
+@needs(WRITE)
 async def delete_memory(memory_id: PathId, request: Request, write_id: WriteId) -> Response:
     """Delete one memory."""
     target = _memory_id(memory_id)
     with trace_of(request).stage("index"):
         outcome = await services_of(request).index.ask(
-            DeleteMemories([target], request_id=write_id)
+            DeleteMemories([target], request_id=write_id, within=within(request))
         )
     if not outcome.deleted:
         raise MemoryNotFoundError(memory_id)
@@ -241,13 +257,14 @@ async def delete_memory(memory_id: PathId, request: Request, write_id: WriteId) 
     response_model=DeleteBySourceAnswer,
     responses=problems(507),
 )
+@needs(WRITE)
 async def delete_by_source(
     body: DeleteBySourceRequest, request: Request, write_id: WriteId
 ) -> Response:
     """Delete every memory whose source contains a string."""
     with trace_of(request).stage("index"):
         n_deleted = await services_of(request).index.ask(
-            DeleteBySource(where_of(body), request_id=write_id)
+            DeleteBySource(where_of(body), request_id=write_id, within=within(request))
         )
     return json_response(DeleteBySourceAnswer(success=True, deleted_count=n_deleted))
 
@@ -258,11 +275,14 @@ async def delete_by_source(
     response_model=DeleteBatchAnswer,
     responses=problems(507),
 )
+@needs(WRITE)
 async def delete_batch(body: DeleteBatchRequest, request: Request, write_id: WriteId) -> Response:
     """Delete up to 1000 memories by id."""
     ids = [MemoryId(number) for number in dict.fromkeys(body.ids)]
     with trace_of(request).stage("index"):
-        outcome = await services_of(request).index.ask(DeleteMemories(ids, request_id=write_id))
+        outcome = await services_of(request).index.ask(
+            DeleteMemories(ids, request_id=write_id, within=within(request))
+        )
     return json_response(
         DeleteBatchAnswer(
             success=True, deleted_count=len(outcome.deleted), missing=list(outcome.missing)
@@ -273,21 +293,25 @@ async def delete_batch(body: DeleteBatchRequest, request: Request, write_id: Wri
 @router.get(
     "/memories", operation_id="listMemories", response_model=ListAnswer, responses=problems()
 )
+@needs(READ_SEVERAL)
 async def list_memories(query: Annotated[ListQuery, Query()], request: Request) -> Response:
     """Browse memories in the order they were stored."""
-    with trace_of(request).stage("index"):
-        page = await services_of(request).index.ask(
-            ListMemories(
-                where_of(query),
-                offset=query.offset,
-                limit=query.limit,
-                newest_first=query.order == "desc",
-                cursor=query.cursor,
-            )
+    where, newest_first = where_of(query), query.order == "desc"
+    operation: Operation[MemoryPage]
+    if query.namespaces is None:
+        here = within(request)
+        operation = ListMemories(
+            where, query.offset, query.limit, newest_first, query.cursor, within=here
         )
+    else:
+        there = among(request, query.namespaces)
+        operation = ListAmong(where, there, query.offset, query.limit, newest_first, query.cursor)
+    with trace_of(request).stage("index"):
+        page = await services_of(request).index.ask(operation)
+    named = page.namespaces if query.namespaces is not None else None
     return json_response(
         ListAnswer(
-            memories=[rendering.memory(memory) for memory in page.memories],
+            memories=rendering.listed(page.memories, named),
             total=page.total,
             offset=query.offset,
             limit=query.limit,
@@ -302,6 +326,7 @@ async def list_memories(query: Annotated[ListQuery, Query()], request: Request) 
     response_model=DeduplicateAnswer,
     responses=problems(507),
 )
+@needs(ADMIN)
 async def deduplicate(
     request: Request,
     write_id: WriteId,
@@ -310,6 +335,8 @@ async def deduplicate(
     """Find duplicates; unless dry_run, keep only the earliest of each group."""
     with trace_of(request).stage("index"):
         report = await services_of(request).index.ask(
-            Deduplicate(body.threshold, body.by, body.dry_run, request_id=write_id)
+            Deduplicate(
+                body.threshold, body.by, body.dry_run, request_id=write_id, within=within(request)
+            )
         )
     return json_response(rendering.deduplication(report))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Final, Literal, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
@@ -12,12 +12,14 @@ from starlette.responses import Response
 
 from deployments.calls.operations import Report
 from deployments.calls.part_reports import own_report
-from deployments.http.guards import HAS_KEY
+from deployments.http.callers import caller_of, known_caller, within
 from deployments.http.json_route import json_response, json_router
+from deployments.http.needs import OPEN, READ, READ_ALL, needs
 from deployments.http.openapi import problems
 from deployments.http.request_trace import trace_of
 from deployments.http.services import Services, services_of
 from engine.errors import EngineError, NotReadyError, OverloadedError
+from engine.operations.reads import NamespaceStats
 from engine.operations.whole import Count, Problem, Stats
 from wire.answers import HealthAnswer, StatsAnswer, StatusAnswer
 
@@ -26,6 +28,13 @@ T = TypeVar("T")
 router = json_router(tag="operations")
 
 _RETRY = {"Retry-After": "2"}
+_OF_ALL: Final[tuple[Literal["backup_error", "store_bytes", "lsn", "pending_writes"], ...]] = (
+    "backup_error",
+    "store_bytes",
+    "lsn",
+    "pending_writes",
+)
+"""What `/stats` says of the whole store."""
 
 
 async def _in_time(services: Services, answer: Awaitable[T]) -> T | None:
@@ -57,6 +66,7 @@ async def _count(services: Services) -> tuple[int | None, str | None]:
     response_model=HealthAnswer,
     responses={**problems(), 503: {"model": HealthAnswer, "description": "Starting"}},
 )
+@needs(OPEN)
 async def health(request: Request) -> Response:
     """Tell whether the service answers, and how much it remembers."""
     services = services_of(request)
@@ -81,6 +91,7 @@ async def health(request: Request) -> Response:
     response_model=StatusAnswer,
     responses=problems(),
 )
+@needs(OPEN)
 async def live() -> Response:
     """Tell that this process answers."""
     return json_response(StatusAnswer(status="ok"))
@@ -92,6 +103,7 @@ async def live() -> Response:
     response_model=StatusAnswer,
     responses={**problems(), 503: {"model": StatusAnswer, "description": "Starting"}},
 )
+@needs(OPEN)
 async def ready(request: Request) -> Response:
     """Tell whether memories can be searched and stored."""
     services = services_of(request)
@@ -100,8 +112,10 @@ async def ready(request: Request) -> Response:
     if embedding is None or total is None:
         return _not_ready("starting", reason)
     if problem := await _problem(services):
-        # It names paths: whoever has no key learns that there is one.
-        return _not_ready("failing", problem if request.scope[HAS_KEY] else "see the service's log")
+        # It names paths: whoever has no key for everything learns that there is one.
+        caller = known_caller(request.scope)
+        may_know = caller is not None and caller.key.is_of_all
+        return _not_ready("failing", problem if may_know else "see the service's log")
     return json_response(StatusAnswer(status="ready"))
 
 
@@ -124,38 +138,41 @@ def _not_ready(status: str, reason: str | None) -> Response:
 
 
 @router.get("/stats", operation_id="getStats", response_model=StatsAnswer, responses=problems())
+@needs(READ)
 async def stats(request: Request) -> Response:
     """Describe the store and its indexes."""
     services = services_of(request)
     with trace_of(request).stage("index"):
-        state = await services.index.ask(Stats())
-    return json_response(
-        StatsAnswer(
-            total_memories=state.total_memories,
-            dimension=state.model.dim,
-            model=state.model.name,
-            created_at=state.created_at,
-            last_updated=state.last_updated,
-            index_size_bytes=state.index_bytes,
-            backup_count=state.backup_count,
-            backup_error=state.backup_error,
-            version=services.settings.version,
-            precision=state.model.precision,
-            vector_index=state.vector_index,
-            store_bytes=state.store_bytes,
-            lsn=state.lsn,
-            index_rows=state.n_rows,
-            index_terms=state.n_terms,
-            pending_writes=state.pending_writes,
-            workspace_dir=services.settings.workspace_dir,
-            workspace_id=state.workspace_id,
-            counts={
-                "store": state.n_stored,
-                "vectors": state.n_vectors,
-                "keywords": state.n_documents,
-            },
-        )
+        state = await services.index.ask(NamespaceStats(within=within(request)))
+    shown = StatsAnswer(
+        total_memories=state.total_memories,
+        dimension=state.model.dim,
+        model=state.model.name,
+        created_at=state.created_at,
+        last_updated=state.last_updated,
+        index_size_bytes=state.index_bytes,
+        backup_count=state.backup_count,
+        backup_error=state.backup_error,
+        version=services.settings.version,
+        precision=state.model.precision,
+        vector_index=state.vector_index,
+        store_bytes=state.store_bytes,
+        lsn=state.lsn,
+        index_rows=state.n_rows,
+        index_terms=state.n_terms,
+        pending_writes=state.pending_writes,
+        workspace_dir=services.settings.workspace_dir,
+        workspace_id=state.workspace_id,
+        counts={
+            "store": state.n_stored,
+            "vectors": state.n_vectors,
+            "keywords": state.n_documents,
+        },
     )
+    if not caller_of(request).key.is_of_all:
+        for name in _OF_ALL:
+            del shown[name]
+    return json_response(shown)
 
 
 @router.get(
@@ -170,6 +187,7 @@ async def stats(request: Request) -> Response:
         },
     },
 )
+@needs(READ_ALL)
 async def metrics(request: Request) -> Response:
     """Answer this ingress replica's metrics, the index's and the embedders', to Prometheus."""
     services = services_of(request)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import functools
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import numpy as np
 from pydantic_core import to_json
@@ -10,15 +12,20 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from deployments import rendering
+from deployments.http.callers import among, within
 from deployments.http.filters import where_of
 from deployments.http.json_route import json_response, json_router
+from deployments.http.needs import READ, READ_SEVERAL, needs
 from deployments.http.openapi import problems
 from deployments.http.request_trace import RequestTrace, trace_of
 from deployments.http.services import Services, services_of
-from engine.operations.reads import Nearest, Search
-from engine.records import EmbeddedQuery, QueryPieces, SearchQuery
+from engine.operations.operation import Operation
+from engine.operations.reads import Nearest, Search, SearchAmong
+from engine.records import EmbeddedQuery, QueryPieces, SearchHit, SearchQuery
 from wire.answers import BatchSearchAnswer, IsNovelAnswer, SearchAnswer
 from wire.requests import BatchSearchRequest, IsNovelRequest, SearchRequest
+
+Found = list[list[SearchHit]]
 
 router = json_router(tag="search")
 
@@ -41,16 +48,26 @@ def _search_query(body: SearchRequest, pieces: QueryPieces) -> SearchQuery:
 @router.post(
     "/search", operation_id="searchMemory", response_model=SearchAnswer, responses=problems()
 )
+@needs(READ_SEVERAL)
 async def search(body: SearchRequest, request: Request) -> Response:
     """Find the memories closest to a query, by meaning and by keywords."""
     services, trace = services_of(request), trace_of(request)
+    search_there = _searching(request, body)
     asked = await services.embed_query(body.query, trace)
     with trace.stage("index"):
         [hits] = await services.index.ask(
-            Search(asked.vector[None], [_search_query(body, asked.pieces)])
+            search_there(asked.vector[None], [_search_query(body, asked.pieces)])
         )
     trace.k, trace.n_hits = body.k, len(hits)
-    return json_response(rendering.search_answer(body.query, hits))
+    are_named = body.namespaces is not None
+    return json_response(rendering.search_answer(body.query, hits, are_named=are_named))
+
+
+def _searching(request: Request, body: SearchRequest) -> Callable[..., Operation[Found]]:
+    """What makes the operation of a search where it is to be. Raises 403."""
+    if body.namespaces is None:
+        return functools.partial(Search, within=within(request))
+    return functools.partial(SearchAmong, among=among(request, body.namespaces))
 
 
 @router.post(
@@ -59,11 +76,13 @@ async def search(body: SearchRequest, request: Request) -> Response:
     response_model=BatchSearchAnswer,
     responses=problems(),
 )
+@needs(READ_SEVERAL)
 async def search_batch(body: BatchSearchRequest, request: Request) -> Response:
     """Answer up to 100 searches at once, in order."""
     services, trace = services_of(request), trace_of(request)
+    searching = [_searching(request, one) for one in body.queries]
     asked = await services.embed_queries([one.query for one in body.queries], trace)
-    pages = _answers(services, body.queries, asked, trace)
+    pages = _answers(services, body.queries, searching, asked, trace)
     first = await anext(pages)  # what fails at once is answered as such
     return StreamingResponse(_one_object(first, pages), media_type="application/json")
 
@@ -71,6 +90,7 @@ async def search_batch(body: BatchSearchRequest, request: Request) -> Response:
 async def _answers(
     services: Services,
     bodies: Sequence[SearchRequest],
+    searching: Sequence[Callable[..., Operation[Found]]],
     embedded: Sequence[EmbeddedQuery],
     trace: RequestTrace,
 ) -> AsyncIterator[bytes]:
@@ -81,11 +101,14 @@ async def _answers(
     ]
     n_answered = trace.n_hits = 0
     while n_answered < len(queries):
+        # As many at once as are for the same namespaces.
+        where, alike = next(itertools.groupby(bodies[n_answered:], key=lambda one: one.namespaces))
+        at = slice(n_answered, n_answered + len(list(alike)))
         with trace.stage("index"):
-            found = await services.index.ask(Search(vectors[n_answered:], queries[n_answered:]))
+            found = await services.index.ask(searching[n_answered](vectors[at], queries[at]))
         answers = [
-            to_json(rendering.search_answer(one.query, hits))
-            for one, hits in zip(bodies[n_answered:], found, strict=False)
+            to_json(rendering.search_answer(one.query, hits, are_named=where is not None))
+            for one, hits in zip(bodies[at], found, strict=False)
         ]
         trace.n_hits += sum(map(len, found))
         n_answered += len(answers)
@@ -105,12 +128,15 @@ async def _one_object(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterat
     response_model=IsNovelAnswer,
     responses=problems(),
 )
+@needs(READ)
 async def is_novel(body: IsNovelRequest, request: Request) -> Response:
     """Tell whether a text says something that no memory says yet."""
     services, trace = services_of(request), trace_of(request)
     asked = await services.embed_query(body.text, trace)
     with trace.stage("index"):
-        neighbour = await services.index.ask(Nearest(asked.vector, body.text))
+        neighbour = await services.index.ask(
+            Nearest(asked.vector, body.text, within=within(request))
+        )
     if neighbour is None:
         return json_response(
             IsNovelAnswer(

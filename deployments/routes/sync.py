@@ -12,6 +12,7 @@ from starlette.responses import Response
 from deployments import rendering
 from deployments.http.errors import detail_response
 from deployments.http.json_route import json_response, json_router
+from deployments.http.needs import ADMIN_ALL, needs
 from deployments.http.openapi import problems
 from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.services import Services, services_of
@@ -63,6 +64,7 @@ def _confirmed(confirm: bool, what: str) -> None:
     response_model=SyncStatusAnswer,
     responses=problems(),
 )
+@needs(ADMIN_ALL)
 async def sync_status(request: Request) -> Response:
     """Tell whether cloud sync is on, what is uploaded, what waits and what went wrong last."""
     services = services_of(request)
@@ -79,6 +81,7 @@ async def sync_status(request: Request) -> Response:
     response_model=SyncUploadAnswer,
     responses=problems(502, 507),
 )
+@needs(ADMIN_ALL)
 async def sync_upload(
     request: Request,
     overwrite: Annotated[
@@ -103,6 +106,7 @@ async def sync_upload(
     response_model=SnapshotsAnswer,
     responses=problems(502),
 )
+@needs(ADMIN_ALL)
 async def sync_snapshots(request: Request) -> Response:
     """List the snapshots in the cloud, newest first."""
     services = _services(request)
@@ -120,6 +124,7 @@ async def sync_snapshots(request: Request) -> Response:
     response_model=SyncDownloadAnswer,
     responses=problems(404, 502, 507),
 )
+@needs(ADMIN_ALL)
 async def sync_download(
     request: Request, backup_name: Name = None, confirm: Confirm = False
 ) -> Response:
@@ -137,6 +142,7 @@ async def sync_download(
     response_model=SyncRestoreAnswer,
     responses=problems(404, 409, 502, 507),
 )
+@needs(ADMIN_ALL)
 async def sync_restore(
     request: Request, backup_name: str, write_id: WriteId, confirm: Confirm = False
 ) -> Response:
@@ -159,6 +165,7 @@ async def sync_restore(
     )
 
 
+@needs(ADMIN_ALL)
 async def _refuse_rest(request: Request) -> Response:
     # Whatever else is under /sync; a known path called with the wrong method is still that.
     path = request.scope["path"]

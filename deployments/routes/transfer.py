@@ -9,9 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from deployments.http.callers import caller_of, within
 from deployments.http.errors import detail_response
 from deployments.http.filters import where_of
 from deployments.http.json_route import json_router
+from deployments.http.needs import READ, WRITE, needs
 from deployments.http.openapi import problems
 from deployments.http.services import Services, services_of
 from deployments.transfer.export_stream import export_lines, gzipped
@@ -56,6 +58,7 @@ router = json_router(tag="import and export")
         }
     },
 )
+@needs(WRITE)
 async def import_memories(
     query: Annotated[ImportQuery, Query()],
     request: Request,
@@ -77,6 +80,7 @@ async def import_memories(
         deduplicate=query.deduplicate,
         redact=query.redact,
         key=idempotency_key,
+        within=within(request),
         content_encoding=encoding,
         reports_all=query.report == "all",
     )
@@ -125,12 +129,15 @@ class _ImportResponse(Response):
         },
     },
 )
+@needs(READ)
 async def export_memories(query: Annotated[ExportQuery, Query()], request: Request) -> Response:
     """Read every memory that passes a filter, as of now, by id; `/import` takes it."""
-    index = services_of(request).index
+    index, here = services_of(request).index, within(request)
     identity = (await index.ask(Stats())).model
-    facts = await index.ask(BeginExport(where_of(query), with_embeddings=query.embeddings))
-    lines = export_lines(index, facts, identity)
+    facts = await index.ask(
+        BeginExport(where_of(query), with_embeddings=query.embeddings, within=here)
+    )
+    lines = export_lines(index, facts, identity, here, tells_lsn=caller_of(request).key.is_of_all)
     headers = {"Cache-Control": "no-store", "Vary": "Accept-Encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"

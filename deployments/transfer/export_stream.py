@@ -14,6 +14,7 @@ from deployments.calls.operations import ReadExport
 from deployments.calls.protocols import IndexClient
 from engine.errors import EngineError, NotReadyError
 from engine.operations.exports import EndExport
+from engine.operations.operation import Within
 from engine.records import ModelIdentity
 from engine.store.exports import ExportFacts
 
@@ -22,11 +23,17 @@ _PAGE_BYTES = 1 << 20
 
 
 async def export_lines(
-    index: IndexClient, facts: ExportFacts, identity: ModelIdentity
+    index: IndexClient,
+    facts: ExportFacts,
+    identity: ModelIdentity,
+    within: Within,
+    *,
+    tells_lsn: bool = True,
 ) -> AsyncIterator[bytes]:
     """Lines of an open export, some at a time; it is closed at the end, whatever that is.
 
-    An export without its footer is incomplete; its last line then says why, if it can.
+    An export without its footer is incomplete; its last line then says why, if it can. The LSN
+    counts the writes to all namespaces, so that not everybody is told it.
     """
     header = {
         "type": "header",
@@ -35,7 +42,7 @@ async def export_lines(
         "dimension": identity.dim,
         "precision": identity.precision,
         "fingerprint": identity.fingerprint,
-        "lsn": facts.lsn,
+        **({"lsn": facts.lsn} if tells_lsn else {}),
         "total": facts.total,
         "created": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
     }
@@ -43,7 +50,7 @@ async def export_lines(
     is_open = True
     try:
         yield to_json(header) + b"\n"
-        while page := await index.ask(ReadExport(facts.export_id, _PAGE_BYTES)):
+        while page := await index.ask(ReadExport(facts.export_id, _PAGE_BYTES, within=within)):
             n_memories += page.count(b"\n")
             yield page
         if n_memories == facts.total:
@@ -57,7 +64,7 @@ async def export_lines(
     finally:
         if is_open:
             with suppress(EngineError):
-                await asyncio.shield(index.ask(EndExport(facts.export_id)))
+                await asyncio.shield(index.ask(EndExport(facts.export_id, within=within)))
 
 
 def _problem(reason: str) -> bytes:

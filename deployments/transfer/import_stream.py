@@ -27,6 +27,7 @@ from deployments.transfer.import_body import Chunk, ClientGoneError, End, Import
 from deployments.transfer.import_lines import BadLine, GoodLine, LineParser
 from deployments.transfer.import_report import PROGRESS_S, ImportReport
 from engine.errors import EngineError, NotReadyError, OverloadedError, UnknownOutcomeError
+from engine.operations.operation import Within
 from engine.operations.reads import KnownEmbeddings
 from engine.operations.writes import IngestLines
 from engine.records import FloatMatrix, FloatVector, ModelIdentity
@@ -49,6 +50,7 @@ class ImportOptions:
     stop_on_error: bool
     deduplicate: bool
     redact: bool
+    within: Within
     key: str | None
     """Names the import, so that it can be sent again."""
     content_encoding: str
@@ -136,7 +138,9 @@ class ImportStream:
 
     async def _vectors_of(self, texts: list[str]) -> dict[str, FloatVector]:
         """The embedding of each text; those that a stored memory has are not made anew."""
-        known = await self._patiently(lambda: self._services.index.ask(KnownEmbeddings(texts)))
+        known = await self._patiently(
+            lambda: self._services.index.ask(KnownEmbeddings(texts, within=self._options.within))
+        )
         found = {texts[at]: vectors[0] for at, vectors in known.items()}
         new = [text for text in texts if text not in found]
         if new:
@@ -235,6 +239,7 @@ class ImportStream:
             request_id=self._request_id(before + 1),
             after=self._request_id(before) if before else None,
             attempt=attempt,
+            within=self._options.within,
         )
         return await self._patiently(lambda: self._services.index.ask(operation))
 

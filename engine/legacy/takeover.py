@@ -8,9 +8,9 @@ from typing import Final
 
 from engine.errors import LegacyImportError
 from engine.legacy.directory import METADATA_FILE, find_legacy, fingerprint, read_legacy, set_aside
+from engine.namespaces import DEFAULT
 from engine.records import NewMemory
 from engine.store.database import Store, now_us
-from engine.store.namespaces import DEFAULT
 from engine.store.tables import FIRST_NAMESPACE_ID
 
 LEGACY_PRECISION: Final = "fp32"

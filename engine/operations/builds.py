@@ -12,7 +12,7 @@ from engine.records import BuildReport, FloatMatrix
 from engine.workspace.planned_builds import PlannedBuild
 
 if TYPE_CHECKING:
-    from engine.memory_index import MemoryIndex
+    from engine.namespace import Namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class PlanBuild(MemoryOperation[PlannedBuild]):
     """Paths; None: all files."""
     replace_all: bool
 
-    def run(self, index: MemoryIndex) -> PlannedBuild:
+    def run(self, index: Namespace) -> PlannedBuild:
         return index.builds.begin(index.plan_build(self.sources, replace_all=self.replace_all))
 
 
@@ -43,7 +43,7 @@ class TextsOfBuild(MemoryOperation[list[str]]):
     start: int
     """Number of the first text."""
 
-    def run(self, index: MemoryIndex) -> list[str]:
+    def run(self, index: Namespace) -> list[str]:
         return index.builds.texts(self.build_id, self.start)
 
 
@@ -57,7 +57,7 @@ class PutEmbeddings(MemoryOperation[None]):
     start: int
     embeddings: FloatMatrix
 
-    def run(self, index: MemoryIndex) -> None:
+    def run(self, index: Namespace) -> None:
         index.builds.put(self.build_id, self.start, self.embeddings)
 
 
@@ -69,7 +69,7 @@ class DropBuild(MemoryOperation[None]):
 
     build_id: str
 
-    def run(self, index: MemoryIndex) -> None:
+    def run(self, index: Namespace) -> None:
         index.builds.drop(self.build_id)
 
 
@@ -84,7 +84,7 @@ class ApplyBuild(MemoryOperation[BuildReport]):
     build_id: str
     request_id: str = field(kw_only=True)
 
-    def run(self, index: MemoryIndex) -> BuildReport:
+    def run(self, index: Namespace) -> BuildReport:
         try:
             plan, embeddings = index.builds.take(self.build_id)
         except LeaseLostError:

@@ -10,7 +10,7 @@ from engine.records import MemoryFilter
 from engine.store.exports import ExportFacts
 
 if TYPE_CHECKING:
-    from engine.memory_index import MemoryIndex
+    from engine.namespace import Namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class BeginExport(MemoryOperation[ExportFacts]):
     where: MemoryFilter
     with_embeddings: bool
 
-    def run(self, index: MemoryIndex) -> ExportFacts:
+    def run(self, index: Namespace) -> ExportFacts:
         return index.begin_export(self.where, with_embeddings=self.with_embeddings)
 
 
@@ -35,5 +35,5 @@ class EndExport(MemoryOperation[None]):
 
     export_id: str
 
-    def run(self, index: MemoryIndex) -> None:
+    def run(self, index: Namespace) -> None:
         index.end_export(self.export_id)

@@ -14,8 +14,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:  # whoever only asks needs no index
+    from engine.keys.key_store import KeyStore
+    from engine.keys.records import RingChange, RingVersion
+    from engine.keys.write_rates import WriteRates
     from engine.memory_index import MemoryIndex
+    from engine.namespace import Namespace
     from engine.offsite.cloud_sync import CloudSync, SyncStatus
+    from engine.records import MemoryQuota
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -70,13 +75,26 @@ class Operation(ABC, Generic[T_co]):
         return self
 
 
-class MemoryOperation(Operation[T_co]):
-    """Concerns one collection of memories."""
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The namespace that something concerns, and how many memories its caller may have there."""
 
-    __slots__ = ()
+    namespace: str
+    quota: MemoryQuota | None = None
+
+    def of(self, index: MemoryIndex) -> Namespace:
+        """The memories. Raises `InvalidInputError` for what is no name."""
+        return index.namespace(self.namespace, quota=self.quota)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryOperation(Operation[T_co]):
+    """Concerns the memories of one namespace, which is never left unsaid."""
+
+    within: Within
 
     @abstractmethod
-    def run(self, index: MemoryIndex) -> T_co | Future[T_co]:
+    def run(self, index: Namespace) -> T_co | Future[T_co]:
         """The answer, or where it will be."""
 
 
@@ -100,6 +118,17 @@ class Directory(Protocol):
     @property
     def offsite(self) -> CloudSync:
         """The copy in the cloud. Raises as `index` does, and `InvalidInputError` without one."""
+
+    @property
+    def keys(self) -> KeyStore:
+        """The keys, which are there before the memories are."""
+
+    @property
+    def write_rates(self) -> WriteRates:
+        """How often each of them writes."""
+
+    def next_keys(self, version: RingVersion, wait_s: float) -> Future[RingChange | None]:
+        """What has changed of them since, as soon as something has; None when nothing does."""
 
     def problem(self) -> Future[str | None]:
         """What keeps memories from being stored and backed up, if something does."""
@@ -128,5 +157,5 @@ class Write(MemoryOperation[T_co]):
         return dataclasses.replace(self, deadline_s=deadline_s)
 
     @abstractmethod
-    def run(self, index: MemoryIndex) -> Future[T_co]:
+    def run(self, index: Namespace) -> Future[T_co]:
         """Hand it to the writer. Raises `OverloadedError`."""

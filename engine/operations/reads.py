@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from engine.operations.operation import Lane, MemoryOperation
+from engine.namespaces import EVERY, is_covered
+from engine.operations.operation import Directory, DirectoryOperation, Lane, MemoryOperation
 from engine.records import (
     FloatMatrix,
     FloatVector,
+    IndexStats,
     Memory,
     MemoryFilter,
     MemoryId,
@@ -21,9 +23,29 @@ from engine.records import (
 
 if TYPE_CHECKING:
     from engine.memory_index import MemoryIndex
+    from engine.namespace import Namespace
+    from engine.several_namespaces import SeveralNamespaces
 
 _ANSWER_CHARS = 1 << 20
 """Of all texts found, when one more search is not answered with the others."""
+
+
+class _Searched(Protocol):
+    def search(
+        self, embeddings: FloatMatrix, queries: Sequence[SearchQuery]
+    ) -> list[list[SearchHit]]: ...
+
+
+def _search_some(
+    memories: _Searched, embeddings: FloatMatrix, queries: Sequence[SearchQuery]
+) -> list[list[SearchHit]]:
+    found: list[list[SearchHit]] = []
+    n_chars = 0
+    while len(found) < len(queries) and n_chars < _ANSWER_CHARS:
+        at = slice(len(found), len(found) + 1)
+        found += memories.search(embeddings[at], queries[at])
+        n_chars += sum(len(hit.memory.text) for hit in found[-1])
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +59,8 @@ class Search(MemoryOperation[list[list[SearchHit]]]):
     """A row for each query."""
     queries: Sequence[SearchQuery]
 
-    def run(self, index: MemoryIndex) -> list[list[SearchHit]]:
-        found: list[list[SearchHit]] = []
-        n_chars = 0
-        while len(found) < len(self.queries) and n_chars < _ANSWER_CHARS:
-            at = slice(len(found), len(found) + 1)
-            found += index.search(self.embeddings[at], self.queries[at])
-            n_chars += sum(len(hit.memory.text) for hit in found[-1])
-        return found
+    def run(self, index: Namespace) -> list[list[SearchHit]]:
+        return _search_some(index, self.embeddings, self.queries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +70,7 @@ class Nearest(MemoryOperation[Neighbour | None]):
     embedding: FloatVector
     text: str
 
-    def run(self, index: MemoryIndex) -> Neighbour | None:
+    def run(self, index: Namespace) -> Neighbour | None:
         return index.nearest(self.embedding, self.text)
 
 
@@ -64,7 +80,7 @@ class GetMemory(MemoryOperation[Memory]):
 
     memory_id: MemoryId
 
-    def run(self, index: MemoryIndex) -> Memory:
+    def run(self, index: Namespace) -> Memory:
         return index.get(self.memory_id)
 
 
@@ -78,7 +94,7 @@ class ListMemories(MemoryOperation[MemoryPage]):
     newest_first: bool = False
     cursor: str | None = None
 
-    def run(self, index: MemoryIndex) -> MemoryPage:
+    def run(self, index: Namespace) -> MemoryPage:
         return index.list_memories(
             self.where,
             offset=self.offset,
@@ -89,6 +105,14 @@ class ListMemories(MemoryOperation[MemoryPage]):
 
 
 @dataclass(frozen=True, slots=True)
+class NamespaceStats(MemoryOperation[IndexStats]):
+    """The state of one namespace's index; sizes on disk, backups and queue are the directory's."""
+
+    def run(self, index: Namespace) -> IndexStats:
+        return index.stats()
+
+
+@dataclass(frozen=True, slots=True)
 class KnownEmbeddings(MemoryOperation[dict[int, FloatMatrix]]):
     """The embeddings of texts that are stored already, by position; some may be missing."""
 
@@ -96,5 +120,55 @@ class KnownEmbeddings(MemoryOperation[dict[int, FloatMatrix]]):
 
     texts: Sequence[str]
 
-    def run(self, index: MemoryIndex) -> dict[int, FloatMatrix]:
+    def run(self, index: Namespace) -> dict[int, FloatMatrix]:
         return index.known_embeddings(self.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Among:
+    """Several namespaces: those that a caller asks for and may use."""
+
+    asked: tuple[str, ...]
+    """Names and globs."""
+    allowed: tuple[str, ...]
+    """Globs; what a glob asks for beyond them is passed over."""
+
+    def of(self, index: MemoryIndex) -> SeveralNamespaces:
+        """Their memories. Raises `InvalidInputError`: they are too many, or one is no name."""
+        names = [glob for glob in self.asked if not glob.endswith(EVERY)]
+        known = (facts.name for facts in index.namespaces())
+        names += [name for name in known if is_covered(name, self.asked)]
+        return index.several([name for name in names if is_covered(name, self.allowed)])
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAmong(DirectoryOperation[list[list[SearchHit]]]):
+    """As `Search`, in several namespaces at once."""
+
+    embeddings: FloatMatrix
+    queries: Sequence[SearchQuery]
+    among: Among
+
+    def run(self, directory: Directory) -> list[list[SearchHit]]:
+        return _search_some(self.among.of(directory.index), self.embeddings, self.queries)
+
+
+@dataclass(frozen=True, slots=True)
+class ListAmong(DirectoryOperation[MemoryPage]):
+    """As `ListMemories`, in several namespaces at once."""
+
+    where: MemoryFilter
+    among: Among
+    offset: int
+    limit: int
+    newest_first: bool = False
+    cursor: str | None = None
+
+    def run(self, directory: Directory) -> MemoryPage:
+        return self.among.of(directory.index).list_memories(
+            self.where,
+            offset=self.offset,
+            limit=self.limit,
+            newest_first=self.newest_first,
+            cursor=self.cursor,
+        )

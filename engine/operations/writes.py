@@ -24,7 +24,7 @@ from engine.records import (
 from engine.writing.lines import ImportAttempt, ImportOutcome
 
 if TYPE_CHECKING:
-    from engine.memory_index import MemoryIndex
+    from engine.namespace import Namespace
     from engine.writing.deduplication import DuplicateRule
 
 
@@ -44,7 +44,7 @@ class AddMemories(Write[list[AddOutcome]]):
         """Of all texts."""
         return sum(len(memory.text) for memory in self.memories)
 
-    def run(self, index: MemoryIndex) -> Future[list[AddOutcome]]:
+    def run(self, index: Namespace) -> Future[list[AddOutcome]]:
         return index.add(
             self.memories,
             self.embeddings,
@@ -69,7 +69,7 @@ class IngestLines(Write[list[ImportOutcome]]):
         """Of all texts."""
         return sum(len(memory.text) for memory in self.memories)
 
-    def run(self, index: MemoryIndex) -> Future[list[ImportOutcome]]:
+    def run(self, index: Namespace) -> Future[list[ImportOutcome]]:
         return index.ingest(
             self.memories,
             self.embeddings,
@@ -87,7 +87,7 @@ class UpsertMemory(Write[UpsertOutcome]):
     memory: NewMemory
     embedding: FloatVector
 
-    def run(self, index: MemoryIndex) -> Future[UpsertOutcome]:
+    def run(self, index: Namespace) -> Future[UpsertOutcome]:
         return index.upsert(
             self.memory, self.embedding, request_id=self.request_id, deadline_s=self.deadline_s
         )
@@ -102,7 +102,7 @@ class UpdateMemory(Write[Memory]):
     vectors: FloatMatrix | None
     """Shape (windows, dim); they go with a new text."""
 
-    def run(self, index: MemoryIndex) -> Future[Memory]:
+    def run(self, index: Namespace) -> Future[Memory]:
         return index.update(
             self.memory_id,
             self.patch,
@@ -118,7 +118,7 @@ class DeleteMemories(Write[DeleteOutcome]):
 
     ids: Sequence[MemoryId]
 
-    def run(self, index: MemoryIndex) -> Future[DeleteOutcome]:
+    def run(self, index: Namespace) -> Future[DeleteOutcome]:
         return index.delete(self.ids, request_id=self.request_id, deadline_s=self.deadline_s)
 
 
@@ -128,7 +128,7 @@ class DeleteBySource(Write[int]):
 
     where: MemoryFilter
 
-    def run(self, index: MemoryIndex) -> Future[int]:
+    def run(self, index: Namespace) -> Future[int]:
         return index.delete_by_source(
             self.where, request_id=self.request_id, deadline_s=self.deadline_s
         )
@@ -147,7 +147,7 @@ class Deduplicate(MemoryOperation[DedupeReport]):
     dry_run: bool
     request_id: str = field(kw_only=True)
 
-    def run(self, index: MemoryIndex) -> DedupeReport:
+    def run(self, index: Namespace) -> DedupeReport:
         return index.deduplicate(
             self.threshold, by=self.by, dry_run=self.dry_run, request_id=self.request_id
         )

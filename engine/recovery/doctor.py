@@ -11,6 +11,7 @@ from engine.backups.files import facts_in
 from engine.backups.verification import NO_CODES, problems_of
 from engine.commands import script_command
 from engine.errors import StoreCorruptError
+from engine.keys.key_store import KEYS_NAME, check_keys
 from engine.legacy.directory import find_legacy
 from engine.recovery.offline import copy_of_database
 from engine.recovery.open_store import check_new, check_nothing_lost
@@ -39,6 +40,10 @@ class Finding:
 def examine(data_dir: Path, backups: Backups) -> Iterator[Finding]:
     """Look at everything in a data directory; changes nothing. The caller holds its `DataLock`."""
     yield from _examine_store(data_dir, backups)
+    try:
+        check_keys(data_dir / KEYS_NAME)
+    except StoreCorruptError as exc:
+        yield Finding(problem=f"{KEYS_NAME}: {exc.reason}", remedy=exc.command)
     for cache in caches_in(data_dir):
         if (problem := problem_of_cache(cache)) is not None:
             yield Finding(

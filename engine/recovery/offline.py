@@ -16,6 +16,7 @@ from engine.backups.restore import continue_history, remove_database
 from engine.backups.verification import NO_CODES, problems_of
 from engine.disk.durable_files import fsync_directory, fsync_file, translating_os_errors
 from engine.errors import BackupError, EngineError
+from engine.namespaces import DEFAULT
 from engine.search.bm25 import BM25Index
 from engine.search.postings_cache import (
     arrays_of,
@@ -27,7 +28,6 @@ from engine.search.postings_cache import (
 from engine.search.search_index import searchable_tokens
 from engine.store.acknowledged_mark import HighWaterMark, Mark
 from engine.store.database import DATABASE_NAME, Store, recorded_identity
-from engine.store.namespaces import DEFAULT
 from engine.store.soundness import check_sound
 from engine.store.upgrade import upgrade
 

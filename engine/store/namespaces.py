@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Final
 
 from engine.errors import InvalidInputError, RottenRowError
+from engine.namespaces import DEFAULT, is_covered, is_name
 from engine.store.row_checksum import is_intact, with_checksum
 from engine.store.tables import FIRST_NAMESPACE_ID, NAMESPACES
 
-DEFAULT: Final = "default"
-"""Where calls that name no namespace go."""
 NO_NAMESPACE: Final = 0
 """The id of none: nothing is in it."""
 
 _REMEMBERED_PATTERNS: Final = 1_000
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,24 +31,14 @@ class NamespaceFacts:
     n_memories: int
 
 
-def is_namespace_name(name: str) -> bool:
-    """Whether a namespace may be called so."""
-    return _NAME.fullmatch(name) is not None
-
-
 def checked_name(name: str) -> str:
     """The name. Raises `InvalidInputError` unless a namespace may be called so."""
-    if not is_namespace_name(name):
+    if not is_name(name):
         raise InvalidInputError(
             f"{name!r:.120} cannot be a namespace: 1 to 100 of a-z, 0-9, '.', '_' and '-', "
             "the first a letter or a digit"
         )
     return name
-
-
-def is_meant(name: str, patterns: Sequence[str]) -> bool:
-    """Whether at least one pattern means a name: `*` stands for anything."""
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 class Namespaces:
@@ -84,7 +70,7 @@ class Namespaces:
         """All that at least one pattern means; which those are is remembered."""
         ids = self._matching.get(tuple(patterns))
         if ids is None:
-            ids = [f.id for f in list(self._of_id.values()) if is_meant(f.name, patterns)]
+            ids = [f.id for f in list(self._of_id.values()) if is_covered(f.name, patterns)]
             if len(self._matching) >= _REMEMBERED_PATTERNS:
                 self._matching.clear()
             self._matching[tuple(patterns)] = ids

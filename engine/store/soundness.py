@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError, StoreCorruptError
+from engine.namespaces import is_name
 from engine.records import ModelIdentity
 from engine.store.distrust import distrusted
 from engine.store.foreign_json import object_of, parse_json, record_of
-from engine.store.namespaces import is_namespace_name
 from engine.store.row_checksum import is_intact, rotten_rows
 from engine.store.rows import AT, PRUNED_LSN, canonical_json, last_id_of
 from engine.store.tables import CHECKSUM, FORMAT_VERSION, MEMORIES, TABLES, tables_of
@@ -181,7 +181,7 @@ def _problems_of_facts(connection: sqlite3.Connection) -> Iterator[str]:
 
 def _problems_of_namespaces(connection: sqlite3.Connection) -> Iterator[str]:
     for namespace_id, name, changed_us, lsn, _ in connection.execute("SELECT * FROM namespaces"):
-        is_named = name is None or is_namespace_name(_text(name))
+        is_named = name is None or is_name(_text(name))
         is_dated = changed_us is None or _EARLIEST_US <= changed_us <= _LATEST_US
         if not (is_named and is_dated and 0 < namespace_id <= _MAX_ID and 0 <= lsn <= _MAX_ID):
             yield f"namespace {namespace_id} is none"

@@ -45,8 +45,10 @@ def read_text(root_fd: int, path: str, documents: Documents, *, max_bytes: int) 
     if len(content) > max_bytes:
         raise UnreadableFileError(f"larger than {max_bytes} bytes")
     suffix = PurePosixPath(path).suffix.lower()
-    if suffix not in DOCUMENT_SUFFIXES:
-        return _decode(content)
+    return _said(documents, content, suffix) if suffix in DOCUMENT_SUFFIXES else _decode(content)
+
+
+def _said(documents: Documents, content: bytes, suffix: str) -> str:
     try:
         text = documents.text(content, suffix)
     except UnreadableDocumentError as exc:

@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, Final
 
-from typing_extensions import Self
-
 _NEEDS: Final[dict[str, tuple[str, ...]]] = {
     ".html": ("markdownify",),
     ".htm": ("markdownify",),
@@ -51,7 +49,7 @@ class Documents:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Documents:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -44,10 +44,11 @@ class ListItems:
 
     def above(self, start: int) -> tuple[str, ...]:
         """The first lines of the items that what begins at `start` is part of, outermost first."""
-        at: int | None = bisect_right(self._starts, start) - 1
-        if at is None or at < 0:
+        found = bisect_right(self._starts, start) - 1
+        if found < 0:
             return ()
-        at = self._items[at].parent if self._starts[at] == start else self._owner(at, start)
+        begins_here = self._starts[found] == start
+        at = self._items[found].parent if begins_here else self._owner(found, start)
         lines = []
         while at is not None:
             lines.append(self._items[at].words)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from engine.records import FloatMatrix, FloatVector, Memory, MemoryId, Neighbour, SimilarMemory
+from engine.store.rows import UPKEEP_FIRST_PASS
 from engine.writing.repeats import QUOTED_CHARS, first_repeated
 from engine.writing.write_session import Near, WriteSession
 
@@ -37,6 +38,7 @@ class NearestInWrite:
         self._n_similar = n_similar
         self._embeddings = embeddings
         self._stored: dict[int, Near] = {}
+        self._all_have_gists = session.transaction.get_meta(UPKEEP_FIRST_PASS) is not None
         if asked:
             found = session.nearest(embeddings[asked], n_similar, at_least)
             self._stored = dict(zip(asked, found, strict=True))
@@ -54,14 +56,15 @@ class NearestInWrite:
     def repeated(self, at: int, text: str) -> Neighbour | None:
         """The memory that says the same as a line that was asked for.
 
-        It is found by its gist; one that was written by a release that had none, by its vector if
-        that is among the nearest.
+        It is found by its gist; one that was written by a release that had none, until upkeep has
+        gone through the store, by its vector if that is among the nearest.
         """
         transaction = self._session.transaction
+        repeated = self._first_repeated(at, text, transaction.alike(text))
+        if repeated is not None or self._all_have_gists:
+            return repeated
         nearest = [memory_id for memory_id, _ in self._stored[at]]
-        return self._first_repeated(at, text, transaction.alike(text)) or self._first_repeated(
-            at, text, transaction.get_many(nearest).values()
-        )
+        return self._first_repeated(at, text, transaction.get_many(nearest).values())
 
     def _first_repeated(self, at: int, text: str, candidates: Iterable[Memory]) -> Neighbour | None:
         return first_repeated(

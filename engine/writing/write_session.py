@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.errors import MemoryNotFoundError
+from engine.namespaces import DEFAULT, is_covered
 from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
 from engine.search.search_index import IndexEntry, SearchIndex, searchable_tokens
 from engine.search.source_order import group_of
-from engine.store.namespaces import DEFAULT, NO_NAMESPACE, is_meant
+from engine.store.namespaces import NO_NAMESPACE
 from engine.store.rows import canonical_json, iso_time
 from engine.workspace.passages import text_in_context
 
@@ -71,7 +72,7 @@ class WriteSession:
 
     def is_named_by(self, patterns: Sequence[str]) -> bool:
         """Whether one of these patterns means the namespace."""
-        return is_meant(self.name, patterns)
+        return is_covered(self.name, patterns)
 
     def changes(self) -> Changes:
         """What was changed so far, to go back to."""

@@ -10,6 +10,7 @@ from engine.records import (
     AddOutcome,
     BuildPlan,
     BuildReport,
+    Chunk,
     DeletedMemory,
     DeleteOutcome,
     FloatMatrix,
@@ -175,14 +176,9 @@ def apply_build(
     if not embedding_of.keys() >= {*match.new, *(position for position, _ in match.moved)}:
         raise NotReadyError("these files' memories changed during the build; build again")
     session.delete(match.gone)
-    moved = dict(match.moved)
+    moved = {position: embedding_of[position][None] for position, _ in match.moved}
     for position, memory in [*match.kept, *match.moved]:
-        chunk = plan.chunks[position]
-        # A memory keeps what people have noted on it.
-        noted = {name: value for name, value in memory.metadata.items() if name != CONTEXT}
-        wanted = dataclasses.replace(memory, source=chunk.source, metadata=noted | chunk.metadata)
-        vectors = embedding_of[position][None] if position in moved else None
-        session.replace(memory, wanted, vectors)
+        _rewrite(session, memory, plan.chunks[position], moved.get(position))
     for position in match.new:
         chunk = plan.chunks[position]
         new = NewMemory(text=chunk.text, source=chunk.source, metadata=chunk.metadata)
@@ -195,3 +191,12 @@ def apply_build(
         skipped=plan.skipped,
         backup_location=backup_location,
     )
+
+
+def _rewrite(
+    session: WriteSession, memory: Memory, chunk: Chunk, vectors: FloatMatrix | None
+) -> None:
+    """Have a memory be a chunk with the same text; it keeps what people have noted on it."""
+    noted = {name: value for name, value in memory.metadata.items() if name != CONTEXT}
+    wanted = dataclasses.replace(memory, source=chunk.source, metadata=noted | chunk.metadata)
+    session.replace(memory, wanted, vectors)

@@ -35,13 +35,18 @@ class Bridge:
         return cls(command=sys.executable, args=MODULE_ARGS, env=tuple(env.items()))
 
     @classmethod
-    def of_any_machine(cls) -> Bridge:
-        """For a file that a team shares: found on the PATH, its settings from each one's own."""
+    def of_any_machine(cls, namespace: str = "") -> Bridge:
+        """For a file that a team shares: found on the PATH, its settings from each one's own.
+
+        Args:
+            namespace: the project's own, for whoever has set no other.
+        """
         return cls(
             command="faiss-memory-mcp",
             env=(
                 ("FAISS_URL", "${FAISS_URL:-http://localhost:8900}"),
                 ("FAISS_API_KEY", "${FAISS_API_KEY:-}"),
+                ("FAISS_NAMESPACE", f"${{FAISS_NAMESPACE:-{namespace}}}"),
             ),
         )
 

@@ -12,14 +12,14 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import SecretStr
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers as RequestHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mcp_server.client import FaissClient
-from mcp_server.server import client_from_environment, create_server
+from mcp_server.client import NAMESPACE_HEADER, FaissClient, Headers
+from mcp_server.server import CALLERS_HEADERS, client_from_environment, create_server
 from mcp_server.settings import BridgeSettings
 from wire.addresses import LOOPBACK_HOSTS
 from wire.limits import BODY_BYTES
@@ -35,9 +35,18 @@ class McpApp:
         self,
         open_client: Callable[[], FaissClient],
         *,
+        headers_of: Callable[[Scope], Headers],
         max_body_bytes: int = BODY_BYTES,
     ) -> None:
+        """Answer nothing yet.
+
+        Args:
+            open_client: makes the client of the service.
+            headers_of: those with which a request's tools call the service.
+            max_body_bytes: larger requests are refused with 413.
+        """
         self._open_client = open_client
+        self._headers_of = headers_of
         self._max_body_bytes = max_body_bytes
         self._sessions: StreamableHTTPSessionManager | None = None
 
@@ -69,6 +78,7 @@ class McpApp:
         elif self._sessions is None:
             app = JSONResponse({"detail": "Not ready yet"}, 503, headers={"Retry-After": "1"})
         else:
+            scope[CALLERS_HEADERS] = self._headers_of(scope)
             app = self._sessions.handle_request
         await app(scope, receive, send)
 
@@ -85,7 +95,7 @@ async def refuse_sse(_: Request) -> JSONResponse:
 def create_mcp_app(
     service: ASGIApp,
     *,
-    api_key: str,
+    headers_of: Callable[[Scope], Headers],
     base_url: str = "http://localhost:8900",
     max_body_bytes: int = BODY_BYTES,
 ) -> McpApp:
@@ -93,17 +103,19 @@ def create_mcp_app(
 
     Args:
         service: the application whose routes the tools call, this endpoint's own one included.
-        api_key: the key that those routes ask for; empty for none.
+        headers_of: those that make a tool's call one of the caller of a request.
         base_url: what those calls are addressed to; its host must be one the service allows.
         max_body_bytes: larger requests are refused with 413.
     """
 
     def open_client() -> FaissClient:
-        settings = BridgeSettings(faiss_url=base_url, faiss_api_key=SecretStr(api_key))
+        settings = BridgeSettings(
+            faiss_url=base_url, faiss_api_key=SecretStr(""), faiss_namespace=""
+        )
         transport = httpx.ASGITransport(service, raise_app_exceptions=False)
         return FaissClient(settings, transport=transport)
 
-    return McpApp(open_client, max_body_bytes=max_body_bytes)
+    return McpApp(open_client, headers_of=headers_of, max_body_bytes=max_body_bytes)
 
 
 class Guard:
@@ -117,10 +129,10 @@ class Guard:
         """Answer one request, or hand it on."""
         # A client that has no key yet looks there for how to get one.
         is_open = scope["type"] != "http" or scope["path"].startswith("/.well-known/")
-        refusal = None if is_open else self._refusal(Headers(scope=scope))
+        refusal = None if is_open else self._refusal(RequestHeaders(scope=scope))
         await (refusal or self._app)(scope, receive, send)
 
-    def _refusal(self, headers: Headers) -> JSONResponse | None:
+    def _refusal(self, headers: RequestHeaders) -> JSONResponse | None:
         host = headers.get("host", "")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
@@ -142,18 +154,28 @@ def _bearer(authorization: str) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
+def _namespace_in_path(scope: Scope) -> Headers:
+    """`/mcp/<namespace>`; it wins over `FAISS_NAMESPACE`, as a path does over all but a key."""
+    namespace = scope["path_params"].get("namespace")
+    return [(NAMESPACE_HEADER, namespace.encode("latin-1", "replace"))] if namespace else []
+
+
 def standalone_app(
     open_client: Callable[[], FaissClient] = client_from_environment, *, api_key: str
 ) -> ASGIApp:
     """The bridge as an application of its own, at `/mcp`; callers present the service's key."""
-    mcp_app = McpApp(open_client)
+    mcp_app = McpApp(open_client, headers_of=_namespace_in_path)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with mcp_app.running():
             yield
 
-    routes = [Route("/mcp", endpoint=mcp_app), Route("/sse", refuse_sse, methods=["GET", "POST"])]
+    routes = [
+        Route("/mcp", endpoint=mcp_app),
+        Route("/mcp/{namespace}", endpoint=mcp_app),
+        Route("/sse", refuse_sse, methods=["GET", "POST"]),
+    ]
     app = Starlette(routes=routes, lifespan=lifespan)
     return Guard(app, api_key=api_key)
 

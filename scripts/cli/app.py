@@ -10,12 +10,14 @@ import typer
 from typer.core import TyperGroup
 
 from scripts.cli.errors import CliError
+from scripts.cli.options import PLAIN, namespace_option
 from scripts.cli.terminal import complain, say
 
 _HELP = """
 Keep and find memories: a client of the FAISS Memory service, and its launcher.
 
-FAISS_URL says where the service is (http://localhost:8900), FAISS_API_KEY is its key.
+FAISS_URL says where the service is (http://localhost:8900), FAISS_API_KEY is its key,
+FAISS_NAMESPACE whose memories are meant.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no service answers
 or it is still starting, 4 nothing found, 130 interrupted.
@@ -36,20 +38,14 @@ COMMANDS = {
     "export": "cli.exporting:export",
     "build": "cli.importing.file_commands:build",
     "watch": "cli.importing.file_commands:watch",
+    "namespaces": "cli.namespace_commands:namespaces",
+    "keys": "cli.key_commands:keys",
     "backup": "cli.backup_commands:backup",
     "restore": "cli.backup_commands:restore",
     "verify": "cli.backup_commands:verify",
     "doctor": "cli.backup_commands:doctor",
 }
 """Module of `scripts` and function of each, in the order of the help."""
-
-
-_PLAIN: dict[str, Any] = {
-    "pretty_exceptions_enable": False,
-    "rich_markup_mode": None,
-    "context_settings": {"help_option_names": ["--help", "-h"]},
-}
-"""Help and complaints without rich: importing it takes longer than all the rest."""
 
 
 class _Group(TyperGroup):
@@ -69,9 +65,16 @@ class _Group(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module, function = COMMANDS[cmd_name].split(":")
-        one = typer.Typer(add_completion=False, **_PLAIN)
-        one.command(cmd_name)(getattr(importlib.import_module(f"scripts.{module}"), function))
-        return typer.main.get_command(one)
+        found = getattr(importlib.import_module(f"scripts.{module}"), function)
+        if isinstance(found, typer.Typer):
+            group: Any = typer.main.get_command(found)
+            group.name = cmd_name
+            for command in group.commands.values():
+                _let_choose_namespace(command)
+            return group
+        one = typer.Typer(add_completion=False, **PLAIN)
+        one.command(cmd_name)(found)
+        return _let_choose_namespace(typer.main.get_command(one))
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 (the same)
         """Run a command; what it raises becomes a sentence and an exit code."""
@@ -82,7 +85,14 @@ class _Group(TyperGroup):
             raise typer.Exit(exc.exit_code) from None
 
 
-app = typer.Typer(cls=_Group, help=_HELP, no_args_is_help=True, **_PLAIN)
+def _let_choose_namespace(command: Any) -> Any:  # noqa: ANN401 (the same)
+    """Give a command that calls the service the option that says in which namespace."""
+    if any(param.name == "url" for param in command.params):
+        command.params.append(namespace_option())
+    return command
+
+
+app = typer.Typer(cls=_Group, help=_HELP, no_args_is_help=True, **PLAIN)
 
 
 def _say_version(wanted: bool) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperOption
 
 from scripts.cli.service import PATIENCE_S, Service
 from wire.addresses import URL
@@ -22,8 +23,15 @@ Url = Annotated[
         rich_help_panel="Service",
     ),
 ]
-
 DEFAULT_URL = URL
+NAMESPACE_VARIABLE = "FAISS_NAMESPACE"
+
+PLAIN: dict[str, Any] = {
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["--help", "-h"]},
+}
+"""Help and complaints without rich: importing it takes longer than all the rest."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
 DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
@@ -84,4 +92,27 @@ def filtered(command: Callable[..., None]) -> Callable[..., None]:
 def service_at(url: str, *, patience_s: float = PATIENCE_S) -> Service:
     """A client of the service that the command line and the environment name."""
     # Not an option: what stands on a command line, everyone on the machine can read.
-    return Service(url, os.environ.get("FAISS_API_KEY", ""), patience_s=patience_s)
+    return Service(
+        url,
+        os.environ.get("FAISS_API_KEY", ""),
+        namespace=os.environ.get(NAMESPACE_VARIABLE, ""),
+        patience_s=patience_s,
+    )
+
+
+def namespace_option() -> TyperOption:
+    """`--namespace` for every command that calls the service: see `scripts.cli.app`."""
+
+    def choose(_ctx: Any, _param: Any, value: str | None) -> None:  # noqa: ANN401 (typer's own)
+        if value is not None:
+            os.environ[NAMESPACE_VARIABLE] = value
+
+    return TyperOption(
+        param_decls=["--namespace"],
+        metavar="NAME",
+        envvar=NAMESPACE_VARIABLE,
+        show_envvar=True,
+        expose_value=False,
+        callback=choose,
+        help="Whose memories: one of the service's namespaces. Default: the key's own, or default.",
+    )

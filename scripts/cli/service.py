@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +20,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from scripts.cli.errors import CliError, RefusedError, UnreachableError, UsageError
 from wire.addresses import LOOPBACK_HOSTS, URL
+from wire.limits import NAMESPACE
 from wire.retries import PASSING
 
 Json = dict[str, Any]
@@ -29,8 +31,8 @@ _TIMEOUT_S = 3600.0
 _LONGEST_PAUSE_S = 5.0
 
 _ADVICE = {
-    401: "Set FAISS_API_KEY to the service's API_KEY.",
-    403: "A proxy or browser extension added an Origin that the service does not allow.",
+    401: "Set FAISS_API_KEY to the service's API_KEY, or to a key that is neither revoked nor "
+    "expired.",
     429: "It is overloaded; nothing was changed. Try again in a while.",
     503: "It is still starting; nothing was changed. Try again in a few seconds.",
     507: "Its disk is full; nothing was stored.",
@@ -49,13 +51,20 @@ class Service:
     """The routes of one service."""
 
     def __init__(
-        self, url: str, api_key: str = "", *, patience_s: float = PATIENCE_S, host: str = ""
+        self,
+        url: str,
+        api_key: str = "",
+        *,
+        namespace: str = "",
+        patience_s: float = PATIENCE_S,
+        host: str = "",
     ) -> None:
         """Open no connection yet.
 
         Args:
             url: where the service is.
             api_key: its key; empty: it has none.
+            namespace: of the memories that are meant; empty: the key's own, or `default`.
             patience_s: how long to wait for one that is overloaded or starts.
             host: the name that it answers to, when that is not in `url`.
 
@@ -65,7 +74,12 @@ class Service:
         self._base, hostname = _address(url)
         self.url = self._base
         self.is_local = hostname in LOOPBACK_HOSTS
+        if namespace and not re.fullmatch(NAMESPACE, namespace):
+            raise UsageError(f"{namespace!r} is no namespace; expected one like team.a or default")
+        self.place = f"{self.url}/ns/{namespace}" if namespace else self.url
+        """Names the memories that are meant."""
         self._key = api_key
+        self._namespace = namespace
         self._patience_s = patience_s
         self._host = {"Host": host} if host else {}
         # A proxy from the environment never serves this machine's loopback.
@@ -80,21 +94,27 @@ class Service:
         """Call a route; values of `body` that are None are left out."""
         return self._json("POST", path, body=body, params=params)
 
-    def patch(self, path: str, body: Json) -> Json:
-        """Change what a path names; values of `body` that are None are left out."""
-        return self._json("PATCH", path, body=body)
+    def patch(self, path: str, body: Json, *, with_nulls: bool = False) -> Json:
+        """Change what a path names; unless `with_nulls` values that are None are left out."""
+        return self._json("PATCH", path, body=body, with_nulls=with_nulls)
 
-    def delete(self, path: str) -> Json:
+    def delete(self, path: str, **params: object) -> Json:
         """Delete what a path names."""
-        return self._json("DELETE", path)
+        return self._json("DELETE", path, params=params)
 
     def _json(
-        self, method: str, path: str, *, body: Json | None = None, params: Json | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Json | None = None,
+        params: Json | None = None,
+        with_nulls: bool = False,
     ) -> Json:
         headers = {} if method == "GET" else {"Idempotency-Key": uuid.uuid4().hex}
         content = None
         if body is not None:
-            given = {name: value for name, value in body.items() if value is not None}
+            given = {name: value for name, value in body.items() if with_nulls or value is not None}
             content = json.dumps(given).encode()
             headers["Content-Type"] = "application/json"
         with self.call(method, path, content=content, headers=headers, params=params) as answer:
@@ -136,6 +156,8 @@ class Service:
             except UnicodeEncodeError:
                 raise UsageError("FAISS_API_KEY holds characters that no HTTP header can") from None
             request.add_unredirected_header("X-API-Key", self._key)
+        if self._namespace:
+            request.add_unredirected_header("X-Memory-Namespace", self._namespace)
         response = self._open(request)
         try:
             yield response

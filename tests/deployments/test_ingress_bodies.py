@@ -10,6 +10,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from deployments.http import request_bodies
+from deployments.http.needs import OpenPaths
 from deployments.http.request_bodies import BodyLimit
 from deployments.ingress_settings import IngressSettings
 from tests.support.ingress_under_test import make_ingress
@@ -83,7 +84,7 @@ def test_bodies_that_wait_come_out_of_one_budget_and_go_back_to_it() -> None:
 
     async def scenario() -> None:
         settings = IngressSettings(version="1", max_body_bytes=1000, max_held_bytes=2000)
-        limit = BodyLimit(app, settings)
+        limit = BodyLimit(app, settings, OpenPaths([]))
         search = scope_of("POST", "/search")
         waiting = [Client(part(PART), part(b"", more=False)) for _ in range(3)]
         held = [asyncio.create_task(limit(search, c.receive, c.send)) for c in waiting]

@@ -31,7 +31,7 @@ from engine.errors import (
     UnknownOutcomeError,
 )
 from engine.operations.offsite import RestoreSnapshot, UploadBackup
-from engine.operations.operation import Operation
+from engine.operations.operation import Operation, Within
 from engine.operations.whole import CreateBackup, RestoreBackup
 from engine.operations.writes import AddMemories, DeleteMemories, IngestLines
 from engine.records import NewMemory
@@ -39,6 +39,7 @@ from tests.support.index_under_test import embeddings_of, open_index
 from tests.support.service import Service, running_service
 
 PATIENCE_S = 2.0
+HERE = Within("default")
 
 
 def test_a_write_past_its_deadline_is_not_applied(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_what_died_with_a_replica_is_not_asked_for_again() -> None:
         cast(DeploymentHandle[Any], handle), timeout_s=PATIENCE_S, long_timeout_s=PATIENCE_S
     )
     with pytest.raises(NotReadyError, match="has died"):
-        asyncio.run(index.ask(ReadExport("one", 1)))
+        asyncio.run(index.ask(ReadExport("one", 1, within=HERE)))
     assert handle.n_calls == 1
 
 
@@ -159,7 +160,7 @@ class SilentHandle:
 @pytest.mark.parametrize(
     ("operation", "advice"),
     [
-        (DeleteMemories([], request_id="one"), "Idempotency-Key"),
+        (DeleteMemories([], request_id="one", within=HERE), "Idempotency-Key"),
         (CreateBackup("manual"), "GET /backups"),
         (RestoreBackup("manual_1", request_id="one"), "Idempotency-Key"),
         (UploadBackup("sync", overwrite=False), "GET /sync/snapshots"),
@@ -198,8 +199,8 @@ def test_a_batch_of_long_texts_may_take_longer() -> None:
 
     async def write(memories: list[NewMemory]) -> None:
         embeddings = np.zeros((len(memories), 8), np.float32)
-        await index.ask(AddMemories(memories, embeddings, request_id="one"))
-        await index.ask(IngestLines(memories, embeddings, request_id="two"))
+        await index.ask(AddMemories(memories, embeddings, request_id="one", within=HERE))
+        await index.ask(IngestLines(memories, embeddings, request_id="two", within=HERE))
 
     asyncio.run(write([NewMemory(text="x", source="test")]))
     asyncio.run(write([NewMemory(text="x" * 50_000, source="test")] * 20))

@@ -46,8 +46,13 @@ class Shared:
     """What the backups that may be restored hold, by name; oldest first."""
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def http(self) -> httpx.Client:
-        return httpx.Client(base_url=self.base_url, timeout=PATIENCE_S, trust_env=False)
+    def http(self, namespace: str = "default") -> httpx.Client:
+        return httpx.Client(
+            base_url=self.base_url,
+            headers={"X-Memory-Namespace": namespace},
+            timeout=PATIENCE_S,
+            trust_env=False,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,9 @@ class Write:
 class Client:
     """Changes memories of its own, one request after the other."""
 
-    def __init__(self, shared: Shared, number: int) -> None:
+    def __init__(self, shared: Shared, number: int, namespace: str) -> None:
         self.n_acknowledged = 0
+        self.namespace = namespace
         self._shared = shared
         self._number = number
         self._rng = random.Random(f"{shared.seed} client {number}")
@@ -76,7 +82,7 @@ class Client:
 
     def run(self) -> None:
         """Send writes until told to stop. Never leaves a request half-sent."""
-        with self._shared.http() as http:
+        with self._shared.http(self.namespace) as http:
             while not self._shared.stop.is_set():
                 with self._shared.turn.shared():
                     if not self._send(http, self._next_write()):
@@ -84,7 +90,7 @@ class Client:
 
     def settle(self) -> None:
         """Send what had no answer again, under the same key."""
-        with self._shared.http() as http:
+        with self._shared.http(self.namespace) as http:
             for write in self._unsettled:
                 answer = http.request(
                     write.method,
@@ -234,6 +240,7 @@ def searches_of(numbers: list[int], *, by_meaning: bool) -> list[dict[str, Any]]
             "query": (text_of(number) if by_meaning else word_of(number))[:10_000],
             "k": 3,
             "vector_weight": 1.0 if by_meaning else 0.0,
+            "namespaces": ["*"],
         }
         for number in numbers
     ]

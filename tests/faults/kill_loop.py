@@ -30,6 +30,7 @@ import pytest
 import typer
 
 from tests.faults.kill_client import PATIENCE_S, Client, Shared, searches_of
+from tests.faults.kill_keys import KeyClient
 from tests.faults.kill_model import Slot, Violation
 from tests.support.service import Service, running_service
 
@@ -37,7 +38,9 @@ Victim = Literal["index", "service"]
 Moment = Literal["any", "backup", "restore", "switch", "compaction"]
 MOMENTS: tuple[Moment, ...] = get_args(Moment)
 
-N_CLIENTS = 3
+NAMESPACES = ("default", "default", "default", "other")
+"""Of the clients; most in one, so that its index switches and is compacted."""
+N_CLIENTS = len(NAMESPACES)
 EXACT_BELOW = 240
 COMPACT_FROM = 40
 SETTINGS = {
@@ -66,7 +69,8 @@ class KillLoop:
         self._service = service
         self._rng = random.Random(seed)
         self._shared = Shared(service.base_url, seed)
-        self._clients = [Client(self._shared, number) for number in range(N_CLIENTS)]
+        self._clients = [Client(self._shared, *each) for each in enumerate(NAMESPACES)]
+        self._keys = KeyClient(seed)
         self._took_s: dict[str, float] = {"backup": 0.1, "restore": 0.4}
         self._http = self._shared.http()
 
@@ -74,9 +78,10 @@ class KillLoop:
         """Load, kill, restart, check; returns a line for people. Raises `Violation`."""
         started_s = time.monotonic()
         acknowledged = self._n_acknowledged()
-        with ThreadPoolExecutor(N_CLIENTS + 1) as threads:
+        with ThreadPoolExecutor(N_CLIENTS + 2) as threads, self._shared.http() as http:
             self._shared.stop.clear()
             running = [threads.submit(client.run) for client in self._clients]
+            running.append(threads.submit(self._keys.run, http, self._rng.randrange(5, 60)))
             try:
                 self._wait_for_acknowledgements(self._rng.randrange(20, 80), running)
                 pids = self._pids_of(victim)
@@ -216,9 +221,14 @@ class KillLoop:
         """Compare everything the service shows with what was acknowledged."""
         memories = self._list()
         self._shared.model.settle(memories)
-        counts = self._http.get("/stats").json()["counts"]
-        if set(counts.values()) != {len(memories)}:
-            raise Violation(f"{len(memories)} memories are listed, but the counts are {counts}")
+        for namespace in set(NAMESPACES):
+            n_listed = sum(memory["namespace"] == namespace for memory in memories)
+            counts = self._http.get(f"/ns/{namespace}/stats").json()["counts"]
+            if set(counts.values()) != {n_listed}:
+                raise Violation(f"{n_listed} are listed in {namespace}; the counts are {counts}")
+        for memory in memories:
+            self._check_namespace(memory)
+        self._keys.check(self._http)
         self._check_searches(*self._shared.model.touched())
         newest = self._backups()[:1]
         for backup in newest:
@@ -226,9 +236,14 @@ class KillLoop:
         if self._rng.random() < 0.3:
             self._snapshot()
 
+    def _check_namespace(self, shown: dict[str, Any]) -> None:
+        number = int(shown["source"].partition("/")[0].removeprefix("client"))
+        if shown["namespace"] != NAMESPACES[number]:
+            raise Violation(f"a memory has crossed into {shown['namespace']}: {shown}")
+
     def _list(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        query: dict[str, str | int] = {"limit": 100}
+        query: dict[str, str | int] = {"limit": 100, "namespaces": "*"}
         while True:
             page = _expect(self._http.get("/memories", params=query), 200).json()
             found += page["memories"]
@@ -304,6 +319,8 @@ class KillLoop:
         return {
             "seed": self._shared.seed,
             "acknowledged": self._n_acknowledged(),
+            "acknowledged changes of keys": self._keys.n_acknowledged,
+            "revoked keys": len(self._keys.revoked),
             **dict(sorted(self.counts.items())),
             "answers": dict(sorted(self._shared.outcomes.items())),
             **medians,

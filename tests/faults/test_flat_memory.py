@@ -14,8 +14,8 @@ from tests.support.service import Service
 pytestmark = [pytest.mark.service, pytest.mark.timeout(1200)]
 
 N_MEMORIES = 400
-N_BEFORE = 700
-"""Until caches are full: the embedder keeps the last queries."""
+N_BEFORE = 2_500
+"""Until the cache of the embedder is full, which keeps the last 2,048 queries."""
 N_REQUESTS = 3_000
 GROWTH_BYTES = 16 << 20
 WORDS = [f"word{n}" for n in range(5_000)]

@@ -19,12 +19,11 @@ from fastapi import FastAPI
 from mcp import Client
 from mcp.types import CallToolResult, TextContent
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
-from starlette.routing import Route
 
-from mcp_server.transport.http import create_mcp_app
+from deployments.ingress.replica import add_mcp
 from tests import ROOT
 from tests.support.fake_service import FakeService, serving
-from tests.support.ingress_under_test import Ingress, make_ingress
+from tests.support.ingress_under_test import Ingress, ingress_settings, make_ingress
 
 pytestmark = pytest.mark.anyio
 
@@ -255,9 +254,7 @@ def mounted(**settings: str) -> Ingress:
     """The service's own application with MCP beside its routes."""
     ingress = make_ingress(**settings)
     app = cast(FastAPI, ingress.http.app)
-    mcp_app = create_mcp_app(app, api_key=settings.get("api_key", ""))
-    app.router.routes.append(Route("/mcp", endpoint=mcp_app))
-    app.router.lifespan_context = lambda _: mcp_app.running()
+    add_mcp(app, ingress_settings(**settings))
     return ingress
 
 

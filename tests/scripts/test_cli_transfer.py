@@ -324,7 +324,7 @@ def test_a_file_that_became_shorter_leaves_nothing_behind(
     assert run("import", path, beside, *options).stdout == "6 added\n"
 
     path.write_text("# Part 0\n\nwords of part 0\n")
-    assert run("import", path, *options).stdout == "0 added, 1 known already, 4 removed\n"
+    assert run("import", path, *options).stdout == "0 added, 1 updated, 4 removed\n"
     assert sorted(m["text"] for m in stored()) == [
         "Part 0\n\nwords of part 0",
         "another file",

@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from engine.errors import RemoteDamagedError
+from engine.keys.key_store import KEYS_NAME, KeyStore
+from engine.keys.records import RingChange, RingVersion
+from engine.keys.write_rates import WriteRates
 from engine.offsite.cloud_sync import CloudSync, SyncStatus
 from engine.offsite.object_store import ObjectListing, StoredObject
 from engine.offsite.retention import RemoteRetention
@@ -45,11 +48,14 @@ class FakeIndex:
         self._directory = TemporaryDirectory(prefix="fake-index-", ignore_cleanup_errors=True)
         self.path = Path(self._directory.name)
         self.index = open_index(self.path, max_backups=0)
+        self.keys = KeyStore(self.path / "data" / KEYS_NAME)
+        self.write_rates = WriteRates()
         self._offsite: CloudSync | None = None
         _open.append(self)
 
     def close(self) -> None:
         self.index.close()
+        self.keys.close()
         if self._offsite is not None:
             self._offsite.close()
         self._directory.cleanup()
@@ -63,7 +69,7 @@ class FakeIndex:
 
     async def run(self, operation: Operation[T]) -> T:
         if isinstance(operation, MemoryOperation):
-            answer = operation.run(self.index)
+            answer = operation.run(operation.within.of(self.index))
         else:
             assert isinstance(operation, DirectoryOperation)
             answer = operation.run(self)
@@ -81,6 +87,15 @@ class FakeIndex:
                 interval_s=0.0,
             )
         return self._offsite
+
+    def next_keys(self, version: RingVersion, wait_s: float) -> Future[RingChange | None]:
+        async def next_keys() -> RingChange | None:
+            try:
+                return await asyncio.wait_for(asyncio.wrap_future(self.keys.after(version)), wait_s)
+            except asyncio.TimeoutError:
+                return None
+
+        return asyncio.run_coroutine_threadsafe(next_keys(), asyncio.get_running_loop())
 
     def problem(self) -> Future[str | None]:
         return _done(self.trouble or self.index.problem())

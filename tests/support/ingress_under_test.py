@@ -32,9 +32,14 @@ class Ingress:
         return new_id
 
 
+def ingress_settings(**settings: Any) -> IngressSettings:
+    """Default settings but those given."""
+    return IngressSettings(version="1.2.3", dim=DIM, **settings)
+
+
 def make_ingress(**settings: Any) -> Ingress:
     """An ingress with default settings but those given."""
     index, embedder = FakeIndex(), FakeEmbedder()
-    app = create_app(IngressSettings(version="1.2.3", dim=DIM, **settings), embedder, index)
+    app = create_app(ingress_settings(**settings), embedder, index)
     client = TestClient(app, base_url=BASE_URL, raise_server_exceptions=False)
     return Ingress(client, index, embedder)

@@ -15,6 +15,7 @@ _SCHEMAS = "#/components/schemas/"
 _BOOLEANS = ["0", "1", "true", "false", "yes", "no", "on", "off", "t", "f", "y", "n"]
 _SPELLINGS = {
     (1, 100): r"^(100|[1-9][0-9]?)$",
+    (1, 100_000): r"^(100000|[1-9][0-9]{0,4})$",
     (0, MAX_ID): r"^[0-9]{1,15}$",
     (0, 1): r"^(0(\.[0-9]{1,9})?|1(\.0{1,9})?)$",
     (0.5, 1): r"^(0\.[5-9][0-9]{0,8}|1(\.0{1,9})?)$",
@@ -89,9 +90,9 @@ def _loosened(node: Any) -> Any:
 def checks_for(path: str) -> list[Callable[..., Any]]:
     """Those that hold for every request to a path."""
     checks = [check for check in CHECKS.get_all() if not isinstance(check, type)]
-    # A schema cannot say which files exist, that sync is on, or that `confirm` must be true:
-    # each is a 400 by contract.
-    if path == "/index/build" or path.startswith("/sync/"):
+    # A schema cannot say which files and namespaces exist, that sync is on, what `confirm` must
+    # be, or that one of two must be given: each is refused by contract.
+    if path in ("/index/build", "/memory/move") or path.startswith(("/sync/", "/namespaces/")):
         checks.remove(positive_data_acceptance)
     if path == "/import":  # bad lines are answered line by line, in a 200
         checks.remove(negative_data_rejection)

@@ -14,7 +14,7 @@ from scripts.cli.errors import (
     UnreachableError,
     UsageError,
 )
-from scripts.cli.importing.choice import chosen_files
+from scripts.cli.importing.choosing import chosen_files, refuse_files_of_one_name
 from scripts.cli.importing.dry_run import show
 from scripts.cli.importing.file_commands import workspace_of
 from scripts.cli.importing.journal import Journal, Tally, journal_path
@@ -25,18 +25,13 @@ from scripts.cli.importing.stored_passages import forget_rest
 from scripts.cli.options import DEFAULT_URL, AsJson, Url, service_at
 from scripts.cli.progress import progress
 from scripts.cli.readers import (
-    SUFFIXES,
     TEXT_SUFFIXES,
     Format,
 )
 from scripts.cli.readers.identity import utf8
-from scripts.cli.readers.inputs import InputFile
 from scripts.cli.readers.records import Options
 from scripts.cli.service import Json, Service
 from scripts.cli.terminal import counted, note, note_redacted, print_json, say
-
-_CALLED_BY_PATH = TEXT_SUFFIXES | SUFFIXES[Format.CSV] | {".json", ".sqlite3"}
-"""Files whose memories may be told by the file's name alone."""
 
 
 def import_memories(
@@ -105,7 +100,7 @@ def import_memories(
         stop_on_error=stop_on_error,
         as_json=as_json,
     )
-    _refuse_files_of_one_name(reading)
+    refuse_files_of_one_name(reading)
     service = service_at(url)
     if source is None and not redact:
         _mark_workspace_files(service, reading, needed=not dry_run)
@@ -124,7 +119,7 @@ def _journal(service: Service, paths: list[str], reading: Reading, *, resume: bo
     named = [path if path == "-" else str(Path(path).expanduser().absolute()) for path in paths]
     options, deduplicate = reading.options, reading.deduplicate
     columns = [options.text_column, options.source_column, options.key_column]
-    identity = [service.url, named, reading.format.value, options.source, deduplicate, columns]
+    identity = [service.place, named, reading.format.value, options.source, deduplicate, columns]
     path = journal_path(identity if reading.redact is None else [*identity, reading.redact])
     if not resume:
         path.unlink(missing_ok=True)
@@ -151,22 +146,6 @@ def _send_rest(service: Service, reading: Reading, journal: Journal) -> Tally:
         journal.close(complete=not continues)
         if continues:
             note("Not finished. The same command continues from here.")
-
-
-def _refuse_files_of_one_name(reading: Reading) -> None:
-    """Raise `UsageError` when one file of a run would take the place of another."""
-    first: dict[str, InputFile] = {}
-    for file in reading.files:
-        is_told_by_name = reading.format not in (Format.TEXT, Format.CSV, Format.CHROMA)
-        if is_told_by_name and file.suffix not in _CALLED_BY_PATH:
-            continue
-        other = first.setdefault(file.source(reading.options.source), file)
-        if other is not file:
-            raise UsageError(
-                f"{other.name} and {file.name} would both be "
-                f"{file.source(reading.options.source)}, and one would replace the other. "
-                "Import them one by one with a --source each, or leave --source out."
-            )
 
 
 def _mark_workspace_files(service: Service, reading: Reading, *, needed: bool) -> None:

@@ -75,13 +75,15 @@ _PRIVACY_RULES = (
     "    http-response set-header X-Request-ID %[res.hdr(X-Request-ID)]"
     " if { res.hdr_cnt(X-Request-ID) gt 1 }\n"
 )
+_BELOW_NS = "(/ns/[^/]*)?"
+"""Before a route's path, where it names a namespace."""
 # Serve reads a body ahead of the application, all of it, unless told not to look for the client's
 # going away; the application does that itself while it reads an import.
 # So is the body of a request that needs none, which would pile up there.
 _STREAM_RULES = (
     "    acl needs_no_body method GET HEAD OPTIONS\n"
     "    http-request set-header X-Request-Disconnect-Disabled ?1"
-    " if { path,url_dec -m str /import }\n"
+    f" if {{ path,url_dec -m reg ^{_BELOW_NS}/import$ }}\n"
     "    http-request set-header X-Request-Disconnect-Disabled ?1 if needs_no_body"
     " { req.hdr_val(Content-Length) gt 0 }\n"
     "    http-request set-header X-Request-Disconnect-Disabled ?1 if needs_no_body"
@@ -103,12 +105,12 @@ _ODD_REQUEST_RULES = (
 # those carry an id under which the index applies them once.
 _RETRY_RULES = (
     "    http-request set-header X-Faiss-Memory-Write-Id %[uuid()]\n"
-    "    acl safe_to_repeat path /search /search/batch\n"
-    "    acl safe_to_repeat path_beg /memory/\n"
+    f"    acl of_search path_reg ^{_BELOW_NS}/search(/batch)?$\n"
+    f"    acl safe_to_repeat path_reg ^{_BELOW_NS}/(search|search/batch|memory/.*)$\n"
     "    acl safe_to_repeat method GET HEAD OPTIONS\n"
     "    http-request disable-l7-retry unless safe_to_repeat\n"
     "    http-request set-var(txn.reads) bool(true) if METH_GET\n"
-    "    http-request set-var(txn.reads) bool(true) if { path /search /search/batch }\n"
+    "    http-request set-var(txn.reads) bool(true) if of_search\n"
     "    http-after-response set-var-fmt(txn.retries) %rc\n"
     "    http-after-response set-var(txn.answered) bool(true)"
     " if { res.hdr_cnt(X-Request-ID) gt 0 }\n"

@@ -108,7 +108,19 @@ def test_a_filter_brings_its_own_statistics(index: MemoryIndex) -> None:
     hits = ask(index, "common", where=where, vector_weight=0.0)
 
     # Of the three it is the rarest word; among all it would be the commonest.
-    assert [h.score for h in hits] == pytest.approx([1.0])
+    assert [h.score for h in hits] == pytest.approx([0.99])
+
+
+@pytest.mark.parametrize("query", ["red green", "ฉันชอบแมว"])
+def test_nothing_but_the_same_is_shown_as_a_match_of_100_percent(
+    index: MemoryIndex, query: str
+) -> None:
+    add(index, f"{query} blue", f"{query} pink", query)
+
+    scores = {hit.memory.text: hit.score or 0 for hit in ask(index, query)}
+
+    assert max(scores.values()) == scores[query]
+    assert all(score < 0.995 for text, score in scores.items() if text != query)
 
 
 def test_what_the_model_does_not_know_is_found_by_its_words_alone(index: MemoryIndex) -> None:

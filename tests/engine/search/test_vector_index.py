@@ -391,6 +391,20 @@ def test_recall_of_ten_is_99_percent_on_clustered_vectors_as_wide_as_the_model_s
     assert recall(found, truth) >= 0.99
 
 
+def test_the_best_that_are_to_be_sure_are_found_among_many_that_need_not_be() -> None:
+    rows, queries = clustered(30_000, 384, seed=2), clustered(40, 384, seed=3)
+    index = VectorIndex(384, exact_below=20_000)
+    index.add(rows)
+    index.adopt(index.build_quantised())
+
+    found, scores = index.search(queries, 100, n_sure=30)
+
+    expected = brute_force(rows, queries, 100)
+    assert recall(found[:, :30], expected[:, :30]) >= 0.995
+    assert recall(found, expected) >= 0.95
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
 def test_searches_stay_right_while_rows_are_added_and_codes_adopted(
     vectors: FloatMatrix, monkeypatch: pytest.MonkeyPatch
 ) -> None:

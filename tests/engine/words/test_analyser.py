@@ -250,6 +250,18 @@ def test_composed_and_decomposed_text_have_the_same_terms(text: str) -> None:
 
 @pytest.mark.timeout(20)  # linear time takes a fraction of a second
 @pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("ถั่วดี", ["ถั่", "ว", "ดี", "ถั่ว", "วดี"]),
+        ("ភ្នំពេញ", ["ភ្នំ", "ពេ", "ញ", "ភ្នំពេ", "ពេញ"]),
+        ("猫が好き", ["猫", "が", "好", "き", "猫が", "が好", "好き"]),
+    ],
+)
+def test_a_character_of_an_unspaced_script_has_its_signs(text: str, terms: list[str]) -> None:
+    assert analyse(text) == terms
+
+
+@pytest.mark.parametrize(
     "unit",
     [
         *"aA_-#猫😀 ",

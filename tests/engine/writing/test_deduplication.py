@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import memory_index
+from engine import namespace
 from engine.errors import NotReadyError
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryFilter, MemoryPatch
@@ -38,7 +38,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
             happen()
             return found
 
-        monkeypatch.setattr(memory_index, "find_duplicates", find)
+        monkeypatch.setattr(namespace, "find_duplicates", find)
 
     return arrange
 

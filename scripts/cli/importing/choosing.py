@@ -1,11 +1,23 @@
-"""Which of the files that a command line names are read."""
+"""Which files an import reads."""
 
 from __future__ import annotations
 
-from scripts.cli.errors import CliError, NothingFoundError
-from scripts.cli.readers import KNOWN_NAMES, NOT_READ, SUFFIXES, Format, kind_of, why_not_read
+from scripts.cli.errors import CliError, NothingFoundError, UsageError
+from scripts.cli.importing.reading import Reading
+from scripts.cli.readers import (
+    KNOWN_NAMES,
+    NOT_READ,
+    SUFFIXES,
+    TEXT_SUFFIXES,
+    Format,
+    kind_of,
+    why_not_read,
+)
 from scripts.cli.readers.inputs import InputFile, find_inputs
 from scripts.cli.terminal import note, print_json
+
+_CALLED_BY_PATH = TEXT_SUFFIXES | SUFFIXES[Format.CSV] | {".json", ".sqlite3"}
+"""Files whose memories may be told by the file's name alone."""
 
 
 def chosen_files(paths: list[str], format: Format, *, as_json: bool) -> list[InputFile]:
@@ -45,6 +57,22 @@ def _tell_skipped(skipped: tuple[str, str], *, as_json: bool) -> None:
         print_json({"type": "skipped", "origin": name, "reason": reason})
     else:
         note(f"Skipped {name}: {reason}.")
+
+
+def refuse_files_of_one_name(reading: Reading) -> None:
+    """Raise `UsageError` when one file of a run would take the place of another."""
+    first: dict[str, InputFile] = {}
+    for file in reading.files:
+        is_told_by_name = reading.format not in (Format.TEXT, Format.CSV, Format.CHROMA)
+        if is_told_by_name and file.suffix not in _CALLED_BY_PATH:
+            continue
+        other = first.setdefault(file.source(reading.options.source), file)
+        if other is not file:
+            raise UsageError(
+                f"{other.name} and {file.name} would both be "
+                f"{file.source(reading.options.source)}, and one would replace the other. "
+                "Import them one by one with a --source each, or leave --source out."
+            )
 
 
 def _named(format: Format) -> str:
