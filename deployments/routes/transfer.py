@@ -53,7 +53,7 @@ router = json_router(tag="import and export")
         "requestBody": {
             "description": (
                 "A JSON object a line: text and source, and if you like metadata, key, timestamp, "
-                "updated_at, embedding, deduplicate. An export is one."
+                "updated_at, embedding, deduplicate, redact. An export is one."
             ),
             "content": _LINES,
         }
@@ -79,6 +79,7 @@ async def import_memories(
     options = ImportOptions(
         stop_on_error=query.on_error == "stop",
         deduplicate=query.deduplicate,
+        redact=query.redact,
         key=idempotency_key,
         within=within(request),
         check_caller=partial(caller_of(request).check_still, "write"),

@@ -49,6 +49,7 @@ class ImportOptions:
 
     stop_on_error: bool
     deduplicate: bool
+    redact: bool
     within: Within
     check_caller: Callable[[], None]
     """Raises once the caller may write no more."""
@@ -76,7 +77,7 @@ class ImportStream:
         self._services = services
         self._options = options
         self._dim = identity.dim
-        parser = LineParser(identity, deduplicate=options.deduplicate)
+        parser = LineParser(identity, deduplicate=options.deduplicate, redact=options.redact)
         self._body = ImportBody(parser, options.content_encoding, self._submit)
         self._report = ImportReport(send, reports_all=options.reports_all)
         # One more is being written and one more is full: together they fill the pool's places.
