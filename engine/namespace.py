@@ -29,11 +29,15 @@ from engine.records import (
     NewMemory,
     UpsertOutcome,
 )
-from engine.store.remembered_outcomes import CALLERS_KEY
+from engine.store.layout.remembered_outcomes import CALLERS_KEY
 from engine.workspace.builds import plan_build
 from engine.workspace.planned_builds import PlannedBuilds
 from engine.writing import writes
-from engine.writing.deduplication import DuplicateRule, find_duplicates, remove_duplicates
+from engine.writing.duplicates.deduplication import (
+    DuplicateRule,
+    find_duplicates,
+    remove_duplicates,
+)
 from engine.writing.lines import ImportAttempt, ImportOutcome, ingest
 from engine.writing.write_group import WriteGroup
 from engine.writing.write_session import WriteSession, scoped

@@ -24,8 +24,8 @@ from typing import Any, Final, cast
 from engine.disk.durable_files import fsync_directory, make_directory, translating_os_errors
 from engine.errors import KeyNotFoundError, StoreCorruptError, StoreFormatError
 from engine.keys.records import Key, KeyChanges, RingChange, RingVersion, Scope
-from engine.store.row_checksum import is_intact, with_checksum
-from engine.store.schema import translating_sqlite_errors
+from engine.store.layout.row_checksum import is_intact, with_checksum
+from engine.store.layout.schema import translating_sqlite_errors
 
 KEYS_NAME: Final = "keys.db"
 

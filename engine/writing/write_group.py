@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from engine.errors import InvalidInputError, QuotaExceededError
 from engine.records import MemoryQuota
 from engine.search.search_index import SearchIndex
-from engine.store.namespaces import NO_NAMESPACE, NamespaceFacts
+from engine.store.layout.namespaces import NO_NAMESPACE, NamespaceFacts
 from engine.store.transaction import Transaction
 from engine.writing.live_state import LiveState
 from engine.writing.write_session import WriteSession
