@@ -33,8 +33,8 @@ from engine.records import (
 from engine.recovery.open_store import open_store
 from engine.several_namespaces import SeveralNamespaces
 from engine.store.exports import Exports
-from engine.store.namespaces import checked_name
-from engine.store.rows import iso_time
+from engine.store.layout.namespaces import checked_name
+from engine.store.layout.rows import iso_time
 from engine.workspace.directory_id import directory_id
 from engine.workspace.planned_builds import PlannedBuilds
 from engine.workspace.workspace import Workspace

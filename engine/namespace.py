@@ -32,7 +32,11 @@ from engine.records import (
 from engine.workspace.builds import plan_build
 from engine.workspace.planned_builds import PlannedBuilds
 from engine.writing import writes
-from engine.writing.deduplication import DuplicateRule, find_duplicates, remove_duplicates
+from engine.writing.duplicates.deduplication import (
+    DuplicateRule,
+    find_duplicates,
+    remove_duplicates,
+)
 from engine.writing.lines import ImportAttempt, ImportOutcome, ingest
 from engine.writing.write_group import WriteGroup
 from engine.writing.write_session import WriteSession, scoped_write

@@ -29,8 +29,8 @@ from engine.disk.durable_files import (
 )
 from engine.errors import KeyNotFoundError, StoreCorruptError, StoreFormatError, UnavailableError
 from engine.keys.records import Key, KeyChanges, RingChange, RingVersion, Scope
-from engine.store.row_checksum import is_intact, with_checksum
-from engine.store.schema import translating_sqlite_errors
+from engine.store.layout.row_checksum import is_intact, with_checksum
+from engine.store.layout.schema import translating_sqlite_errors
 
 KEYS_NAME: Final = "keys.db"
 

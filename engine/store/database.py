@@ -41,9 +41,9 @@ from engine.records import (
 from engine.store.acknowledged_mark import HighWaterMark, Mark
 from engine.store.distrust import distrusted
 from engine.store.foreign_json import object_of, parse_json, record_of
-from engine.store.namespaces import NamespaceFacts, select_namespaces
-from engine.store.row_checksum import is_intact
-from engine.store.rows import (
+from engine.store.layout.namespaces import NamespaceFacts, select_namespaces
+from engine.store.layout.row_checksum import is_intact
+from engine.store.layout.rows import (
     AT,
     COLUMNS,
     canonical_json,
@@ -60,7 +60,12 @@ from engine.store.rows import (
     text_digest,
     vectors_of,
 )
-from engine.store.schema import connect, create_tables, is_empty_database, translating_sqlite_errors
+from engine.store.layout.schema import (
+    connect,
+    create_tables,
+    is_empty_database,
+    translating_sqlite_errors,
+)
 from engine.store.transaction import Transaction
 from engine.store.upgrade import upgrade
 

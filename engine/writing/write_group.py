@@ -9,7 +9,7 @@ from engine.errors import InvalidInputError, QuotaExceededError
 from engine.namespaces import is_covered
 from engine.records import MemoryQuota
 from engine.search.search_index import SearchIndex
-from engine.store.namespaces import NO_NAMESPACE, NamespaceFacts
+from engine.store.layout.namespaces import NO_NAMESPACE, NamespaceFacts
 from engine.store.transaction import Transaction
 from engine.writing.live_state import LiveState
 from engine.writing.write_session import WriteSession

@@ -14,9 +14,9 @@ from engine.namespaces import DEFAULT, is_covered
 from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
 from engine.search.search_index import IndexEntry, SearchIndex, searchable_tokens
 from engine.search.source_order import group_of
-from engine.store.namespaces import NO_NAMESPACE
-from engine.store.remembered_outcomes import CALLERS_KEY
-from engine.store.rows import canonical_json, iso_time
+from engine.store.layout.namespaces import NO_NAMESPACE
+from engine.store.layout.remembered_outcomes import CALLERS_KEY
+from engine.store.layout.rows import canonical_json, iso_time
 from engine.workspace.passages import text_in_context
 
 if TYPE_CHECKING:

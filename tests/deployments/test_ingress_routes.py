@@ -14,7 +14,7 @@ from engine.errors import EmbeddingError, RemoteError
 from engine.operations.operation import Write
 from engine.operations.reads import Search
 from engine.records import SearchHit, SearchQuery
-from engine.store.remembered_outcomes import CALLERS_KEY
+from engine.store.layout.remembered_outcomes import CALLERS_KEY
 from engine.workspace import planned_builds
 from tests.support.fakes import embedding_of, query_of
 from tests.support.ingress_under_test import Ingress, make_ingress

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from engine.namespaces import is_covered
-from engine.store import namespaces as module
-from engine.store.namespaces import NamespaceFacts, Namespaces
+from engine.store.layout import namespaces as module
+from engine.store.layout.namespaces import NamespaceFacts, Namespaces
 
 GLOBS = [("*",), ("team-*",), ("team-a", "solo"), ("team-a*", "team-*"), ("nobody",)]
 NAMES = ["team-a", "team-b", "team-ab", "solo", "default"]
