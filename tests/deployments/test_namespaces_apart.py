@@ -54,9 +54,13 @@ OURS = [
 TELL_EVERYBODY = {"getHealth", "getReadiness"}
 """How many memories there are in all, also who has no key."""
 OF_THE_WHOLE = ("/backup", "/restore", "/sync/", "/keys", "/metrics", "/namespaces/")
+OF_MCP = {
+    "Accept": "application/json, text/event-stream",
+    "Content-Type": "application/json",
+}
 CHANGING = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00|[0-9a-f]{32}|_\d{8}_\d{6}(_\d+)?"
-    r'|"workspace_id":"[0-9a-f]+"'
+    r'|"workspace_id":"[0-9a-f]+"|/fake-index-\w+'
 )
 """Times, ids that are made for each run, names of backups, and which directory is served."""
 
@@ -168,7 +172,7 @@ def answer_in(world: World, request: Request, more: dict[str, str]) -> tuple[int
         request.path,
         params=urlencode(request.query),
         content=request.body,
-        headers={**world.headers, "Accept": "application/json, text/event-stream", **more},
+        headers={**world.headers, **OF_MCP, **more},
     )
     return answer.status_code, CHANGING.sub("…", answer.text)
 
