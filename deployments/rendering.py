@@ -14,8 +14,8 @@ from engine.offsite.cloud_sync import SyncStatus
 from engine.offsite.download import Download
 from engine.offsite.snapshots import RemoteSnapshot
 from engine.records import AddOutcome, BackupSummary, DedupeReport, Memory, SearchHit
+from engine.store.layout.rows import iso_time
 from engine.store.read_snapshot import ExportedMemory
-from engine.store.rows import iso_time
 from wire.answers import (
     BackupOut,
     DeduplicateAnswer,

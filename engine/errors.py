@@ -125,6 +125,12 @@ class KeyNotFoundError(NotFoundError):
         return f"Key '{self.key_id}' not found"
 
 
+class KeyWithdrawnError(EngineError):
+    """A key no longer allows what it allowed when a request with it began."""
+
+    code = "key_withdrawn"
+
+
 class QuotaExceededError(EngineError):
     """There would be more memories than the caller may have. Nothing of the write was applied."""
 

@@ -33,8 +33,8 @@ from engine.records import (
 from engine.recovery.open_store import open_store
 from engine.several_namespaces import SeveralNamespaces
 from engine.store.exports import Exports
-from engine.store.namespaces import checked_name
-from engine.store.rows import iso_time
+from engine.store.layout.namespaces import checked_name
+from engine.store.layout.rows import iso_time
 from engine.workspace.directory_id import directory_id
 from engine.workspace.planned_builds import PlannedBuilds
 from engine.workspace.workspace import Workspace
@@ -42,6 +42,7 @@ from engine.writing import writes
 from engine.writing.live_state import LiveState
 from engine.writing.upkeep import Upkeep, VectorTools
 from engine.writing.write_group import WriteGroup
+from engine.writing.write_session import scoped_write
 from engine.writing.writer import Writer
 
 _COUNT = TypeAdapter(int)
@@ -160,6 +161,10 @@ class MemoryIndex(Namespace):
         """Namespaces that are searched and listed as one. Raises `InvalidInputError`."""
         return SeveralNamespaces(names, self._shared)
 
+    def names(self) -> list[str]:
+        """Of every namespace that was written to, in order."""
+        return [facts.name for facts in self._state.namespaces.every()]
+
     def namespaces(self) -> list[NamespaceSummary]:
         """Every namespace that was written to, by name."""
         return [
@@ -213,7 +218,8 @@ class MemoryIndex(Namespace):
                 group.check_quota(quota, used)
             return outcome
 
-        return self._writer.submit(run, _MOVED, request_id=request_id, weight=len(ids or ()))
+        own_id = scoped_write(request_id, name)
+        return self._writer.submit(run, _MOVED, request_id=own_id, weight=len(ids or ()))
 
     # All namespaces
 

@@ -29,14 +29,17 @@ from engine.records import (
     NewMemory,
     UpsertOutcome,
 )
-from engine.store.remembered_outcomes import CALLERS_KEY
 from engine.workspace.builds import plan_build
 from engine.workspace.planned_builds import PlannedBuilds
 from engine.writing import writes
-from engine.writing.deduplication import DuplicateRule, find_duplicates, remove_duplicates
+from engine.writing.duplicates.deduplication import (
+    DuplicateRule,
+    find_duplicates,
+    remove_duplicates,
+)
 from engine.writing.lines import ImportAttempt, ImportOutcome, ingest
 from engine.writing.write_group import WriteGroup
-from engine.writing.write_session import WriteSession, scoped
+from engine.writing.write_session import WriteSession, scoped_write
 
 T = TypeVar("T")
 
@@ -79,16 +82,12 @@ class Namespace(NamespaceReads):
         return self._shared.writer.submit(
             run_here,
             outcome_type,
-            request_id=self._scoped(request_id),
-            replaces=None if replaces is None else self._scoped(replaces),
+            request_id=scoped_write(request_id, name),
+            replaces=None if replaces is None else scoped_write(replaces, name),
             weight=weight,
             deadline_s=deadline_s,
             in_pieces=in_pieces,
         )
-
-    def _scoped(self, request_id: str) -> str:
-        is_callers = request_id.startswith(CALLERS_KEY)
-        return scoped(request_id, self.name) if is_callers else request_id
 
     def add(
         self,

@@ -28,14 +28,14 @@ from engine.records import (
 )
 from engine.search.hybrid_search import search
 from engine.store.exports import ExportFacts, Exports
-from engine.store.namespaces import checked_name
+from engine.store.layout.namespaces import checked_name
+from engine.store.layout.rows import iso_time
 from engine.store.read_snapshot import ExportedMemory, Snapshot
-from engine.store.rows import iso_time
 from engine.workspace.directory_id import directory_id
 from engine.workspace.planned_builds import PlannedBuilds
 from engine.workspace.workspace import Workspace
+from engine.writing.duplicates.repeats import first_repeated, says_something
 from engine.writing.live_state import LiveState
-from engine.writing.repeats import first_repeated, says_something
 from engine.writing.writer import Writer
 
 _TRIES = 3

@@ -14,7 +14,7 @@ from engine.records import (
     SearchQuery,
 )
 from engine.search.fusion import best_of
-from engine.store.namespaces import checked_name
+from engine.store.layout.namespaces import checked_name
 
 MAX_NAMESPACES = 20
 

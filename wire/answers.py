@@ -12,6 +12,15 @@ from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
 
+class Redactions(TypedDict, total=False):
+    """What was replaced in a text that was to be stored without its secrets."""
+
+    redacted: Annotated[
+        dict[str, int],
+        Field(description="How many secrets of each kind were replaced, where any was."),
+    ]
+
+
 class MemoryOut(TypedDict):
     """A stored memory."""
 
@@ -80,7 +89,11 @@ class Likeness(TypedDict, total=False):
     ]
 
 
-class AddAnswer(Likeness):
+class ChangedOut(MemoryOut, Redactions):
+    """The memory as it is now."""
+
+
+class AddAnswer(Likeness, Redactions):
     """The new id, or null for a duplicate."""
 
     success: bool
@@ -89,7 +102,7 @@ class AddAnswer(Likeness):
     duplicate_of: NotRequired[Annotated[int, Field(description="The memory that says the same.")]]
 
 
-class AddBatchResult(Likeness):
+class AddBatchResult(Likeness, Redactions):
     """What became of one memory of a batch."""
 
     id: int | None
@@ -106,7 +119,7 @@ class AddBatchAnswer(TypedDict):
     results: list[AddBatchResult]
 
 
-class UpsertAnswer(TypedDict):
+class UpsertAnswer(Redactions):
     """The memory's id, and whether it is new."""
 
     success: bool

@@ -36,6 +36,8 @@ from wire.memory import (
 )
 from wire.moments import Instant, Since, TimeZone, Until, period
 
+REDACT: Any = Field(False, description="Replace secrets in the text by `[redacted:kind]`.")
+REDACT_ITEM: Any = Field(None, description="Whether secrets are replaced; wins over the default.")
 K_DESCRIPTION = "How many memories to return at most."
 LIMIT_DESCRIPTION = "How many memories a page has at most."
 OFFSET: Any = Field(0, ge=0, le=limits.MAX_ID, description="How many memories to skip.")
@@ -137,12 +139,14 @@ class AddRequest(NewMemory):
     """A memory to add."""
 
     deduplicate: bool = Field(True, description="Skip it when a memory says the same.")
+    redact: bool = REDACT
 
 
 class AddBatchItem(NewMemory):
     """One memory of a batch."""
 
     deduplicate: bool | None = Field(None, description="Wins over the batch's own.")
+    redact: bool | None = REDACT_ITEM
 
 
 class AddBatchRequest(Input):
@@ -150,12 +154,14 @@ class AddBatchRequest(Input):
 
     memories: list[AddBatchItem] = Field(min_length=1, max_length=limits.MAX_ADDED)
     deduplicate: bool = Field(True, description="Skip memories that say the same as another.")
+    redact: bool = REDACT
 
 
 class UpsertRequest(NewMemory):
     """A memory to add, or to put in the place of the one with this source and key."""
 
     key: Key
+    redact: bool = REDACT
 
 
 class PatchRequest(Input):
@@ -166,6 +172,7 @@ class PatchRequest(Input):
     metadata: Metadata | None = Field(
         None, description="The new metadata, any JSON object of at most 64 KiB."
     )
+    redact: bool = REDACT
 
 
 class DeleteBySourceRequest(Input):
@@ -264,6 +271,7 @@ class ImportQuery(Input):
         "continue", description="Whether a line with an error stops the import."
     )
     deduplicate: bool = Field(True, description="Skip what a stored memory says already.")
+    redact: bool = REDACT
     report: Literal["all", "errors"] = Field(
         "all",
         description="errors: leave out the answers of lines that have none. For clients that "
@@ -284,6 +292,7 @@ class ImportLine(NewMemory):
         Field(description="Base64 of little-endian float32, or numbers; of unit length."),
     ] = None
     deduplicate: bool | None = Field(None, description="Wins over the import's own.")
+    redact: bool | None = REDACT_ITEM
 
 
 class ExportQuery(Filters):

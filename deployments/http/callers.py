@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Scope
 
+from engine.errors import KeyWithdrawnError
 from engine.keys.records import Key
 from engine.keys.records import Scope as KeyScope
 from engine.namespaces import EVERY
@@ -27,6 +28,18 @@ class Caller:
 
     key: Key
     namespace: str
+    current: Callable[[], Key | None]
+    """What the key is by now; None once it is revoked or has expired."""
+
+    def check_still(self, scope: KeyScope) -> None:
+        """Refuse to go on with a stream that began when the key still allowed it.
+
+        Raises:
+            KeyWithdrawnError: it no longer does.
+        """
+        key = self.current()
+        if key is None or not (key.has_scope(scope) and key.may_use(self.namespace)):
+            raise KeyWithdrawnError("the key was revoked, changed or has expired meanwhile")
 
     def check_scope(self, scope: KeyScope) -> None:
         """Refuse, with 403, what the key may not do."""

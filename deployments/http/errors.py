@@ -17,6 +17,7 @@ from deployments.http.json_route import json_response
 from engine.errors import (
     EngineError,
     InvalidInputError,
+    KeyWithdrawnError,
     NotFoundError,
     NotReadyError,
     OverloadedError,
@@ -43,6 +44,7 @@ class HttpError:
 
 ERROR_TABLE: dict[type[EngineError], HttpError] = {
     InvalidInputError: HttpError(400),
+    KeyWithdrawnError: HttpError(403),
     NotFoundError: HttpError(404),
     OverloadedError: HttpError(429, retry_after_s=1),
     NotReadyError: HttpError(503, retry_after_s=2),

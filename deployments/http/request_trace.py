@@ -15,7 +15,7 @@ from fastapi import Depends, Header
 from starlette.requests import Request
 from starlette.types import Scope
 
-from engine.store.remembered_outcomes import CALLERS_KEY
+from engine.store.layout.remembered_outcomes import CALLERS_KEY
 from wire import limits
 
 Stage = Literal["embed", "index"]

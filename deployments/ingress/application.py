@@ -6,14 +6,14 @@ from fastapi import FastAPI
 
 from deployments.calls.protocols import EmbedderClient, IndexClient
 from deployments.http.errors import install_error_handlers
-from deployments.http.guards import SiteGuard
-from deployments.http.head_requests import HeadAsGet
-from deployments.http.key_guard import KeyGuard
 from deployments.http.metrics import IngressMetrics
+from deployments.http.middleware.guards import SiteGuard
+from deployments.http.middleware.head_requests import HeadAsGet
+from deployments.http.middleware.key_guard import KeyGuard
+from deployments.http.middleware.request_bodies import BodyLimit, LingeringClose
+from deployments.http.middleware.request_log import RequestLog
 from deployments.http.needs import OpenPaths
 from deployments.http.openapi import TITLE, install_openapi
-from deployments.http.request_bodies import BodyLimit, LingeringClose
-from deployments.http.request_log import RequestLog
 from deployments.http.services import ImportGate, Services
 from deployments.ingress.docs_page import install_docs_pages
 from deployments.ingress.followed_keys import FollowedKeys

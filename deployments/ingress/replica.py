@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from deployments.calls.handles import ServeEmbedderClient, ServeIndexClient
 from deployments.calls.part_reports import replica_name
-from deployments.http.key_guard import headers_of_caller
+from deployments.http.middleware.key_guard import headers_of_caller
 from deployments.http.needs import VALID_KEY, OpenPaths, needs
 from deployments.ingress.application import create_app
 from deployments.ingress_settings import IngressSettings

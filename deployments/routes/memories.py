@@ -16,6 +16,7 @@ from deployments.http.filters import where_of
 from deployments.http.json_route import json_response, json_router
 from deployments.http.needs import ADMIN, READ, READ_SEVERAL, WRITE, needs
 from deployments.http.openapi import problems
+from deployments.http.redaction import redacted, redacted_items
 from deployments.http.request_trace import WriteId, trace_of
 from deployments.http.services import services_of
 from engine.errors import MemoryNotFoundError
@@ -34,6 +35,7 @@ from engine.workspace.passages import text_in_context
 from wire.answers import (
     AddAnswer,
     AddBatchAnswer,
+    ChangedOut,
     DeduplicateAnswer,
     DeleteAnswer,
     DeleteBatchAnswer,
@@ -90,6 +92,7 @@ def _memory_id(number: int) -> MemoryId:
 @needs(WRITE)
 async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, unless one that says the same is stored already."""
+    body, redactions = redacted(body, body.redact)
     services, trace = services_of(request), trace_of(request)
     embedded = await services.embed_one(text_in_context(body), trace)
     memory = NewMemory(
@@ -107,7 +110,7 @@ async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> R
     answer = AddAnswer(success=True, id=outcome.id, message=message)
     if outcome.duplicate_of is not None:
         answer["duplicate_of"] = outcome.duplicate_of
-    return json_response({**answer, **rendering.added(outcome)})
+    return json_response({**answer, **rendering.added(outcome), **redactions})
 
 
 @router.post(
@@ -120,7 +123,8 @@ async def add_memory(body: AddRequest, request: Request, write_id: WriteId) -> R
 async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteId) -> Response:
     """Store up to 500 memories, all or none; duplicates are skipped."""
     services, trace = services_of(request), trace_of(request)
-    embedded = await services.embed([text_in_context(item) for item in body.memories], trace)
+    items, redactions = await redacted_items(body)
+    embedded = await services.embed([text_in_context(item) for item in items], trace)
     memories = [
         NewMemory(
             text=item.text,
@@ -129,7 +133,7 @@ async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteI
             deduplicate=body.deduplicate if item.deduplicate is None else item.deduplicate,
             later_vectors=embedded.later.get(at),
         )
-        for at, item in enumerate(body.memories)
+        for at, item in enumerate(items)
     ]
     with trace.stage("index"):
         outcomes = await services.index.ask(
@@ -143,7 +147,8 @@ async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteI
             count=len(ids),
             message=f"Added {len(ids)} memories",
             results=[
-                {"id": o.id, "duplicate_of": o.duplicate_of, **rendering.added(o)} for o in outcomes
+                {"id": o.id, "duplicate_of": o.duplicate_of, **rendering.added(o), **redaction}
+                for o, redaction in zip(outcomes, redactions, strict=True)
             ],
         )
     )
@@ -158,6 +163,7 @@ async def add_memories(body: AddBatchRequest, request: Request, write_id: WriteI
 @needs(WRITE)
 async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId) -> Response:
     """Store a memory, in the place of the one with the same source and key if there is one."""
+    body, redactions = redacted(body, body.redact)
     services, trace = services_of(request), trace_of(request)
     embedded = await services.embed_one(text_in_context(body), trace)
     memory = NewMemory(
@@ -172,7 +178,9 @@ async def upsert_memory(body: UpsertRequest, request: Request, write_id: WriteId
         outcome = await services.index.ask(
             UpsertMemory(memory, embedded.firsts[0], request_id=write_id, within=within(request))
         )
-    return json_response(UpsertAnswer(success=True, id=outcome.id, created=outcome.created))
+    return json_response(
+        UpsertAnswer(success=True, id=outcome.id, created=outcome.created, **redactions)
+    )
 
 
 @router.get(
@@ -194,7 +202,7 @@ async def get_memory(memory_id: PathId, request: Request) -> Response:
 @router.patch(
     "/memory/{memory_id:memory_id}",
     operation_id="updateMemory",
-    response_model=MemoryOut,
+    response_model=ChangedOut,
     responses=problems(404, 507),
 )
 @needs(WRITE)
@@ -202,6 +210,7 @@ async def update_memory(
     memory_id: PathId, body: PatchRequest, request: Request, write_id: WriteId
 ) -> Response:
     """Change fields of a memory; a new text is embedded anew."""
+    body, redactions = redacted(body, body.redact)
     services, trace = services_of(request), trace_of(request)
     target = _memory_id(memory_id)
     patch = MemoryPatch(text=body.text, source=body.source, metadata=body.metadata)
@@ -217,7 +226,7 @@ async def update_memory(
         memory = await services.index.ask(
             UpdateMemory(target, patch, vectors, request_id=write_id, within=within(request))
         )
-    return json_response(rendering.memory(memory))
+    return json_response(ChangedOut(**rendering.memory(memory), **redactions))
 
 
 @router.delete(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Header, Query
@@ -52,7 +53,7 @@ router = json_router(tag="import and export")
         "requestBody": {
             "description": (
                 "A JSON object a line: text and source, and if you like metadata, key, timestamp, "
-                "updated_at, embedding, deduplicate. An export is one."
+                "updated_at, embedding, deduplicate, redact. An export is one."
             ),
             "content": _LINES,
         }
@@ -78,8 +79,10 @@ async def import_memories(
     options = ImportOptions(
         stop_on_error=query.on_error == "stop",
         deduplicate=query.deduplicate,
+        redact=query.redact,
         key=idempotency_key,
         within=within(request),
+        check_caller=partial(caller_of(request).check_still, "write"),
         content_encoding=encoding,
         reports_all=query.report == "all",
     )
@@ -136,7 +139,15 @@ async def export_memories(query: Annotated[ExportQuery, Query()], request: Reque
     facts = await index.ask(
         BeginExport(where_of(query), with_embeddings=query.embeddings, within=here)
     )
-    lines = export_lines(index, facts, identity, here, tells_lsn=caller_of(request).key.is_of_all)
+    caller = caller_of(request)
+    lines = export_lines(
+        index,
+        facts,
+        identity,
+        here,
+        check_caller=partial(caller.check_still, "read"),
+        tells_lsn=caller.key.is_of_all,
+    )
     headers = {"Cache-Control": "no-store", "Vary": "Accept-Encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import datetime, timezone
 
@@ -28,12 +28,14 @@ async def export_lines(
     identity: ModelIdentity,
     within: Within,
     *,
+    check_caller: Callable[[], None],
     tells_lsn: bool = True,
 ) -> AsyncIterator[bytes]:
     """Lines of an open export, some at a time; it is closed at the end, whatever that is.
 
     An export without its footer is incomplete; its last line then says why, if it can. The LSN
     counts the writes to all namespaces, so that not everybody is told it.
+    `check_caller` raises once the caller may read no more.
     """
     header = {
         "type": "header",
@@ -51,6 +53,7 @@ async def export_lines(
     try:
         yield to_json(header) + b"\n"
         while page := await index.ask(ReadExport(facts.export_id, _PAGE_BYTES, within=within)):
+            check_caller()
             n_memories += page.count(b"\n")
             yield page
         if n_memories == facts.total:

@@ -128,7 +128,7 @@ class ImportBody:
     async def _take(self, lines: Iterator[bytes | None]) -> None:
         for line in lines:
             self._number += 1
-            if self._number % _PARSED_AT_ONCE == 0:
+            if self._parser.redacts or self._number % _PARSED_AT_ONCE == 0:
                 await asyncio.sleep(0)
             self._add(line)
             if self._chunk.is_full():

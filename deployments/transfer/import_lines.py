@@ -14,8 +14,11 @@ import numpy as np
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from deployments.http.redaction import redacted
 from deployments.transfer.line_reader import MAX_LINE_BYTES
+from engine.errors import InvalidInputError
 from engine.records import FloatVector, ModelIdentity, NewMemory
+from wire.answers import Redactions
 from wire.requests import ImportLine
 from wire.times import microseconds
 
@@ -35,6 +38,8 @@ class GoodLine:
     vector: FloatVector | None
     """Taken over; None to embed the text."""
     digest: bytes
+    redactions: Redactions
+    """What its answer says of secrets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +65,10 @@ ParsedLine = GoodLine | BadLine | MarkLine
 class LineParser:
     """Reads lines one after the other; a header changes how those after it are read."""
 
-    def __init__(self, identity: ModelIdentity, *, deduplicate: bool) -> None:
+    def __init__(self, identity: ModelIdentity, *, deduplicate: bool, redact: bool) -> None:
         self._identity = identity
+        self.redacts = redact
+        """Whether secrets of lines that do not say themselves are replaced."""
         self._deduplicate = deduplicate
         self._takes_vectors = True
         self._copies: _Copies | None = None
@@ -93,14 +100,16 @@ class LineParser:
             return self._good(number, line, ImportLine.model_validate(content))
         except ValidationError as exc:
             return BadLine(number=number, reason=_reason(exc))
-        except ValueError as exc:
+        except (ValueError, InvalidInputError) as exc:
             return BadLine(number=number, reason=str(exc))
 
     def _good(self, number: int, line: bytes, given: ImportLine) -> GoodLine:
         deduplicate = self._deduplicate if given.deduplicate is None else given.deduplicate
+        given, redactions = redacted(given, self.redacts if given.redact is None else given.redact)
         copy = None if self._copies is None else self._copies.number(given)
         vector = None
-        if given.embedding is not None and self._takes_vectors:
+        # An embedding of a text with secrets would be of what is not stored.
+        if given.embedding is not None and self._takes_vectors and not redactions:
             vector = _vector(given.embedding, self._identity.dim)
         return GoodLine(
             number=number,
@@ -117,6 +126,7 @@ class LineParser:
             ),
             vector=vector,
             digest=hashlib.blake2b(line, digest_size=16).digest(),
+            redactions=redactions,
         )
 
     def _mark(self, number: int, content: dict[str, Any]) -> MarkLine | BadLine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -48,6 +49,7 @@ class ImportReport:
         self._send_bytes = send
         self._reports_all = reports_all
         self._progress_s = time.monotonic()
+        self._redacted: Counter[str] = Counter()
         self._skipped: list[dict[str, Any]] = []
         """The first lines that say what a memory says already."""
         self._after_header: int | None = None
@@ -74,10 +76,11 @@ class ImportReport:
             if isinstance(line, GoodLine):
                 outcome = next(remaining)
                 self.tally.count(outcome.status)
+                self._redacted.update(line.redactions.get("redacted", {}))
                 if outcome.status == "duplicate" and len(self._skipped) < _SHOWN_SKIPPED:
                     self._skipped.append({"line": line.number, **_repeated(outcome)})
                 if self._reports_all:
-                    answers.append(_item(line.number, outcome))
+                    answers.append(_item(line, outcome))
             else:
                 self.tally.errors += 1
                 shown = {"type": "item", "line": line.number, "status": "error", "error": problem}
@@ -114,21 +117,23 @@ class ImportReport:
             {"type": "summary", **self.tally.shown(), "ok": ok}
             | {"stopped_at": stopped_at, "message": message}
             | ({"skipped": self._skipped} if self._skipped else {})
+            | ({"redacted": dict(sorted(self._redacted.items()))} if self._redacted else {})
         )
 
     async def _send(self, content: dict[str, Any]) -> None:
         await self._send_bytes(to_json(content) + b"\n")
 
 
-def _item(number: int, outcome: ImportOutcome) -> bytes:
+def _item(line: GoodLine, outcome: ImportOutcome) -> bytes:
     shown: dict[str, Any] = {
         "type": "item",
-        "line": number,
+        "line": line.number,
         "status": outcome.status,
         "id": outcome.id,
     }
     if outcome.status == "duplicate":
         shown |= _repeated(outcome)
+    shown |= line.redactions
     return to_json(shown) + b"\n"
 
 

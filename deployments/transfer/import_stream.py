@@ -49,7 +49,10 @@ class ImportOptions:
 
     stop_on_error: bool
     deduplicate: bool
+    redact: bool
     within: Within
+    check_caller: Callable[[], None]
+    """Raises once the caller may write no more."""
     key: str | None
     """Names the import, so that it can be sent again."""
     content_encoding: str
@@ -74,7 +77,7 @@ class ImportStream:
         self._services = services
         self._options = options
         self._dim = identity.dim
-        parser = LineParser(identity, deduplicate=options.deduplicate)
+        parser = LineParser(identity, deduplicate=options.deduplicate, redact=options.redact)
         self._body = ImportBody(parser, options.content_encoding, self._submit)
         self._report = ImportReport(send, reports_all=options.reports_all)
         # One more is being written and one more is full: together they fill the pool's places.
@@ -223,6 +226,7 @@ class ImportStream:
     ) -> list[ImportOutcome]:
         if not lines:
             return []
+        self._options.check_caller()
         before, self._n_writes = self._n_writes, self._n_writes + 1
         attempt = None
         if self._options.key is not None:

@@ -18,7 +18,7 @@ from engine.backups.files import (
 )
 from engine.backups.manifest import Manifest
 from engine.disk.durable_files import fsync_file, sha256_of, translating_os_errors
-from engine.store.tables import FORMAT_VERSION
+from engine.store.layout.tables import FORMAT_VERSION
 
 _log = logging.getLogger(__name__)
 

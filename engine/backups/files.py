@@ -18,7 +18,7 @@ from engine.disk.durable_files import fsync_file, sha256_of, translating_os_erro
 from engine.errors import StoreCorruptError
 from engine.store.distrust import attached, check_structure, distrusted
 from engine.store.foreign_json import object_of, parse_json, record_of
-from engine.store.rows import (
+from engine.store.layout.rows import (
     ORIGIN,
     PRUNED_LSN,
     UPKEEP,
@@ -29,14 +29,20 @@ from engine.store.rows import (
     read_meta,
     set_meta,
 )
-from engine.store.schema import (
+from engine.store.layout.schema import (
     check_format,
     connect,
     create_tables,
     translating_sqlite_errors,
 )
+from engine.store.layout.tables import (
+    FORMAT_VERSION,
+    METADATA_VALUES,
+    NAMESPACES,
+    TEXT_DIGESTS,
+    Table,
+)
 from engine.store.soundness import check_copy, check_rows
-from engine.store.tables import FORMAT_VERSION, METADATA_VALUES, NAMESPACES, TEXT_DIGESTS, Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

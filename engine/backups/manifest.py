@@ -14,8 +14,8 @@ from typing import Any, Literal, get_args
 from engine.backups.files import BackupFile, StoreFacts
 from engine.disk.durable_files import read_whole, replacing
 from engine.store.foreign_json import object_of, parse_json, record_of
-from engine.store.row_checksum import row_checksum
-from engine.store.rows import iso_time
+from engine.store.layout.row_checksum import row_checksum
+from engine.store.layout.rows import iso_time
 from engine.writing.once import warn_once
 
 MANIFEST_NAME = "manifest.json"

@@ -12,8 +12,8 @@ from engine.backups.files import Origin, facts_in, facts_of, write_origin
 from engine.disk.durable_files import fsync_directory, fsync_file
 from engine.errors import StorageError
 from engine.store.database import Store
-from engine.store.rows import last_id_of, set_meta
-from engine.store.schema import connect, translating_sqlite_errors
+from engine.store.layout.rows import last_id_of, set_meta
+from engine.store.layout.schema import connect, translating_sqlite_errors
 from engine.writing.live_state import LiveState, ReadyStore
 
 

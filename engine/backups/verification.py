@@ -11,7 +11,7 @@ import numpy as np
 from engine.errors import EngineError, StoreCorruptError
 from engine.search.postings_cache import load_index
 from engine.store.database import Store, recorded_identity
-from engine.store.namespaces import NamespaceFacts
+from engine.store.layout.namespaces import NamespaceFacts
 from engine.store.soundness import problems_in
 from engine.store.upgrade import upgrade
 

@@ -24,6 +24,15 @@ _READ_BYTES = 1 << 20
 _PROBE_BYTES = 1 << 20
 
 
+def file_id(path: Path) -> tuple[int, int] | None:
+    """Device and inode of the file that is there now; None for none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def fsync_directory(directory: Path) -> None:
     """Make renames and new names in `directory` durable."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -21,11 +21,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, cast
 
-from engine.disk.durable_files import fsync_directory, make_directory, translating_os_errors
-from engine.errors import KeyNotFoundError, StoreCorruptError, StoreFormatError
+from engine.disk.durable_files import (
+    file_id,
+    fsync_directory,
+    make_directory,
+    translating_os_errors,
+)
+from engine.errors import KeyNotFoundError, StoreCorruptError, StoreFormatError, UnavailableError
 from engine.keys.records import Key, KeyChanges, RingChange, RingVersion, Scope
-from engine.store.row_checksum import is_intact, with_checksum
-from engine.store.schema import translating_sqlite_errors
+from engine.store.layout.row_checksum import is_intact, with_checksum
+from engine.store.layout.schema import translating_sqlite_errors
 
 KEYS_NAME: Final = "keys.db"
 
@@ -84,6 +89,7 @@ class KeyStore:
         self._followers: dict[Future[RingChange], RingVersion] = {}
         """Who waits for a change, and what each of them knows."""
         self._connection = _connected(path)
+        self._file = file_id(path)
         try:
             self._read()
         except BaseException:
@@ -110,6 +116,7 @@ class KeyStore:
 
         Raises:
             KeyNotFoundError: that one has been revoked.
+            UnavailableError: the file is no longer where it was; nothing was changed.
             StoreFullError, StorageError: nothing was changed.
         """
         with self._lock:
@@ -225,6 +232,12 @@ class KeyStore:
         with _translating_errors(self._path), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
+            # SQLite, which holds it open, would not notice: what is revoked would come back.
+            if file_id(self._path) != self._file:
+                raise UnavailableError(
+                    f"{self._path} was removed or replaced while the service runs, and no key can "
+                    "be changed: put it back, or restart the service with the one that is there"
+                )
 
 
 def check_keys(path: Path) -> None:

@@ -46,6 +46,10 @@ class Key:
         """Whether it may use every namespace."""
         return EVERY in self.namespaces
 
+    def has_expired(self, now_us: int) -> bool:
+        """Whether its time is over."""
+        return self.expires_us is not None and self.expires_us <= now_us
+
     def has_scope(self, scope: Scope) -> bool:
         """Whether it may do what needs a scope."""
         return max(map(SCOPES.index, self.scopes)) >= SCOPES.index(scope)

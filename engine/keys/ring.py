@@ -56,10 +56,15 @@ class KeyRing:
             if self.version == RingVersion() and text.startswith(PREFIX):
                 raise NotReadyError("the keys are not known yet; the service is starting")
             return None
-        if key.expires_us is not None and key.expires_us <= now_us:
+        if key.has_expired(now_us):
             return None
         self._used_us[key.id] = now_us
         return key
+
+    def current(self, key: Key, now_us: int) -> Key | None:
+        """What a key that was presented before is by now; None when it is revoked or expired."""
+        known = self.root if key.id == ROOT_ID else self._keys.get(key.id)
+        return None if known is None or known.has_expired(now_us) else known
 
     def take_uses(self) -> dict[str, int]:
         """When each key that was used since the last call was used last, by id."""

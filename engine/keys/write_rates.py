@@ -37,12 +37,12 @@ class WriteRates:
             return
         now_s = self._clock()
         times_s = self._times_s.setdefault(key.id, deque())
-        while times_s and times_s[0] <= now_s - _MINUTE_S:
+        while times_s and now_s - times_s[0] >= _MINUTE_S:
             times_s.popleft()
         if len(times_s) >= key.writes_per_minute:
             # The oldest of those that may be in a minute, also after the limit was lowered.
-            frees_s = times_s[-key.writes_per_minute] + _MINUTE_S
-            raise RateLimitedError(key.writes_per_minute, frees_s - now_s)
+            since_s = now_s - times_s[-key.writes_per_minute]
+            raise RateLimitedError(key.writes_per_minute, _MINUTE_S - since_s)
         times_s.append(now_s)
 
     def forget(self, key_id: str) -> None:

@@ -11,7 +11,7 @@ from engine.legacy.directory import METADATA_FILE, find_legacy, fingerprint, rea
 from engine.namespaces import DEFAULT
 from engine.records import NewMemory
 from engine.store.database import Store, now_us
-from engine.store.tables import FIRST_NAMESPACE_ID
+from engine.store.layout.tables import FIRST_NAMESPACE_ID
 
 LEGACY_PRECISION: Final = "fp32"
 """The original service embedded with the official model in this precision."""

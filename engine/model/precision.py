@@ -1,9 +1,9 @@
 """Which precision of the model to run on this processor.
 
 int8 is the default where the processor multiplies 8-bit integers without saturating, because
-there `benchmarks/embedding_quality.py` shows it twice as fast and within `MAX_NDCG_LOSS` of
-fp32 on every collection. Elsewhere pairs of products can overflow 16 bits and embeddings
-silently lose quality, so fp32 it is.
+there `benchmarks/relevance/embedding_quality.py` shows it twice as fast and within
+`MAX_NDCG_LOSS` of fp32 on every collection. Elsewhere pairs of products can overflow 16 bits and
+embeddings silently lose quality, so fp32 it is.
 """
 
 from __future__ import annotations

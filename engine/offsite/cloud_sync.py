@@ -16,7 +16,7 @@ from engine.offsite.snapshots import RemoteSnapshot, RemoteSnapshots
 from engine.offsite.sync_state import SyncStateFile
 from engine.offsite.upload import BackupUpload, UploadReport
 from engine.offsite.uploader import Uploader
-from engine.store.rows import iso_time
+from engine.store.layout.rows import iso_time
 
 T = TypeVar("T")
 

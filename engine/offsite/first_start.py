@@ -17,7 +17,7 @@ from engine.records import ModelIdentity
 from engine.recovery.offline import restore_offline
 from engine.store.acknowledged_mark import HighWaterMark
 from engine.store.database import DATABASE_NAME
-from engine.store.rows import identity_fields
+from engine.store.layout.rows import identity_fields
 
 _log = logging.getLogger(__name__)
 

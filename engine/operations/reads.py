@@ -136,8 +136,8 @@ class Among:
     def of(self, index: MemoryIndex) -> SeveralNamespaces:
         """Their memories. Raises `InvalidInputError`: they are too many, or one is no name."""
         names = [glob for glob in self.asked if not glob.endswith(EVERY)]
-        known = (facts.name for facts in index.namespaces())
-        names += [name for name in known if is_covered(name, self.asked)]
+        if len(names) < len(self.asked):
+            names += [name for name in index.names() if is_covered(name, self.asked)]
         return index.several([name for name in names if is_covered(name, self.allowed)])
 
 

@@ -25,7 +25,7 @@ from engine.writing.lines import ImportAttempt, ImportOutcome
 
 if TYPE_CHECKING:
     from engine.namespace import Namespace
-    from engine.writing.deduplication import DuplicateRule
+    from engine.writing.duplicates.deduplication import DuplicateRule
 
 
 @dataclass(frozen=True, slots=True)

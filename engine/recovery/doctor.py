@@ -19,8 +19,8 @@ from engine.recovery.reembed import UNFINISHED_NAME
 from engine.search.postings_cache import caches_in, problem_of_cache
 from engine.store.acknowledged_mark import MARK_NAME, HighWaterMark
 from engine.store.database import DATABASE_NAME
-from engine.store.schema import is_empty_database
-from engine.store.tables import FORMAT_VERSION
+from engine.store.layout.schema import is_empty_database
+from engine.store.layout.tables import FORMAT_VERSION
 from engine.store.upgrade import format_of
 
 _NOTHING_TO_RESTORE = (

@@ -16,9 +16,9 @@ from engine.errors import StoreCorruptError
 from engine.records import ModelIdentity
 from engine.store.acknowledged_mark import HighWaterMark
 from engine.store.database import DATABASE_NAME, Store
-from engine.store.schema import is_empty_database
+from engine.store.layout.schema import is_empty_database
+from engine.store.layout.tables import FORMAT_VERSION
 from engine.store.soundness import check_sound
-from engine.store.tables import FORMAT_VERSION
 from engine.store.upgrade import format_of
 
 _BEFORE_UPGRADE = "pre_upgrade"

@@ -16,8 +16,8 @@ from pathlib import Path
 from engine.backups.restore import remove_database
 from engine.errors import StorageError
 from engine.records import FloatMatrix, ModelIdentity
-from engine.store.row_checksum import rotten_rows, with_checksum
-from engine.store.rows import (
+from engine.store.layout.row_checksum import rotten_rows, with_checksum
+from engine.store.layout.rows import (
     UPKEEP,
     canonical_json,
     embedded_text,
@@ -25,7 +25,7 @@ from engine.store.rows import (
     set_meta,
     vector_blob,
 )
-from engine.store.schema import connect, translating_sqlite_errors
+from engine.store.layout.schema import connect, translating_sqlite_errors
 from engine.store.soundness import check_sound
 from engine.store.upgrade import upgrade
 

@@ -17,7 +17,6 @@ from engine.records import (
     SearchQuery,
 )
 from engine.search.fusion import RRF_K, fuse, pick
-from engine.search.later_windows import relevance, similarity_of_best
 from engine.search.ranking import (
     CANDIDATES_A_HIT,
     LEAST_CANDIDATES,
@@ -33,6 +32,7 @@ from engine.search.ranking import (
     weight_of_meaning,
 )
 from engine.search.search_index import SearchIndex
+from engine.search.vectors.later_windows import relevance, similarity_of_best
 from engine.words.analyser import analyse, analyse_query
 
 _LEAST_RANKED = 60

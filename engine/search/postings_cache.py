@@ -18,12 +18,12 @@ from engine.disk.durable_files import replacing
 from engine.errors import StorageError
 from engine.records import IdArray
 from engine.search.bm25 import BM25Index
-from engine.search.later_windows import LaterWindows
 from engine.search.search_index import IndexEntry, SearchIndex, searchable_tokens
 from engine.search.source_order import group_of
-from engine.search.vector_index import VectorIndex
+from engine.search.vectors.later_windows import LaterWindows
+from engine.search.vectors.vector_index import VectorIndex
 from engine.store.database import Store, StoredVectors
-from engine.store.tables import FIRST_NAMESPACE_ID
+from engine.store.layout.tables import FIRST_NAMESPACE_ID
 from engine.words.analyser import ANALYSER
 
 CACHE_NAME = "postings.npz"

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from engine.records import BoolMask, FloatMatrix, FloatVector, IdArray, MemoryId, RowArray
 from engine.search.bm25 import BM25Index
-from engine.search.later_windows import LaterWindows
 from engine.search.source_order import SourceOrder
-from engine.search.vector_index import VectorIndex
+from engine.search.vectors.later_windows import LaterWindows
+from engine.search.vectors.vector_index import VectorIndex
 from engine.words.analyser import analyse
 
 _FIRST_CAPACITY_ROWS = 64

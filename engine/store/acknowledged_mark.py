@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.disk.durable_files import read_whole
-from engine.store.row_checksum import row_checksum
+from engine.store.layout.row_checksum import row_checksum
 
 MARK_NAME = "acknowledged"
 _BYTES = 128

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from engine.commands import script_command
-from engine.disk.durable_files import fsync_directory
+from engine.disk.durable_files import file_id, fsync_directory
 from engine.errors import (
     ModelMismatchError,
     RottenRowError,
@@ -41,9 +41,9 @@ from engine.records import (
 from engine.store.acknowledged_mark import HighWaterMark, Mark
 from engine.store.distrust import distrusted
 from engine.store.foreign_json import object_of, parse_json, record_of
-from engine.store.namespaces import NamespaceFacts, select_namespaces
-from engine.store.row_checksum import is_intact
-from engine.store.rows import (
+from engine.store.layout.namespaces import NamespaceFacts, select_namespaces
+from engine.store.layout.row_checksum import is_intact
+from engine.store.layout.rows import (
     AT,
     COLUMNS,
     canonical_json,
@@ -60,7 +60,12 @@ from engine.store.rows import (
     text_digest,
     vectors_of,
 )
-from engine.store.schema import connect, create_tables, is_empty_database, translating_sqlite_errors
+from engine.store.layout.schema import (
+    connect,
+    create_tables,
+    is_empty_database,
+    translating_sqlite_errors,
+)
 from engine.store.transaction import Transaction
 from engine.store.upgrade import upgrade
 
@@ -127,14 +132,6 @@ def recorded_identity(database: Path) -> ModelIdentity:
         raise StoreCorruptError(str(database), "it does not say which model made it") from exc
 
 
-def _file_id(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
 def _facts_of_new(identity: ModelIdentity) -> dict[str, str]:
     return {
         "epoch": uuid.uuid4().hex,
@@ -188,7 +185,7 @@ class Store:
 
     def _files_in_place(self) -> list[tuple[int, int] | None]:
         """Device and inode of the files that are there under the names of ours."""
-        return [_file_id(path) for path in (self.path, self._wal_path)]
+        return [file_id(path) for path in (self.path, self._wal_path)]
 
     def check_in_place(self) -> None:
         """Raise `StoreMovedError` when what is written is no longer what others find there."""

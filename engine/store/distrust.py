@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import StoreCorruptError
-from engine.store.schema import check_format, translating_sqlite_errors
-from engine.store.tables import layout_of
+from engine.store.layout.schema import check_format, translating_sqlite_errors
+from engine.store.layout.tables import layout_of
 
 _PATIENCE_S = 60.0
 _SLOWEST_BYTES_A_S = 1 << 20

@@ -13,8 +13,8 @@ from typing import Any
 from engine.errors import NotReadyError
 from engine.records import Memory, MemoryFilter
 from engine.store.database import Store
-from engine.store.rows import COLUMNS, condition_of, memory_of
-from engine.store.schema import translating_sqlite_errors
+from engine.store.layout.rows import COLUMNS, condition_of, memory_of
+from engine.store.layout.schema import translating_sqlite_errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

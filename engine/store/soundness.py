@@ -24,9 +24,9 @@ from engine.namespaces import is_name
 from engine.records import ModelIdentity
 from engine.store.distrust import distrusted
 from engine.store.foreign_json import object_of, parse_json, record_of
-from engine.store.row_checksum import is_intact, rotten_rows
-from engine.store.rows import AT, PRUNED_LSN, canonical_json, last_id_of
-from engine.store.tables import CHECKSUM, FORMAT_VERSION, MEMORIES, TABLES, tables_of
+from engine.store.layout.row_checksum import is_intact, rotten_rows
+from engine.store.layout.rows import AT, PRUNED_LSN, canonical_json, last_id_of
+from engine.store.layout.tables import CHECKSUM, FORMAT_VERSION, MEMORIES, TABLES, tables_of
 
 _LARGE_BYTES = 8 << 20
 _NICENESS = 19

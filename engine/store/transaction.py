@@ -10,11 +10,11 @@ from typing import Any
 
 from engine.errors import StorageError
 from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
-from engine.store.import_ledger import ImportLedger
-from engine.store.namespaces import NamespaceRows
-from engine.store.remembered_outcomes import RememberedOutcomes
-from engine.store.row_checksum import with_checksum
-from engine.store.rows import (
+from engine.store.layout.import_ledger import ImportLedger
+from engine.store.layout.namespaces import NamespaceRows
+from engine.store.layout.remembered_outcomes import RememberedOutcomes
+from engine.store.layout.row_checksum import with_checksum
+from engine.store.layout.rows import (
     COLUMNS,
     PRUNED_LSN,
     canonical_json,
@@ -30,7 +30,7 @@ from engine.store.rows import (
     vector_blob,
     vectors_of,
 )
-from engine.store.tables import (
+from engine.store.layout.tables import (
     EMBEDDINGS,
     FIRST_NAMESPACE_ID,
     MEMORIES,

@@ -16,12 +16,12 @@ from typing import Any
 from engine.disk.durable_files import fsync_directory, fsync_file, translating_os_errors
 from engine.errors import RottenRowError, StoreCorruptError
 from engine.store.distrust import distrusted
-from engine.store.namespaces import add_first
-from engine.store.row_checksum import is_intact, with_checksum
-from engine.store.rows import ORIGIN, last_id_of, read_meta, set_meta
-from engine.store.schema import create_tables
+from engine.store.layout.namespaces import add_first
+from engine.store.layout.row_checksum import is_intact, with_checksum
+from engine.store.layout.rows import ORIGIN, last_id_of, read_meta, set_meta
+from engine.store.layout.schema import create_tables
+from engine.store.layout.tables import CHECKSUM, FORMAT_VERSION, NAMESPACES, Table, tables_of
 from engine.store.soundness import check_sound
-from engine.store.tables import CHECKSUM, FORMAT_VERSION, NAMESPACES, Table, tables_of
 
 _log = logging.getLogger(__name__)
 

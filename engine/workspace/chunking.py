@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from itertools import zip_longest
 
 from engine.records import Chunk
+from engine.workspace.markup.sections import Block, Document, parse_document
 from engine.workspace.packing import Packing
 from engine.workspace.passages import CONTEXT
-from engine.workspace.sections import Block, Document, parse_document
 from engine.workspace.splitting import CUT_MARK, Splitter
 
 MIN_MAX_PIECES = 16

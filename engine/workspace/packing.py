@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from engine.workspace.list_items import ListItems
+from engine.workspace.markup.list_items import ListItems
+from engine.workspace.markup.sections import Block
 from engine.workspace.passages import joined
-from engine.workspace.sections import Block
 from engine.workspace.splitting import LINE_BORDER, SENTENCE_BORDER, WORD_BORDER, Splitter, Unit
 
 _ABOVE_SHARE = 4

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from engine.workspace.sections import BlockKind
+from engine.workspace.markup.sections import BlockKind
 
 SENTENCE_BORDER = re.compile(
     r"(?<=[.!?…])[\"'”’»)\]*_]*\s+(?=[^\sa-z])|(?<=[。！？])(?![。！？」』）”’])"

@@ -15,7 +15,7 @@ from engine.errors import InvalidInputError, PathNotAllowedError
 from engine.records import SkippedFile
 from engine.workspace.confined_file import UnreadableFileError, read_text
 from engine.workspace.documents import DOCUMENT_SUFFIXES, Documents
-from engine.workspace.sections import MARKDOWN_SUFFIXES, RST_SUFFIXES, TEXT_SUFFIXES
+from engine.workspace.markup.sections import MARKDOWN_SUFFIXES, RST_SUFFIXES, TEXT_SUFFIXES
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from typing import Literal
 
 from engine.records import FloatMatrix, FloatVector, MemoryId, NewMemory
 from engine.workspace.passages import text_in_context
-from engine.writing.nearest_in_write import NearestInWrite
-from engine.writing.repeats import QUOTED_CHARS
+from engine.writing.duplicates.nearest_in_write import NearestInWrite
+from engine.writing.duplicates.repeats import QUOTED_CHARS
 from engine.writing.write_session import WriteSession, all_vectors
 
 ImportStatus = Literal["added", "duplicate", "updated", "unchanged"]

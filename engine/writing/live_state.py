@@ -17,12 +17,12 @@ import numpy as np
 
 from engine.namespaces import DEFAULT
 from engine.search.bm25 import BM25Index
-from engine.search.later_windows import LaterWindows
 from engine.search.postings_cache import cache_path, caches_in, load_index
 from engine.search.search_index import SearchIndex
-from engine.search.vector_index import VectorIndex
+from engine.search.vectors.later_windows import LaterWindows
+from engine.search.vectors.vector_index import VectorIndex
 from engine.store.database import Store
-from engine.store.namespaces import NO_NAMESPACE, NamespaceFacts, Namespaces
+from engine.store.layout.namespaces import NO_NAMESPACE, NamespaceFacts, Namespaces
 from engine.writing.loaded_indexes import LoadedIndexes
 from engine.writing.rw_lock import ReadWriteLock
 
@@ -108,7 +108,7 @@ class LiveState:
 
     def _sweep_caches(self) -> None:
         """Remove what a killed process left of namespaces that it had deleted."""
-        known = {facts.id for facts in self.namespaces.matching(["*"])}
+        known = self.namespaces.ids()
         kept = {cache_path(self.settings.data_dir, namespace_id) for namespace_id in known}
         for path in caches_in(self.settings.data_dir):
             if path not in kept:

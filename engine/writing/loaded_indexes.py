@@ -73,8 +73,9 @@ class LoadedIndexes:
             if held is None:
                 return  # given back already
             held.n_uncached += n_changes
-            self._n_bytes += held.index.n_bytes - held.n_bytes
-            held.n_bytes = held.index.n_bytes
+            n_bytes = held.index.n_bytes
+            self._n_bytes += n_bytes - held.n_bytes
+            held.n_bytes = n_bytes
             self._give_back()
 
     def n_uncached(self, namespace_id: int) -> int:

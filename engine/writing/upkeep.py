@@ -21,7 +21,7 @@ from engine.errors import EngineError
 from engine.model.tokeniser import MAX_PIECES, TextFacts
 from engine.records import Embeddings, FloatMatrix, MemoryId
 from engine.store.database import StoredText
-from engine.store.rows import UPKEEP, UPKEEP_FIRST_PASS
+from engine.store.layout.rows import UPKEEP, UPKEEP_FIRST_PASS
 from engine.writing.live_state import LiveState
 from engine.writing.write_group import WriteGroup
 from engine.writing.writer import Writer

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from engine.errors import InvalidInputError, QuotaExceededError
+from engine.namespaces import is_covered
 from engine.records import MemoryQuota
 from engine.search.search_index import SearchIndex
-from engine.store.namespaces import NO_NAMESPACE, NamespaceFacts
+from engine.store.layout.namespaces import NO_NAMESPACE, NamespaceFacts
 from engine.store.transaction import Transaction
 from engine.writing.live_state import LiveState
 from engine.writing.write_session import WriteSession
@@ -32,6 +33,8 @@ class WriteGroup:
         self.deleted: set[int] = set()
         """Namespaces that are gone."""
         self._state = state
+        self._has_renamed = False
+        """Whether a name may mean another namespace than before, or none."""
         self._in_use = ExitStack()
 
     def close(self) -> None:
@@ -56,7 +59,9 @@ class WriteGroup:
 
     def session(self, name: str) -> WriteSession:
         """The writes to one namespace; it comes to be with the first memory."""
-        namespace_id = self.transaction.namespaces.id_of(name)
+        namespace_id = NO_NAMESPACE if self._has_renamed else self._state.id_of(name)
+        if namespace_id == NO_NAMESPACE:  # or new, or called otherwise, in this transaction
+            namespace_id = self.transaction.namespaces.id_of(name)
         if namespace_id == NO_NAMESPACE:
             return WriteSession(self, NO_NAMESPACE, name)
         return self._session_of(namespace_id, name)
@@ -96,6 +101,7 @@ class WriteGroup:
         if self.transaction.namespaces.id_of(to) != NO_NAMESPACE:
             raise InvalidInputError(f"there is a namespace '{to}' already")
         self.n_changes += 1
+        self._has_renamed = True
         session.rename(to)
 
     def delete_namespace(self, name: str) -> int:
@@ -104,6 +110,7 @@ class WriteGroup:
         if session.namespace_id == NO_NAMESPACE:
             raise InvalidInputError(f"there is no namespace '{name}'")
         self.n_changes += 1
+        self._has_renamed = True
         n_deleted = session.transaction.delete_all(lsn=self.lsn)
         del self.sessions[session.namespace_id]
         self.deleted.add(session.namespace_id)
@@ -126,9 +133,10 @@ class WriteGroup:
 
     def n_memories(self, quota: MemoryQuota) -> int:
         """Memories that count for a quota, what is not committed yet included."""
-        counted = self._state.namespaces.matching(quota.namespaces)
-        total = sum(facts.n_memories for facts in counted if facts.id not in self.deleted)
         names = quota.namespaces
+        total = self._state.namespaces.count_in(names)
+        gone = [self._state.namespaces.with_id(i) for i in self.deleted]
+        total -= sum(f.n_memories for f in gone if f is not None and is_covered(f.name, names))
         return total + sum(s.growth for s in self.sessions.values() if s.is_named_by(names))
 
     def settle(self) -> list[NamespaceFacts]:

@@ -14,8 +14,9 @@ from engine.namespaces import DEFAULT, is_covered
 from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, NewMemory
 from engine.search.search_index import IndexEntry, SearchIndex, searchable_tokens
 from engine.search.source_order import group_of
-from engine.store.namespaces import NO_NAMESPACE
-from engine.store.rows import canonical_json, iso_time
+from engine.store.layout.namespaces import NO_NAMESPACE
+from engine.store.layout.remembered_outcomes import CALLERS_KEY
+from engine.store.layout.rows import canonical_json, iso_time
 from engine.workspace.passages import text_in_context
 
 if TYPE_CHECKING:
@@ -254,6 +255,11 @@ def scoped(key: str, namespace: str) -> str:
     """A caller's key as the store knows it. Those of `default` are as they always were."""
     alone = key.replace(_BEFORE_NAMESPACE, 2 * _BEFORE_NAMESPACE)
     return alone if namespace == DEFAULT else f"{alone}{_BEFORE_NAMESPACE}{namespace}"
+
+
+def scoped_write(request_id: str, namespace: str) -> str:
+    """The id of a write as the store knows it; one that the service made is of no other write."""
+    return scoped(request_id, namespace) if request_id.startswith(CALLERS_KEY) else request_id
 
 
 def _is_same(old: Memory, new: Memory) -> bool:

@@ -23,9 +23,9 @@ from engine.errors import DeadlinePassedError, EngineError, UnavailableError
 from engine.records import MemoryId
 from engine.search.postings_cache import cache_path, postings_of, write_cache
 from engine.search.search_index import IndexEntry, SearchIndex
-from engine.search.vector_index import VectorIndex
+from engine.search.vectors.vector_index import VectorIndex
 from engine.store.database import now_us
-from engine.store.namespaces import NamespaceFacts
+from engine.store.layout.namespaces import NamespaceFacts
 from engine.writing.group_commit import GroupCommitter, WriteJob
 from engine.writing.live_state import LiveState
 from engine.writing.write_group import WriteGroup

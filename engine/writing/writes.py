@@ -25,8 +25,8 @@ from engine.records import (
 )
 from engine.workspace.builds import match_chunks, stored_chunks
 from engine.workspace.passages import CONTEXT, file_of, text_in_context
-from engine.writing.nearest_in_write import NearestInWrite
-from engine.writing.repeats import QUOTED_CHARS
+from engine.writing.duplicates.nearest_in_write import NearestInWrite
+from engine.writing.duplicates.repeats import QUOTED_CHARS
 from engine.writing.write_session import WriteSession, all_vectors
 
 _DELETED_TEXT_CHARS = 100

@@ -21,6 +21,8 @@ class Record(BaseModel):
     timestamp: str
     metadata: dict[str, Any] = {}
     key: str | None = None
+    redacted: dict[str, int] | None = None
+    """Of an update: secrets that were replaced, by kind."""
 
 
 class Hit(Record):
@@ -58,6 +60,7 @@ class AddOutcome(BaseModel):
     similarity: float | None = None
     duplicate_text: str | None = None
     similar: list[Similar] | None = None
+    redacted: dict[str, int] | None = None
 
 
 class BatchOutcomes(BaseModel):

@@ -95,6 +95,7 @@ async def _add(service: FaissClient, args: arguments.Add) -> Answer:
         match=None if similarity is None else answers.percent(similarity),
         duplicate_text=None if repeated is None else repeated[: texts.QUOTE_CHARS],
         similar=[_similar(each) for each in outcome.similar or ()] or None,
+        redacted=outcome.redacted,
     )
     return texts.added(result, args.source), result
 
@@ -134,7 +135,7 @@ async def _get(service: FaissClient, args: arguments.Get) -> Answer:
 async def _update(service: FaissClient, args: arguments.Update) -> Answer:
     answer = await service.write("PATCH", f"/memory/{args.id}", args.model_dump(exclude={"id"}))
     memory = answers.Record.model_validate(answer)
-    result = results.Updated(id=memory.id, source=one_line(memory.source))
+    result = results.Updated(id=memory.id, source=one_line(memory.source), redacted=memory.redacted)
     return texts.updated(result), result
 
 

@@ -60,6 +60,7 @@ class Added(Result):
     match: int | None = None
     duplicate_text: str | None = None
     similar: list[Similar] | None = None
+    redacted: dict[str, int] | None = None
 
 
 class BatchOutcome(BaseModel):
@@ -67,6 +68,7 @@ class BatchOutcome(BaseModel):
 
     id: int | None = None
     duplicate_of: int | None = None
+    redacted: dict[str, int] | None = None
 
 
 class AddedBatch(Result):
@@ -87,6 +89,7 @@ class Updated(Result):
 
     id: int
     source: str
+    redacted: dict[str, int] | None = None
 
 
 class Deleted(Result):

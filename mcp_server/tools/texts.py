@@ -5,7 +5,8 @@ Pure functions of structured results. What memories say is quoted: see `quoting`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from mcp_server.tools import results
 from mcp_server.tools.quoting import one_line, one_line_json, quoted, quoted_preview
@@ -34,6 +35,10 @@ def searched(query: str, found: results.Searched) -> str:
 
 def added(outcome: results.Added, source: str) -> str:
     """One memory added, or found to be a duplicate."""
+    return _added(outcome, source) + _redacted(outcome.redacted)
+
+
+def _added(outcome: results.Added, source: str) -> str:
     if outcome.id is None:
         text = "Duplicate skipped — a very similar memory already exists."
         if outcome.duplicate_text is None:
@@ -59,7 +64,17 @@ def added_batch(outcomes: Sequence[results.BatchOutcome]) -> str:
         text += f" (ids: {', '.join(map(str, ids))})"
     if skipped:
         text += f"; {skipped} skipped as duplicates of memories that already exist"
-    return "\n".join([f"{text}.", *_repeats(outcomes)])
+    found = Counter[str]()
+    for outcome in outcomes:
+        found.update(outcome.redacted or {})
+    return "\n".join([f"{text}.", *_repeats(outcomes)]) + _redacted(found)
+
+
+def _redacted(found: Mapping[str, int] | None) -> str:
+    """A line about secrets that were replaced, where there were any."""
+    if not found:
+        return ""
+    return f"\nSecrets replaced: {', '.join(f'{kind} ({n})' for kind, n in sorted(found.items()))}."
 
 
 def _repeats(outcomes: Sequence[results.BatchOutcome]) -> list[str]:
@@ -86,7 +101,7 @@ def deleted_by_source(which: str, count: int) -> str:
 
 def updated(memory: results.Updated) -> str:
     """One memory changed."""
-    return f"Updated memory {memory.id} from {memory.source}"
+    return f"Updated memory {memory.id} from {memory.source}{_redacted(memory.redacted)}"
 
 
 def listed(page: results.Listed, offset: int, *, by_cursor: bool) -> str:

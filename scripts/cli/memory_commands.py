@@ -13,6 +13,7 @@ from scripts.cli.errors import CliError, NothingFoundError, RefusedError, UsageE
 from scripts.cli.options import (
     DEFAULT_URL,
     AsJson,
+    Redact,
     Url,
     Yes,
     filtered,
@@ -25,6 +26,7 @@ from scripts.cli.terminal import (
     day,
     heading,
     note,
+    note_redacted,
     one_line,
     print_json,
     said_already,
@@ -57,6 +59,7 @@ def add(
         str | None, typer.Option(help="Put it in the place of the one with this source and key.")
     ] = None,
     deduplicate: Annotated[bool, typer.Option(help="Skip what is stored already.")] = True,
+    redact: Redact = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -70,6 +73,7 @@ def add(
             "text": read_argument(text),
             "source": source,
             "metadata": given,
+            "redact": redact,
         }
         if key is not None:
             answer = service.post("/memory/upsert", {**memory, "key": key})
@@ -84,6 +88,8 @@ def add(
             for similar in answer.get("similar", []):
                 how_much = f"{similar['similarity']:.0%}"
                 note(f"Much like memory {similar['id']} ({how_much}): {one_line(similar['text'])}")
+        if not as_json:
+            note_redacted(answer.get("redacted"))
 
 
 def read_argument(argument: str) -> str:

@@ -9,8 +9,8 @@ import typer
 
 from scripts.cli.errors import UsageError
 from scripts.cli.memory_commands import json_object, read_argument
-from scripts.cli.options import DEFAULT_URL, AsJson, Url, service_at
-from scripts.cli.terminal import day, heading, one_line, print_json, say
+from scripts.cli.options import DEFAULT_URL, AsJson, Redact, Url, service_at
+from scripts.cli.terminal import day, heading, note_redacted, one_line, print_json, say
 
 Id = Annotated[int, typer.Argument(min=0, metavar="ID", help="As `list` shows it.")]
 
@@ -40,6 +40,7 @@ def update(
     metadata: Annotated[
         str | None, typer.Option("--metadata", "-m", help="Its new metadata, a JSON object.")
     ] = None,
+    redact: Redact = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -50,9 +51,11 @@ def update(
         "text": None if text is None else read_argument(text),
         "source": source,
         "metadata": json_object(metadata),
+        "redact": redact,
     }
     memory = service_at(url).patch(f"/memory/{memory_id}", changes)
     if as_json:
         print_json(memory)
     else:
         say(f"Changed memory {memory['id']}")
+        note_redacted(memory.get("redacted"))

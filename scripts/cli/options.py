@@ -35,6 +35,9 @@ PLAIN: dict[str, Any] = {
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
 DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
+Redact = Annotated[
+    bool, typer.Option("--redact", help="Replace secrets in texts by [redacted:kind].")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 FILTERS: dict[str, Any] = {
     "source": Annotated[

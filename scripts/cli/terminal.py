@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -74,6 +75,13 @@ def heading(text: str) -> None:
     """A line of the answer that stands out on a terminal."""
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     print(typer.style(safe(text), bold=True) if colour else safe(text))
+
+
+def note_redacted(counts: Mapping[str, int] | None) -> None:
+    """Say which secrets were replaced, where there were any."""
+    if counts:
+        found = ", ".join(f"{kind} ({n:,})" for kind, n in sorted(counts.items()))
+        note(f"Secrets replaced: {found}.")
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -12,11 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.corpora import GLOSSES, corpus_file, generated_passages, load_corpus
-from benchmarks.filled_store import disk_bytes, embed_cached, fill, open_index, service_embedder
-from benchmarks.known_items import hits_at
-from benchmarks.latency import at_once, in_turns
-from benchmarks.scale import Copies
+from benchmarks.__main__ import module_of
+from benchmarks.relevance.known_items import hits_at
+from benchmarks.speed.scale import Copies
+from benchmarks.support.corpora import GLOSSES, corpus_file, generated_passages, load_corpus
+from benchmarks.support.filled_store import (
+    disk_bytes,
+    embed_cached,
+    fill,
+    open_index,
+    service_embedder,
+)
+from benchmarks.support.latency import at_once, in_turns
 from engine.model.embedder import Embedder
 from engine.records import MemoryFilter
 from tests import ROOT
@@ -43,7 +50,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_benchmark(name: str, *options: str) -> Any:
-    command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+    command = [sys.executable, "-m", module_of(name), *options]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(run.stdout)

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.corpora import corpus_file
-from benchmarks.filled_store import service_embedder
-from benchmarks.identifiers import KINDS, identifiers_among_notes
-from benchmarks.judged import read_judged_set
-from benchmarks.late_words import late_queries
-from benchmarks.measures import measured
-from benchmarks.significance import randomisation_p
+from benchmarks.relevance.identifiers import KINDS, identifiers_among_notes
+from benchmarks.relevance.judged import read_judged_set
+from benchmarks.relevance.late_words import late_queries
+from benchmarks.relevance.measures import measured
+from benchmarks.relevance.significance import randomisation_p
+from benchmarks.support.corpora import corpus_file
+from benchmarks.support.filled_store import service_embedder
 from engine.model.tokeniser import MAX_PIECES
 from tests import ROOT
 
@@ -119,7 +119,8 @@ def test_the_benchmark_reports_every_ranking_of_a_collection_and_of_identifiers(
     tmp_path: Path,
 ) -> None:
     write_set(tmp_path / "med")
-    command = [sys.executable, "-m", "benchmarks.recall", "--set", "med", "--notes", "200"]
+    command = [sys.executable, "-m", "benchmarks.relevance.recall"]
+    command += ["--set", "med", "--notes", "200"]
     command += ["--data-dir", str(tmp_path), "--cache-dir", str(tmp_path / "cache")]
     command += ["--results-dir", str(tmp_path), "--no-rest"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.corpora import DEFAULT_DATA_DIR, load_corpus
+from benchmarks.support.corpora import DEFAULT_DATA_DIR, load_corpus
 from engine.model.embedder import Embedder
 from engine.model.files import default_model_dir
 from tests.cluster.cluster import Cluster, Machine, poll, why_not

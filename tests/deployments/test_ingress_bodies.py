@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from deployments.http import request_bodies
+from deployments.http.middleware import request_bodies
+from deployments.http.middleware.request_bodies import BodyLimit
 from deployments.http.needs import OpenPaths
-from deployments.http.request_bodies import BodyLimit
 from deployments.ingress_settings import IngressSettings
 from tests.support.ingress_under_test import make_ingress
 

@@ -164,6 +164,8 @@ def test_each_request_leaves_one_line_without_anything_private() -> None:
         "status": 200,
         "k": 7,
         "n_hits": 0,
+        "key": "root",
+        "namespace": "default",
     }
     assert {key for key in line if key.endswith("_ms")} == {"embed_ms", "search_ms", "total_ms"}
     assert "private" not in str(line)

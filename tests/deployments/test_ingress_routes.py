@@ -14,7 +14,7 @@ from engine.errors import EmbeddingError, RemoteError
 from engine.operations.operation import Write
 from engine.operations.reads import Search
 from engine.records import SearchHit, SearchQuery
-from engine.store.remembered_outcomes import CALLERS_KEY
+from engine.store.layout.remembered_outcomes import CALLERS_KEY
 from engine.workspace import planned_builds
 from tests.support.fakes import embedding_of, query_of
 from tests.support.ingress_under_test import Ingress, make_ingress
@@ -372,7 +372,8 @@ def test_slices_and_pages_are_bounded_by_their_bytes_too(monkeypatch: pytest.Mon
     monkeypatch.setattr(planned_builds, "PAGE_CHARS", 15)
     ingress = make_ingress(embed_slice=4)
     texts = ["sixsix", "abcde", "fghij", "x" * 30, "a", "b", "c", "d", "e"]
-    ingress.index.put_files(**{f"file_{at}": text for at, text in enumerate(texts)})
+    # Names that say nothing stand above no passage.
+    ingress.index.put_files(**{"_" * at: text for at, text in enumerate(texts, start=1)})
 
     answer = ingress.http.post("/index/build").json()
 

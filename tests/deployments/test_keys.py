@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -14,12 +15,16 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
+from deployments.calls.operations import ReadExport
 from deployments.http.json_route import json_router
 from deployments.http.needs import Needs, OpenPaths, declared_needs
 from deployments.ingress.application import create_app
+from deployments.transfer import export_stream
 from engine.errors import NotReadyError
 from engine.keys.key_text import new_key_text
+from engine.operations.exports import EndExport
 from engine.operations.keys import FollowKeys
+from engine.operations.writes import IngestLines
 from tests import ROOT as REPOSITORY
 from tests.support.fake_index import FakeIndex
 from tests.support.fakes import FakeEmbedder
@@ -108,6 +113,66 @@ def test_a_revoked_key_is_refused_at_every_ingress_and_for_good(ingress: Ingress
     assert ingress.http.patch(f"/keys/{made['id']}", json={}, headers=ROOT).status_code == 404
     with other:
         in_time(lambda: other.get("/stats", headers=with_key(made)), 401)
+
+
+async def revoke(ingress: Ingress, key_id: str) -> None:
+    """Revoke a key in the midst of a request, and wait until the ingress has heard of it."""
+    index = ingress.index
+    index.keys.revoke(key_id)
+    while not any(
+        isinstance(each, FollowKeys) and index.keys.changes_since(each.version) is None
+        for each in index.asked
+    ):
+        await asyncio.sleep(0.01)
+
+
+def test_an_import_under_way_stops_when_its_key_is_revoked(ingress: Ingress) -> None:
+    made = made_key(ingress.http, scopes=["write"])
+    in_time(lambda: ingress.http.get("/stats", headers=with_key(made)), 200)
+
+    async def write_and_revoke(operation: IngestLines) -> Any:
+        outcomes = await ingress.index.run(operation)
+        await revoke(ingress, made["id"])
+        return outcomes
+
+    ingress.index.answers[IngestLines] = write_and_revoke
+    lines = [{"text": f"{n}", "source": "s", "deduplicate": False} for n in range(300)]
+    body = "".join(json.dumps(line) + "\n" for line in lines)
+    answer = ingress.http.post("/import", content=body, headers=with_key(made))
+    summary = json.loads(answer.text.splitlines()[-1])
+    n_stored = len(ingress.index.memories)
+    assert 0 < n_stored < 300
+    assert (summary["ok"], summary["stopped_at"], summary["added"]) == (
+        False,
+        n_stored + 1,
+        n_stored,
+    )
+    assert "revoked" in summary["message"]
+
+
+def test_an_export_under_way_ends_when_its_key_is_revoked(
+    ingress: Ingress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_stream, "_PAGE_BYTES", 1)
+    for n in range(3):
+        ingress.http.post("/memory/add", json={"text": f"{n}", "source": "s"}, headers=ROOT)
+    made = made_key(ingress.http, scopes=["read"])
+    in_time(lambda: ingress.http.get("/stats", headers=with_key(made)), 200)
+    n_read = 0
+
+    async def read_and_revoke(operation: ReadExport) -> bytes:
+        nonlocal n_read
+        n_read += 1
+        if n_read == 2:
+            await revoke(ingress, made["id"])
+        return await ingress.index.run(operation)
+
+    ingress.index.answers[ReadExport] = read_and_revoke
+    answer = ingress.http.get("/export", headers=with_key(made))
+    header, first, last = map(json.loads, answer.text.splitlines())
+    assert (header["total"], first["text"], last["type"]) == (3, "0", "error")
+    assert "revoked" in last["message"]
+    assert any(isinstance(each, EndExport) for each in ingress.index.asked)
 
 
 def test_before_the_keys_are_known_a_key_gets_503_and_the_root_key_an_answer() -> None:
@@ -322,6 +387,23 @@ def test_an_idempotency_key_is_each_namespaces_own(ingress: Ingress) -> None:
     assert ids == [1, 2, 3, 1, 2, 1]
 
 
+def test_a_move_with_the_idempotency_key_of_another_namespaces_move_is_done(
+    ingress: Ingress,
+) -> None:
+    headers = {**ROOT, "Idempotency-Key": "k"}
+    for path in ("/ns/a", "/ns/b"):
+        body = {"text": f"of {path}", "source": "s", "deduplicate": False}
+        ingress.http.post(f"{path}/memory/add", json=body, headers=ROOT)
+    for path in ("/ns/a", "/ns/b", "/ns/a", "/ns/b"):
+        body = {"source_prefix": "s", "to": "c"}
+        answer = ingress.http.post(f"{path}/memory/move", json=body, headers=headers)
+        assert answer.json()["moved_count"] == 1, path
+    totals = [
+        ingress.http.get(f"/ns/{name}/memories", headers=ROOT).json()["total"] for name in "abc"
+    ]
+    assert totals == [0, 0, 2]
+
+
 # Limits
 
 
@@ -368,11 +450,13 @@ def test_a_request_is_logged_with_the_keys_id_and_namespace_and_no_secret(ingres
         ingress.http.get("/stats", headers=ROOT)
         ingress.http.get("/stats", headers={"X-API-Key": made["key"] + "x"})
         ingress.http.post("/keys", json={"name": "b"}, headers=ROOT)
+        ingress.http.get(f"/mcp/{made['key']}/x", headers=ROOT)
     lines = [line for line in logs if line["event"] == "request"]
     assert [(line.get("key"), line.get("namespace")) for line in lines] == [
         (made["id"], "a"),
         ("root", "default"),
         (None, None),
+        ("root", "default"),
         ("root", "default"),
     ]
     assert made["key"].rpartition("_")[2] not in json.dumps(logs)

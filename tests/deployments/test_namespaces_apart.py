@@ -23,7 +23,8 @@ import pytest
 from fastapi import FastAPI
 
 from deployments.calls import operations as own
-from deployments.http import callers, key_guard
+from deployments.http import callers
+from deployments.http.middleware import key_guard
 from deployments.ingress.replica import add_mcp
 from engine.keys.records import Key
 from engine.memory_index import MemoryIndex

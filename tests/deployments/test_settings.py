@@ -49,6 +49,7 @@ DOCUMENTED: list[tuple[str, str, Any, Any]] = [
     ("EXACT_BELOW", "10", 10, 20_000),
     ("COMPACT_FROM", "50", 50, 1000),
     ("CACHE_AFTER", "60", 60, 2000),
+    ("INDEX_MEMORY_MB", "512", 512, None),
     ("MAX_BACKUPS", "3", 3, 10),
     ("MAX_QUEUED_TEXTS", "5", 5, 4096),
     ("MAX_QUEUED_QUERIES", "6", 6, 256),

@@ -276,13 +276,24 @@ def test_files_that_are_named_exist() -> None:
         assert re.search(rf"/{re.escape(path)}$", paths, re.M), path
 
 
+PACKAGES = ("engine", "deployments", "scripts", "mcp_server", "benchmarks")
+
+
 def test_every_room_is_documented() -> None:
     rooms = {
         str(door.parent.relative_to(ROOT))
-        for package in ("engine", "deployments", "scripts", "mcp_server")
+        for package in PACKAGES
         for door in (ROOT / package).glob("*/__init__.py")
     }
     assert set(first_cells(TEXT, "Rooms")) == rooms
+
+
+def test_no_room_holds_more_than_fifteen_modules() -> None:
+    """Past that the second noun hides in it; routes are a list."""
+    doors = [door.parent for package in PACKAGES for door in (ROOT / package).rglob("__init__.py")]
+    assert len(doors) > 30
+    crowded = {str(room.relative_to(ROOT)) for room in doors if len([*room.glob("*.py")]) > 15}
+    assert crowded <= {"deployments/routes"}
 
 
 def test_every_command_that_an_error_message_names_is_explained() -> None:

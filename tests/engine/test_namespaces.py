@@ -26,7 +26,7 @@ from engine.records import (
     SearchHit,
     SearchQuery,
 )
-from engine.store.remembered_outcomes import CALLERS_KEY
+from engine.store.layout.remembered_outcomes import CALLERS_KEY
 from engine.writing.lines import ImportAttempt
 from tests.support.fakes import embedding_of
 from tests.support.index_under_test import (

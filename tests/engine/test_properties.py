@@ -21,7 +21,7 @@ from engine.memory_index import MemoryIndex
 from engine.records import MemoryFilter, MemoryId, MemoryPatch, NewMemory
 from engine.store.database import DATABASE_NAME
 from engine.store.soundness import problems_in
-from engine.writing.deduplication import DuplicateRule
+from engine.writing.duplicates.deduplication import DuplicateRule
 from tests.support.fakes import embedding_of
 from tests.support.index_under_test import (
     add,

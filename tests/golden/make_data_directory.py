@@ -16,7 +16,7 @@ from pathlib import Path
 from engine.memory_index import MemoryIndex
 from engine.namespace import Namespace
 from engine.records import MemoryFilter, MemoryId, MemoryPatch, NewMemory
-from engine.store.tables import FORMAT_VERSION
+from engine.store.layout.tables import FORMAT_VERSION
 from tests.support.fakes import embedding_of
 from tests.support.index_under_test import add, fresh_request_id, open_index
 

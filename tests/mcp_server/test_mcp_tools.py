@@ -110,6 +110,25 @@ async def test_add_batch_reports_each_memory_and_takes_a_list_sent_as_text(url: 
     assert structure_of(result) == {"count": 1, "results": [{"id": 1}, {"duplicate_of": 1}]}
 
 
+async def test_secrets_are_replaced_where_a_model_asks_for_it(
+    service: FakeService, url: str
+) -> None:
+    secret = "ghp_" + "Ab3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA1bC2"
+    said = "\nSecrets replaced: github (1)."
+    added = await called(url, "memory_add", text=f"push {secret}", source="s", redact=True)
+    assert text_of(added) == f"Memory added (id: 1) from s{said}"
+    assert structure_of(added)["redacted"] == {"github": 1}
+    memories = [{"text": f"pull {secret}", "source": "s"}, {"text": "plain", "source": "s"}]
+    batch = await called(url, "memory_add_batch", memories=memories, redact=True)
+    assert text_of(batch) == f"Added 2 memories (ids: 2, 3).{said}"
+    assert structure_of(batch)["results"] == [{"id": 2, "redacted": {"github": 1}}, {"id": 3}]
+    changed = await called(url, "memory_update", id=3, text=f"fetch {secret}", redact=True)
+    assert text_of(changed) == f"Updated memory 3 from s{said}"
+    assert [memory["text"].split()[1] for memory in service.memories.values()] == [
+        "[redacted:github]"
+    ] * 3
+
+
 async def test_delete_quotes_what_was_deleted(service: FakeService, url: str) -> None:
     stored(service, "x" * 300)
     result = await called(url, "memory_delete", id=1)

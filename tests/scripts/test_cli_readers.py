@@ -25,7 +25,7 @@ from scripts.cli.readers.records import Memory, Options, Unreadable
 
 
 def records(
-    *paths: Path | str, format: Format = Format.AUTO, **options: str
+    *paths: Path | str, format: Format = Format.AUTO, **options: Any
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The lines to import, and the reasons of what could not be read."""
     good: list[dict[str, Any]] = []

@@ -609,6 +609,34 @@ def test_a_watched_directory_and_its_memories_stay_in_step(
     assert [m["text"] for m in stored() if m["key"] == "mine"] == ["somebody else's"]
 
 
+def test_secrets_are_taken_out_before_anything_is_sent(workspace: Path, tmp_path: Path) -> None:
+    secret = "ghp_" + "Ab3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA1bC2"
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text(json.dumps({"text": f"push with {secret}", "source": "s"}) + "\n")
+    (workspace / "note.md").write_text(f"pull with {secret}\n")
+    said = run("import", lines, workspace / "note.md", "--redact", "--json")
+    assert json.loads(said.stdout.splitlines()[-1])["redacted"] == {"github": 2}
+    assert "github (1)" in run("add", f"fetch with {secret}", "--redact").stderr
+    added = next(memory["id"] for memory in stored() if memory["text"].startswith("fetch"))
+    assert "github (1)" in run("update", str(added), f"clone with {secret}", "--redact").stderr
+    assert sorted(memory["text"] for memory in stored()) == [
+        "clone with [redacted:github]",
+        "pull with [redacted:github]",
+        "push with [redacted:github]",
+    ]
+
+
+def test_a_watched_directory_is_read_without_its_secrets_and_sent_once(
+    workspace: Path, tmp_path: Path
+) -> None:
+    secret = "ghp_" + "Ab3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA1bC2"
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top" / "a.md").write_text(f"pull with {secret}\n")
+    assert "1 passage sent" in run("watch", tmp_path / "top", "--redact", "--once").stdout
+    assert run("watch", tmp_path / "top", "--redact", "--once").stdout == ""
+    assert [memory["text"] for memory in stored()] == ["pull with [redacted:github]"]
+
+
 def test_the_same_memories_give_the_same_bounded_parts() -> None:
     long = "x" * (MAX_PART_BYTES // 3)
     memories = [

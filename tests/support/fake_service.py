@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from engine.words.redaction import Redacted, redact
+
 Json = dict[str, Any]
 
 
@@ -140,9 +142,11 @@ class FakeService:
                 return self._memory(memory_id)
             case ["PATCH", "memory", memory_id]:
                 memory = self._memory(memory_id)
-                memory.update({k: v for k, v in body.items() if v is not None})
+                given = {k: v for k, v in body.items() if v is not None}
+                found = redact(given.get("text", "")) if given.pop("redact", False) else None
+                memory.update(given | ({"text": found.text} if found and found.counts else {}))
                 memory["updated_at"] = _now()
-                return memory
+                return memory | ({"redacted": found.counts} if found and found.counts else {})
             case ["DELETE", "memory", memory_id]:
                 memory = self._memory(memory_id)
                 del self.memories[memory["id"]]
@@ -203,6 +207,8 @@ class FakeService:
 
     def _add(self, body: Json) -> Json:
         text, source = _text(body, "text"), _text(body, "source")
+        found = redact(text) if body.get("redact") else Redacted(text, {})
+        text = found.text
         nearest = self._ranked(text)[:1]
         if body.get("deduplicate", True) and nearest and nearest[0]["similarity"] >= 0.9:
             return {
@@ -222,10 +228,14 @@ class FakeService:
             "updated_at": _now(),
             "key": None,
         }
-        return {"success": True, "id": memory_id, "message": "Memory added successfully"}
+        answer: Json = {"success": True, "id": memory_id, "message": "Memory added successfully"}
+        return answer | ({"redacted": found.counts} if found.counts else {})
 
     def _add_batch(self, body: Json) -> Json:
-        default = {"deduplicate": body.get("deduplicate", True)}
+        default = {
+            "deduplicate": body.get("deduplicate", True),
+            "redact": body.get("redact", False),
+        }
         answers = [self._add({**default, **item}) for item in body["memories"]]
         ids = [answer["id"] for answer in answers if answer["id"] is not None]
         return {
@@ -235,6 +245,7 @@ class FakeService:
             "message": f"Added {len(ids)} memories",
             "results": [
                 {"id": answer["id"], "duplicate_of": answer.get("duplicate_of")}
+                | {name: answer[name] for name in ("redacted",) if name in answer}
                 for answer in answers
             ],
         }

@@ -15,8 +15,8 @@ from typing import Any
 
 from engine.backups.manifest import MANIFEST_NAME, read_manifest, write_manifest
 from engine.disk.durable_files import sha256_of
-from engine.store.row_checksum import row_checksum
-from engine.store.schema import APPLICATION_ID
+from engine.store.layout.row_checksum import row_checksum
+from engine.store.layout.schema import APPLICATION_ID
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT"
 

@@ -15,8 +15,10 @@ from scripts.cli.errors import (
     UsageError,
 )
 from scripts.cli.importing.choosing import chosen_files, refuse_files_of_one_name
+from scripts.cli.importing.dry_run import show
 from scripts.cli.importing.file_commands import workspace_of
 from scripts.cli.importing.journal import Journal, Tally, journal_path
+from scripts.cli.importing.kept_transcripts import named_paths
 from scripts.cli.importing.reading import Reading
 from scripts.cli.importing.sending import Sender, parts_of
 from scripts.cli.importing.stored_passages import forget_rest
@@ -29,13 +31,17 @@ from scripts.cli.readers import (
 from scripts.cli.readers.identity import utf8
 from scripts.cli.readers.records import Options
 from scripts.cli.service import Json, Service
-from scripts.cli.terminal import counted, note, one_line, print_json, say
-
-_SHOWN_IN_DRY_RUN = 20
+from scripts.cli.terminal import counted, note, note_redacted, print_json, say
 
 
 def import_memories(
-    paths: Annotated[list[str], typer.Argument(help="Files, directories, globs; - is stdin.")],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files, directories, globs; - is stdin. Transcripts of claude-code and codex: "
+            "by default where these keep them."
+        ),
+    ] = None,
     format: Annotated[Format, typer.Option("--format", "-f", help="What they are.")] = Format.AUTO,
     source: Annotated[
         str | None,
@@ -46,6 +52,14 @@ def import_memories(
         typer.Option(
             help="Skip what is stored already. By default only memories without an id of their "
             "own are compared. Of an export always what is missing is added, and nothing else.",
+            show_default=False,
+        ),
+    ] = None,
+    redact: Annotated[
+        bool | None,
+        typer.Option(
+            help="Replace secrets in texts by [redacted:kind] before they are sent, as is done "
+            "with transcripts by default. The service then reads no files itself.",
             show_default=False,
         ),
     ] = None,
@@ -71,6 +85,7 @@ def import_memories(
     Interrupted, the same command continues and adds nothing twice. Exits with 1 when a memory
     could not be read or was refused; the others are in.
     """
+    paths = named_paths(paths, format)
     reading = Reading(
         files=chosen_files(paths, format, as_json=as_json),
         format=format,
@@ -81,15 +96,16 @@ def import_memories(
             key_column=key_column,
         ),
         deduplicate=deduplicate,
+        redact=redact,
         stop_on_error=stop_on_error,
         as_json=as_json,
     )
     refuse_files_of_one_name(reading)
     service = service_at(url)
-    if source is None:
+    if source is None and not redact:
         _mark_workspace_files(service, reading, needed=not dry_run)
     if dry_run:
-        _show(reading)
+        show(reading)
         return
     built = _build(service, reading)
     reading.choose([file for file in reading.files if file.in_workspace is None])
@@ -103,9 +119,8 @@ def _journal(service: Service, paths: list[str], reading: Reading, *, resume: bo
     named = [path if path == "-" else str(Path(path).expanduser().absolute()) for path in paths]
     options, deduplicate = reading.options, reading.deduplicate
     columns = [options.text_column, options.source_column, options.key_column]
-    path = journal_path(
-        [service.place, named, reading.format.value, options.source, deduplicate, columns]
-    )
+    identity = [service.place, named, reading.format.value, options.source, deduplicate, columns]
+    path = journal_path(identity if reading.redact is None else [*identity, reading.redact])
     if not resume:
         path.unlink(missing_ok=True)
     journal = Journal(path, deduplicate=deduplicate is not False)
@@ -209,7 +224,8 @@ def _report(tally: Tally, reading: Reading) -> None:
         counts = {**asdict(tally), "errors": n_failed}
         if not tally.removed:
             del counts["removed"]
-        print_json({"type": "summary", **counts, "ok": n_failed == 0})
+        redacted = {"redacted": dict(reading.secrets.counts)} if reading.secrets.counts else {}
+        print_json({"type": "summary", **counts, "ok": n_failed == 0, **redacted})
     else:
         parts = [f"{tally.added:,} added"]
         parts += [f"{tally.updated:,} updated"] if tally.updated else []
@@ -221,21 +237,6 @@ def _report(tally: Tally, reading: Reading) -> None:
             note(f"Skipped {why}")
         if tally.duplicates > len(reading.skipped) > 0:
             note(f"and {tally.duplicates - len(reading.skipped):,} more like these.")
+        note_redacted(reading.secrets.counts)
     if n_failed:
         raise CliError(f"{n_failed:,} could not be imported; see above.")
-
-
-def _show(reading: Reading) -> None:
-    n_memories = 0
-    for memory in reading.memories():
-        n_memories += 1
-        if reading.as_json:
-            print_json(memory.line)
-        elif n_memories <= _SHOWN_IN_DRY_RUN:
-            say(f"{one_line(memory.line['source'])} — {one_line(memory.line['text'])}")
-    if not reading.as_json:
-        for name, kind, n in reading.counts[:_SHOWN_IN_DRY_RUN]:
-            note(f"{name}: {counted(n, 'memory')} ({kind})")
-        note(f"{counted(n_memories, 'memory')} would be sent.")
-    if reading.n_unreadable:
-        raise CliError(f"{reading.n_unreadable:,} could not be read; see above.")

@@ -8,7 +8,11 @@ from typing import Annotated
 import typer
 
 from scripts.cli.errors import UsageError
+from scripts.cli.importing.kept_transcripts import kept_by
 from scripts.cli.options import DEFAULT_URL, AsJson, Url, Yes, service_at
+from scripts.cli.readers import SUFFIXES, TRANSCRIPTS, Format
+from scripts.cli.readers.records import Options
+from scripts.cli.readers.secrets import Secrets
 from scripts.cli.service import Json, Service
 from scripts.cli.terminal import confirm, counted, note, one_line, print_json, say
 
@@ -43,8 +47,19 @@ def build(
 
 def watch(
     directory: Annotated[
-        Path, typer.Argument(help="What to watch.", exists=True, file_okay=False)
-    ] = Path(),
+        Path | None,
+        typer.Argument(
+            help="What to watch; by default this directory, or the transcripts that --format "
+            "names, where they are kept.",
+            show_default=False,
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    format: Annotated[
+        Format | None,
+        typer.Option("--format", "-f", help="claude-code or codex: follow their transcripts."),
+    ] = None,
     source: Annotated[
         str | None,
         typer.Option(
@@ -54,6 +69,14 @@ def watch(
             help="Put before every source. Only for files that the service cannot read itself.",
         ),
     ] = None,
+    redact: Annotated[
+        bool | None,
+        typer.Option(
+            help="Replace secrets in texts by [redacted:kind], as is done with transcripts by "
+            "default; files are read here and sent.",
+            show_default=False,
+        ),
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="Read what is there, and end.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
@@ -61,15 +84,28 @@ def watch(
     """Keep memories in step with the text files of a directory.
 
     Until Ctrl-C, changed files are read again, and what deleted files said is deleted. In the
-    service's workspace the service reads them; elsewhere they are read here and sent.
+    service's workspace the service reads them; elsewhere they are read here and sent. Of an
+    assistant's transcripts every turn is sent, and stays when its transcript is deleted.
     """
     from scripts.cli.importing.file_syncs import UploadSync, WorkspaceSync
+    from scripts.cli.importing.transcript_syncs import TranscriptSync
     from scripts.cli.importing.watching import follow
 
     service = service_at(url)
+    if format is not None:
+        if format not in TRANSCRIPTS:
+            raise UsageError("--format is of transcripts: claude-code or codex")
+        top = (directory or kept_by(format)).resolve()
+        secrets = None if redact is False else Secrets()
+        options = Options(source=source, secrets=secrets)
+        turns = TranscriptSync(service, top, format, options, as_json=as_json)
+        follow(turns, top, once=once, suffixes=SUFFIXES[format])
+        return
+    directory = directory or Path()
     top = directory.resolve()
     workspace = workspace_of(service)
-    if source is None and workspace is not None and top.is_relative_to(workspace):
+    is_own = workspace is not None and top.is_relative_to(workspace)
+    if source is None and workspace is not None and is_own and not redact:
         file_sync: WorkspaceSync | UploadSync = WorkspaceSync(
             service,
             workspace,
@@ -78,9 +114,10 @@ def watch(
         )
         note(f"{directory} is in the service's workspace: the service reads its files.")
     else:
-        file_sync = UploadSync(service, top, source, as_json=as_json)
+        file_sync = UploadSync(service, top, source, redact=bool(redact), as_json=as_json)
         where = f"outside the service's workspace {workspace}" if workspace else "not the service's"
-        note(f"{directory} is {where}: its files are read here and sent.")
+        why = "" if is_own else f" is {where}"
+        note(f"{directory}{why}: its files are read here and sent.")
         note(f"Sources begin with {one_line(file_sync.prefix) or 'the file names'}.")
     follow(file_sync, top, once=once)
 

@@ -17,6 +17,7 @@ from scripts.cli.memory_commands import delete_all, pages
 from scripts.cli.readers.identity import owner, path_name, utf8
 from scripts.cli.readers.inputs import InputFile
 from scripts.cli.readers.records import Memory, Options, Unreadable
+from scripts.cli.readers.secrets import Secrets
 from scripts.cli.readers.text_files import read_text
 from scripts.cli.service import Json, Service
 from scripts.cli.terminal import counted, note, print_json, say
@@ -85,11 +86,14 @@ class WorkspaceSync:
 class UploadSync:
     """The files are read here; their passages carry a key that tells them from all others."""
 
-    def __init__(self, service: Service, top: Path, source: str | None, *, as_json: bool) -> None:
+    def __init__(
+        self, service: Service, top: Path, source: str | None, *, redact: bool, as_json: bool
+    ) -> None:
         self._service = service
         self._top = top
         self._as_json = as_json
         self._source = source
+        self._options = Options(source=source, secrets=Secrets() if redact else None)
         self.prefix = f"{path_name(top).rstrip('/')}/" if source is None else source
         self._key = owner(None if source is None else top)
         self._stored: dict[str, dict[str, tuple[int, str, Json]]] = {}
@@ -124,7 +128,7 @@ class UploadSync:
         name = file.source(self._source)
         found: list[Memory] = []
         try:
-            for record in read_text(file, Options(source=self._source)):
+            for record in read_text(file, self._options):
                 if isinstance(record, Unreadable):
                     note(f"{record.origin}: {record.reason}")
                     return

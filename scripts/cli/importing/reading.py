@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scripts.cli.errors import CliError, UsageError
-from scripts.cli.readers import Format, kind_of, read
+from scripts.cli.readers import TRANSCRIPTS, Format, kind_of, read
 from scripts.cli.readers.inputs import InputFile
 from scripts.cli.readers.records import Memory, Options, Record, Unreadable
+from scripts.cli.readers.secrets import Secrets
 from scripts.cli.terminal import note, one_line, print_json, said_already
 
 _SHOWN_SKIPPED = 5
@@ -24,14 +25,17 @@ class Reading:
     options: Options
     deduplicate: bool | None
     """What the user said about all memories; None: each as its reader thinks best."""
+    redact: bool | None
+    """Likewise, whether secrets are taken out."""
     stop_on_error: bool
     as_json: bool
     n_unreadable: int = 0
     skipped: list[str] = field(default_factory=list)
     """Why memories were skipped as said already, for the first ones."""
+    secrets: Secrets = field(default_factory=Secrets, init=False)
     n_passages: list[tuple[InputFile, int]] = field(default_factory=list, init=False)
     """The text files that were read whole, and how many passages each has."""
-    counts: list[tuple[str, str, int]] = field(default_factory=list, init=False)
+    counts: list[tuple[str, Format, int]] = field(default_factory=list, init=False)
     """Name, kind and number of memories of each file so far."""
     _n_bytes: int = field(init=False)
     _n_read_before: int = field(default=0, init=False)
@@ -74,7 +78,7 @@ class Reading:
                 self.complain(record.origin, record.reason)
             self._n_read_before += file.n_read
             if self._kind is not None:
-                self.counts.append((file.name, self._kind.value, n_memories))
+                self.counts.append((file.name, self._kind, n_memories))
             if n_unreadable == self.n_unreadable and self.is_text(file):
                 self.n_passages.append((file, n_memories))
 
@@ -87,11 +91,21 @@ class Reading:
         self._current, self._kind = file, None
         try:
             self._kind = kind_of(file, self.format)
-            yield from read(file, self.format, self.options)
+            secrets = self.secrets if self._redacts(self._kind) else None
+            options = replace(self.options, secrets=secrets)
+            for record in read(file, self.format, options):
+                if secrets is not None and isinstance(record, Memory):
+                    yield replace(record, line=secrets.line_without(record.line))
+                else:
+                    yield record
         except UsageError:
             raise
         except CliError as exc:
             yield Unreadable(origin=file.name, reason=str(exc))
+
+    def _redacts(self, kind: Format) -> bool:
+        """What a person typed to an assistant is full of them."""
+        return kind in TRANSCRIPTS if self.redact is None else self.redact
 
     def complain(self, origin: str, reason: str) -> None:
         """Tell of a memory that is not in."""

@@ -40,6 +40,7 @@ def follow(
     *,
     once: bool = False,
     left_out: Path | None = None,
+    suffixes: frozenset[str] = TEXT_SUFFIXES,
     tell: Callable[[str], None] = note,
 ) -> None:
     """Sync everything below `top`, then what changes there, until Ctrl-C.
@@ -51,13 +52,14 @@ def follow(
         top: a directory.
         once: sync what is there, and return.
         left_out: a directory below it that is not followed.
+        suffixes: of the files that are.
         tell: gets sentences about how it goes.
     """
     if once:
         file_sync.start()
-        file_sync.sync(_text_files(top), [])
+        file_sync.sync(_files(top, suffixes), [])
         return
-    following = _Following(file_sync, top, tell)
+    following = _Following(file_sync, top, suffixes, tell)
     try:
         # The watcher is at work before the first reading, so that no change falls between.
         for changes in _changes(top, left_out, tell):
@@ -69,9 +71,16 @@ def follow(
 class _Following:
     """What has changed and is not synced yet."""
 
-    def __init__(self, file_sync: FileSync, top: Path, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        file_sync: FileSync,
+        top: Path,
+        suffixes: frozenset[str],
+        tell: Callable[[str], None],
+    ) -> None:
         self._file_sync = file_sync
         self._top = top
+        self._suffixes = suffixes
         self._tell = tell
         self._pending: set[Path] = set()
         self._has_started = self._is_waiting = False
@@ -92,11 +101,11 @@ class _Following:
     def _sync(self) -> None:
         if not self._has_started:
             self._file_sync.start()
-            self._file_sync.sync(_text_files(self._top), [])
+            self._file_sync.sync(_files(self._top, self._suffixes), [])
             self._has_started = True
             self._tell(f"Watching {self._top}. Stop with Ctrl-C.")
         if self._pending:
-            _sync(self._file_sync, self._pending)
+            _sync(self._file_sync, self._pending, self._suffixes)
             self._pending.clear()
             self._is_waiting = False
 
@@ -127,22 +136,22 @@ def _changes(
         yield from watch(top, **options, force_polling=True, poll_delay_ms=_POLL_MS)
 
 
-def _sync(file_sync: FileSync, changed: Iterable[Path]) -> None:
+def _sync(file_sync: FileSync, changed: Iterable[Path], suffixes: frozenset[str]) -> None:
     present: set[Path] = set()
     gone = []
     for path in sorted(changed):
         if path.is_dir():
-            present.update(_text_files(path))
+            present.update(_files(path, suffixes))
         elif not path.exists():
             gone.append(path)
-        elif path.suffix.lower() in TEXT_SUFFIXES:
+        elif path.suffix.lower() in suffixes:
             present.add(path)
     if present or gone:
         file_sync.sync(sorted(present), gone)
 
 
-def _text_files(top: Path) -> list[Path]:
-    return [file.path for file in find_inputs([str(top)], TEXT_SUFFIXES) if file.path is not None]
+def _files(top: Path, suffixes: frozenset[str]) -> list[Path]:
+    return [file.path for file in find_inputs([str(top)], suffixes) if file.path is not None]
 
 
 def _is_meant(path: Path, top: Path, left_out: Path | None) -> bool:

@@ -35,10 +35,15 @@ class Format(str, Enum):
     MEMORY_SERVICE = "mcp-memory-service"
     CHATGPT = "chatgpt"
     CLAUDE = "claude"
+    CLAUDE_CODE = "claude-code"
+    CODEX = "codex"
 
 
 KNOWN_NAMES = frozenset({"chroma.sqlite3", "sqlite_vec.db", "conversations.json"})
 """What Chroma, mcp-memory-service, ChatGPT and Claude call theirs."""
+
+TRANSCRIPTS = frozenset({Format.CLAUDE_CODE, Format.CODEX})
+"""What coding assistants keep of sessions: told by content or by name, never by a directory."""
 
 NOT_READ = {
     suffix: f"{name} is not read; {how}, and import that"
@@ -67,6 +72,8 @@ SUFFIXES: dict[Format, frozenset[str]] = {
     Format.MEMORY_SERVICE: _DATABASES | _JSON,
     Format.CHATGPT: _JSON,
     Format.CLAUDE: _JSON,
+    Format.CLAUDE_CODE: LINES,
+    Format.CODEX: LINES,
 }
 """What is taken of a directory; a file that is named itself may be called anything."""
 
@@ -111,6 +118,14 @@ def read(file: InputFile, chosen: Format, options: Options) -> Iterator[Record]:
         from scripts.cli.readers.products.conversations import read_claude
 
         return read_claude(file, options)
+    if kind is Format.CLAUDE_CODE:
+        from scripts.cli.readers.transcripts.claude_code import read_claude_code
+
+        return read_claude_code(file, options)
+    if kind is Format.CODEX:
+        from scripts.cli.readers.transcripts.codex import read_codex
+
+        return read_codex(file, options)
     if kind is Format.JSON:
         from scripts.cli.readers.json_documents import read_json
 

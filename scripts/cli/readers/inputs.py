@@ -101,9 +101,8 @@ class InputFile:
 
     @property
     def suffix(self) -> str:
-        """The last one, in lower case, `.gz` not counted."""
-        name = self.relative.lower()
-        return Path(name.removesuffix(".gz")).suffix
+        """The last one, in lower case, `.gz` and `.zst` not counted."""
+        return Path(_unpacked(self.relative)).suffix
 
     def source(self, prefix: str | None) -> str:
         """What the file is called: see `identity`; `prefix` names its root."""
@@ -150,6 +149,11 @@ class InputFile:
             stream = io.BufferedReader(
                 cast(io.RawIOBase, gzip.GzipFile(fileobj=cast(BinaryIO, stream)))
             )
+        elif self.relative.lower().endswith(".zst"):
+            from zstandard import ZstdDecompressor
+
+            unpacked = ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+            stream = io.BufferedReader(cast(io.RawIOBase, unpacked))
         if cast(io.BufferedReader, stream).peek(2)[:2] in _UTF16_MARKS:
             stream = io.BufferedReader(cast(io.RawIOBase, _Utf8(stream)))
         if self.is_stdin:
@@ -215,9 +219,13 @@ def _below(top: Path, suffixes: frozenset[str]) -> Iterator[Path]:
         here = Path(directory)
         dirs[:] = sorted(name for name in dirs if is_entered(here / name))
         for name in sorted(names):
-            path, plain = here / name, name.lower().removesuffix(".gz")
+            path, plain = here / name, _unpacked(name)
             if not suffixes.isdisjoint((plain, Path(plain).suffix)) and path.is_file():
                 yield path
+
+
+def _unpacked(name: str) -> str:
+    return name.lower().removesuffix(".gz").removesuffix(".zst")
 
 
 def is_entered(directory: Path) -> bool:

@@ -11,7 +11,16 @@ from scripts.cli.readers.inputs import InputFile
 from scripts.cli.readers.records import TEXT_NAMES
 
 JsonKind = Literal[
-    "jsonl", "json", "mcp", "mem0", "chroma", "mcp-memory-service", "chatgpt", "claude"
+    "jsonl",
+    "json",
+    "mcp",
+    "mem0",
+    "chroma",
+    "mcp-memory-service",
+    "chatgpt",
+    "claude",
+    "claude-code",
+    "codex",
 ]
 
 LINES = frozenset({".jsonl", ".ndjson"})
@@ -49,7 +58,17 @@ def _kind_of_value(value: object) -> JsonKind | None:
     return _kind_of_keys(keys, is_document=rows is not None and own.isdisjoint(_OF_ONE))
 
 
+def _transcript(keys: set[str]) -> Literal["claude-code", "codex"] | None:
+    """Whose session a first line is of."""
+    if {"timestamp", "type", "payload"} <= keys or {"id", "timestamp", "instructions"} <= keys:
+        return "codex"
+    own = ({"sessionId"}, {"summary", "leafUuid"}, {"messageId", "snapshot"})
+    return "claude-code" if "type" in keys and any(some <= keys for some in own) else None
+
+
 def _kind_of_keys(keys: set[str], *, is_document: bool) -> JsonKind | None:
+    if not is_document and (transcript := _transcript(keys)):
+        return transcript
     if "chat_messages" in keys:
         return "claude"
     if "mapping" in keys and keys & {"current_node", "create_time"}:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeAlias
 
+from scripts.cli.readers.secrets import Secrets
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _NUMBER = re.compile(r"\d{9,13}(\.\d*)?")
 _LEAST_SECONDS = 1e8
@@ -49,6 +51,8 @@ class Options:
     text_column: str | None = None
     source_column: str | None = None
     key_column: str | None = None
+    secrets: Secrets | None = None
+    """Takes them out of texts; None leaves texts as they are."""
 
 
 TEXT_NAMES = ("text", "content", "memory", "note", "body", "document")

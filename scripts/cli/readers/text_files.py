@@ -35,6 +35,8 @@ def read_text(file: InputFile, options: Options) -> Iterator[Record]:
     except ValueError as exc:
         yield Unreadable(origin=file.name, reason=str(exc))
         return
+    if options.secrets is not None:  # whole: a passage may end within a private key
+        text = options.secrets.without(text)
     # What is piped in is no file that a later one could take the place of.
     owner = content_key("stdin", text) if file.is_stdin else file.owner(options.source)
     for passage in _passages(file.source(options.source), text):

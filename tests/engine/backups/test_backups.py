@@ -16,7 +16,7 @@ from engine.errors import BackupError, StorageError
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryId
 from engine.store.database import DATABASE_NAME
-from engine.store.tables import FIRST_NAMESPACE_ID
+from engine.store.layout.tables import FIRST_NAMESPACE_ID
 from tests.support.index_under_test import add, fresh_request_id, open_index, search, texts_of
 
 

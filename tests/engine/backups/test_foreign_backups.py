@@ -19,7 +19,7 @@ from engine.offsite.sync_state import STATE_NAME, SyncStateFile
 from engine.records import MemoryFilter
 from engine.search.postings_cache import CACHE_NAME
 from engine.store.acknowledged_mark import MARK_NAME
-from engine.store.row_checksum import row_checksum
+from engine.store.layout.row_checksum import row_checksum
 from scripts.cli.offline.store import app
 from tests.support.foreign_backups import (
     HOSTILE,

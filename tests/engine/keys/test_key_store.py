@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import KeyNotFoundError, StoreCorruptError, StoreFormatError
+from engine.errors import KeyNotFoundError, StoreCorruptError, StoreFormatError, UnavailableError
 from engine.keys.key_store import KeyStore, check_keys
 from engine.keys.records import RingVersion
 from tests.support.keys_under_test import new_key
@@ -222,3 +222,22 @@ def test_whoever_follows_hears_of_a_change_at_once_and_of_none_when_it_no_longer
     assert [made.id for made in change.keys] == [key.id]
     store.note_uses({key.id: 5})
     assert not store.after(change.version).done()
+
+
+@pytest.mark.parametrize("by", ["nothing", "an older copy"])
+def test_nothing_is_revoked_in_a_file_that_was_replaced(
+    store: KeyStore, path: Path, by: str
+) -> None:
+    key, _ = new_key()
+    store.create(key, request_id="r")
+    content = path.read_bytes()
+    aside = path.rename(path.with_suffix(".aside"))
+    if by == "an older copy":
+        path.write_bytes(content)
+    with pytest.raises(UnavailableError, match="removed or replaced"):
+        store.revoke(key.id)
+    assert store.list_keys() == [key]
+    aside.rename(path)
+    store.revoke(key.id)
+    with closing(reopened(store, path)) as again:
+        assert again.list_keys() == []

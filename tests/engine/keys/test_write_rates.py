@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.errors import RateLimitedError
@@ -12,6 +12,7 @@ from tests.support.keys_under_test import new_key
 
 
 @given(st.lists(st.floats(0, 50), max_size=60), st.integers(1, 5))
+@example([4.522015466846305, 0.0], 1)  # 4.52… + 60 - 4.52… is more than 60
 def test_no_minute_has_too_many_and_a_refusal_names_the_wait(pauses: list[float], n: int) -> None:
     now_s = 0.0
     rates = WriteRates(lambda: now_s)

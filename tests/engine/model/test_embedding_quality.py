@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.embedding_quality import COLLECTIONS, measure
-from benchmarks.judged import read_judged_set
-from benchmarks.measures import ndcg
+from benchmarks.relevance.embedding_quality import COLLECTIONS, measure
+from benchmarks.relevance.judged import read_judged_set
+from benchmarks.relevance.measures import ndcg
 from engine.model.files import default_model_dir
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from engine.records import BoolMask, FloatMatrix, RowArray
-from engine.search.vector_index import VectorIndex
+from engine.search.vectors.vector_index import VectorIndex
 
 DIM = 96
 N_ROWS = 6_000
@@ -59,7 +59,7 @@ MakeIndex = Callable[[FloatMatrix], VectorIndex]
 @pytest.fixture(params=["exact", "rabitq"])
 def make_index(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> MakeIndex:
     """A filled index of either kind; codes are used although the tests' stores are small."""
-    monkeypatch.setattr("engine.search.vector_index._ROWS_PER_CANDIDATE", 1)
+    monkeypatch.setattr("engine.search.vectors.vector_index._ROWS_PER_CANDIDATE", 1)
 
     def make(vectors: FloatMatrix) -> VectorIndex:
         index = VectorIndex(vectors.shape[1], exact_below=NEVER if request.param == "exact" else 1)
@@ -314,7 +314,7 @@ def test_rows_added_later_are_found_and_old_ones_stay(
 
 
 def test_rows_survive_the_growth_of_the_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.search.exact_index._FIRST_CAPACITY_ROWS", 4)
+    monkeypatch.setattr("engine.search.vectors.exact_index._FIRST_CAPACITY_ROWS", 4)
     vectors = clustered(1_000, seed=9)
     index = VectorIndex(DIM)
     for start in range(0, 1_000, 3):
@@ -408,7 +408,7 @@ def test_the_best_that_are_to_be_sure_are_found_among_many_that_need_not_be() ->
 def test_searches_stay_right_while_rows_are_added_and_codes_adopted(
     vectors: FloatMatrix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.search.vector_index._ROWS_PER_CANDIDATE", 1)
+    monkeypatch.setattr("engine.search.vectors.vector_index._ROWS_PER_CANDIDATE", 1)
     index = VectorIndex(DIM, exact_below=1)
     index.add(vectors[:1_000])
     adding = threading.Lock()

@@ -15,7 +15,7 @@ import pytest
 
 from engine.errors import StoreCorruptError, StoreFormatError
 from engine.store.database import DATABASE_NAME
-from engine.store.tables import FORMAT_VERSION
+from engine.store.layout.tables import FORMAT_VERSION
 from tests.golden.make_data_directory import DIRECTORIES, EXPECTED_NAME, memories_in, namespaces_in
 from tests.support.index_under_test import add, open_index, search, texts_of
 

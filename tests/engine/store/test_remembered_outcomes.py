@@ -11,9 +11,14 @@ import pytest
 
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryId, NewMemory
-from engine.store.remembered_outcomes import CALLERS_KEY, CALLERS_KIB, OWN_KIB, RememberedOutcomes
-from engine.store.row_checksum import with_checksum
-from engine.store.schema import create_tables
+from engine.store.layout.remembered_outcomes import (
+    CALLERS_KEY,
+    CALLERS_KIB,
+    OWN_KIB,
+    RememberedOutcomes,
+)
+from engine.store.layout.row_checksum import with_checksum
+from engine.store.layout.schema import create_tables
 from tests.engine.store.test_formats import copy_of
 from tests.support.index_under_test import embeddings_of, open_index
 

@@ -13,10 +13,10 @@ from engine import namespace
 from engine.errors import NotReadyError
 from engine.memory_index import MemoryIndex
 from engine.records import MemoryFilter, MemoryPatch
-from engine.writing import deduplication
-from engine.writing import similar_pairs as duplicates
-from engine.writing.deduplication import DuplicateRule
-from engine.writing.similar_pairs import KeptRows, similar_pairs
+from engine.writing.duplicates import deduplication
+from engine.writing.duplicates import similar_pairs as duplicates
+from engine.writing.duplicates.deduplication import DuplicateRule
+from engine.writing.duplicates.similar_pairs import KeptRows, similar_pairs
 from tests.support.fakes import embedding_of
 from tests.support.index_under_test import add, fresh_request_id, open_index
 

@@ -15,8 +15,8 @@ from engine.memory_index import MemoryIndex
 from engine.records import FloatMatrix, FloatVector, MemoryFilter, MemoryId, NewMemory
 from engine.store.database import DATABASE_NAME, Store
 from engine.store.exports import Exports
+from engine.store.layout.tables import FIRST_NAMESPACE_ID
 from engine.store.read_snapshot import Snapshot
-from engine.store.tables import FIRST_NAMESPACE_ID
 from engine.writing.lines import ImportAttempt, ImportOutcome
 from tests.support.fakes import DIM
 from tests.support.index_under_test import IDENTITY, open_index

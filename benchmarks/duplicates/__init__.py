@@ -1,0 +1,1 @@
+"""What is skipped as said already, and what is not."""

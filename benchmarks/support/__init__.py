@@ -1,0 +1,1 @@
+"""What every benchmark works with: texts, stores, services, clocks, and where figures go."""

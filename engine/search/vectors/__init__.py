@@ -1,0 +1,1 @@
+"""The vector index: exact products, and codes for a first look."""

@@ -1,0 +1,1 @@
+"""How everything lies in the database file."""
