@@ -83,7 +83,7 @@ class World:
 
 @contextmanager
 def world(theirs: list[dict[str, Any]], *, n_kept: int) -> Iterator[World]:
-    """One in which the other namespace was given some memories, and keeps the first few."""
+    """One in which the other namespace was given memories and passages, and keeps all or some."""
     ingress = make_ingress(api_key="root")
     ingress.index.put_files(notes="one passage of a file")
     app = cast(FastAPI, ingress.http.app)
@@ -96,6 +96,10 @@ def world(theirs: list[dict[str, Any]], *, n_kept: int) -> Iterator[World]:
         for number in range(n_kept + len(OURS), len(theirs) + len(OURS)):
             path = f"/ns/theirs/memory/{number + 1}"
             assert http.delete(path, headers=ROOT).status_code == 200
+        assert http.post("/ns/theirs/index/build", headers=ROOT).status_code == 200
+        if n_kept < len(theirs):
+            body = {"source_pattern": "notes.md"}
+            http.post("/ns/theirs/memory/delete-by-source", json=body, headers=ROOT)
         made = http.post(
             "/keys",
             json={"name": "ours", "scopes": ["admin"], "namespaces": ["ours"]},

@@ -38,7 +38,7 @@ class KeyClient:
             return
 
     def _create(self, http: httpx.Client) -> None:
-        answer = http.post("/keys", json={"name": "of a kill loop", "namespaces": ["other"]})
+        answer = http.post("/keys", json={"name": "of a kill loop"})
         if answer.status_code == 200 and answer.json()["key"]:
             self.alive[answer.json()["id"]] = answer.json()["key"]
             self.n_acknowledged += 1

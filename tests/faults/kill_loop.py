@@ -223,7 +223,8 @@ class KillLoop:
         self._shared.model.settle(memories)
         for namespace in set(NAMESPACES):
             n_listed = sum(memory["namespace"] == namespace for memory in memories)
-            counts = self._http.get(f"/ns/{namespace}/stats").json()["counts"]
+            headers = {"X-Memory-Namespace": namespace}
+            counts = _expect(self._http.get("/stats", headers=headers), 200).json()["counts"]
             if set(counts.values()) != {n_listed}:
                 raise Violation(f"{n_listed} are listed in {namespace}; the counts are {counts}")
         for memory in memories:
