@@ -3,33 +3,54 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import tzinfo
+from itertools import groupby
 from typing import Any, Final, Literal, cast
 
 from pydantic_core import to_json
 
+from engine import records
 from engine.keys.records import ROOT_ID, Key
 from engine.offsite.cloud_sync import SyncStatus
 from engine.offsite.download import Download
 from engine.offsite.snapshots import RemoteSnapshot
-from engine.records import AddOutcome, BackupSummary, DedupeReport, Memory, SearchHit
+from engine.records import (
+    AddOutcome,
+    BackupSummary,
+    Beginning,
+    DedupeReport,
+    Memory,
+    SearchHit,
+    SearchHits,
+    TimelineEntry,
+)
 from engine.store.read_snapshot import ExportedMemory
 from engine.store.rows import iso_time
 from wire.answers import (
     BackupOut,
+    BeginningOut,
     DeduplicateAnswer,
     DuplicatePairOut,
+    HitExplanation,
     HitOut,
     Likeness,
     MemoryOut,
     NearestOut,
+    ScoreParts,
     SearchAnswer,
+    SearchExplanation,
     SimilarOut,
     SnapshotAnswer,
     SyncDownloadAnswer,
     SyncStatusAnswer,
+    TimelineAnswer,
+    TimelineDay,
+    TimelineMemory,
 )
 from wire.keys import KeyOut
+from wire.times import day_of
 
 _MEMORY_FIELDS = tuple(MemoryOut.__annotations__)
 _RANKED_BY: Final[tuple[Literal["score", "rrf_score", "bm25_score"], ...]] = (
@@ -91,12 +112,46 @@ def hit(found: SearchHit) -> HitOut:
     for name in _RANKED_BY:
         if (value := getattr(found, name)) is not None:
             shown[name] = score(value)
+    if found.explanation is not None:
+        shown["explain"] = _explained(found.explanation)
     return shown
 
 
-def search_answer(query: str, hits: list[SearchHit]) -> SearchAnswer:
+def search_answer(query: str, hits: SearchHits) -> SearchAnswer:
     """One search's answer."""
-    return {"query": query, "results": [hit(found) for found in hits], "count": len(hits)}
+    answer: SearchAnswer = {"query": query, "results": [*map(hit, hits)], "count": len(hits)}
+    if hits.explanation is not None:
+        answer["explain"] = cast(SearchExplanation, asdict(hits.explanation))
+    return answer
+
+
+def _explained(why: records.HitExplanation) -> HitExplanation:
+    parts = {name: score(value) for name, value in asdict(why.score).items()}
+    return {
+        "vector_rank": why.vector_rank,
+        "bm25_rank": why.bm25_rank,
+        "matched": why.matched,
+        "score": cast(ScoreParts, parts),
+    }
+
+
+def timeline(entries: Sequence[TimelineEntry], zone: tzinfo) -> TimelineAnswer:
+    """Memories in order of time, by the days of a zone."""
+    days = [
+        TimelineDay(date=date, memories=[*map(_timeline_memory, of_day)])
+        for date, of_day in groupby(entries, lambda each: day_of(each.memory.timestamp, zone))
+    ]
+    return {"days": days, "count": len(entries)}
+
+
+def _timeline_memory(entry: TimelineEntry) -> TimelineMemory:
+    found = memory(entry.memory) if entry.hit is None else hit(entry.hit)
+    beside = {"before": _beginning(entry.before), "after": _beginning(entry.after)}
+    return cast(TimelineMemory, {**found, **beside})
+
+
+def _beginning(found: Beginning | None) -> BeginningOut | None:
+    return None if found is None else {"id": found.id, "text": found.text}
 
 
 def added(outcome: AddOutcome) -> Likeness:

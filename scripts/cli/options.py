@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,16 @@ PLAIN: dict[str, Any] = {
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, for programs.")]
 DataDir = Annotated[Path | None, typer.Option(help="Instead of DATA_DIR.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+class Order(str, Enum):
+    """How hits are listed."""
+
+    BEST = "best"
+    NEWEST = "newest"
+    OLDEST = "oldest"
+
+
 FILTERS: dict[str, Any] = {
     "source": Annotated[
         str | None, typer.Option("--source", "-s", help="Only sources that contain this.")
