@@ -5,7 +5,6 @@ Computed for the hits alone, after they were picked, and only when asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -123,16 +122,13 @@ def _rank(rank: np.int64) -> int | None:
 
 def _matched(keywords: BM25Index, text: str, rows: RowArray) -> list[list[str]]:
     """Which words of a query each row has: whole as they are written, or those of their terms."""
-    found: list[list[str]] = [[] for _ in rows]
+    found: list[dict[str, None]] = [{} for _ in rows]
     for word, terms in islice(words_of_query(text).items(), MOST_WORDS):
-        wanted = list(dict.fromkeys(terms))
-        has = np.array([keywords.holds(term, rows) for term in wanted])
-        for at, matched in enumerate(found):
-            matched += _told(word, wanted, has[:, at].tolist())
-    return [list(dict.fromkeys(matched)) for matched in found]
-
-
-def _told(word: str, terms: Sequence[str], has: Sequence[bool]) -> list[str]:
-    if all(has):
-        return [word]
-    return [term for term, is_there in zip(terms, has, strict=True) if is_there]
+        has = {term: keywords.holds(term, rows) for term in terms}
+        whole = np.logical_and.reduce([*has.values()])
+        for at in np.flatnonzero(whole).tolist():
+            found[at][word] = None
+        for term, holds in has.items() if len(has) > 1 else ():
+            for at in np.flatnonzero(holds & ~whole).tolist():
+                found[at][term] = None
+    return [list(matched) for matched in found]
