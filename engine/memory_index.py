@@ -217,6 +217,8 @@ class MemoryIndex(Namespace):
                 group.check_quota(quota, used)
             return outcome
 
+        # The same key and body, sent to another namespace, are another move.
+        request_id = self.namespace(name)._scoped(request_id)
         return self._writer.submit(run, _MOVED, request_id=request_id, weight=len(ids or ()))
 
     # All namespaces

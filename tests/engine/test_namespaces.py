@@ -389,3 +389,15 @@ def test_a_write_that_cannot_be_done_fails_alone(index: MemoryIndex) -> None:
         too_high.result()
     assert kept.result()[0].id is not None
     assert index.namespace("b").count() == 1
+
+
+def test_a_callers_key_means_another_move_out_of_another_namespace(index: MemoryIndex) -> None:
+    for name in ("a", "b"):
+        add(index.namespace(name), f"a note of {name}", source="docs/note")
+    moved = [
+        index.move(name, "archive", source_prefix="docs/", request_id=f"{CALLERS_KEY}k").result()
+        for name in ("a", "b", "a")
+    ]
+    assert moved[0].moved != moved[1].moved
+    assert moved[2] == moved[0]
+    assert texts_in(index.namespace("archive")) == ["a note of a", "a note of b"]
