@@ -401,3 +401,29 @@ def test_a_callers_key_means_another_move_out_of_another_namespace(index: Memory
     assert moved[0].moved != moved[1].moved
     assert moved[2] == moved[0]
     assert texts_in(index.namespace("archive")) == ["a note of a", "a note of b"]
+
+
+@pytest.mark.parametrize("name", ["default", "team.a"])
+@pytest.mark.parametrize("is_renamed", [True, False])
+def test_a_name_that_is_used_again_has_no_outcomes_of_who_had_it(
+    index: MemoryIndex, name: str, is_renamed: bool
+) -> None:
+    def write() -> None:
+        once, line = (NewMemory(text=text, source="notes") for text in ("once", "a line"))
+        namespace = index.namespace(name)
+        namespace.add([once], embeddings_of(["once"]), request_id=f"{CALLERS_KEY}k").result()
+        namespace.ingest(
+            [line],
+            embeddings_of(["a line"]),
+            request_id=fresh_request_id(),
+            attempt=ImportAttempt(key="import", attempt=len(names_in(index)), digests=[b"line"]),
+        ).result()
+
+    write()
+    add(index.namespace("other"), "of another")
+    if is_renamed:
+        index.rename_namespace(name, "new", request_id="r").result()
+    else:
+        index.delete_namespace(name, request_id="d").result()
+    write()
+    assert sorted(texts_in(index.namespace(name))) == ["a line", "once"]
