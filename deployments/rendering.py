@@ -5,33 +5,53 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import tzinfo
+from itertools import groupby
 from typing import Any, Final, Literal, cast
 
 from pydantic_core import to_json
 
+from engine import records
 from engine.keys.records import ROOT_ID, Key
 from engine.offsite.cloud_sync import SyncStatus
 from engine.offsite.download import Download
 from engine.offsite.snapshots import RemoteSnapshot
-from engine.records import AddOutcome, BackupSummary, DedupeReport, Memory, SearchHit
+from engine.records import (
+    AddOutcome,
+    BackupSummary,
+    Beginning,
+    DedupeReport,
+    Memory,
+    SearchHit,
+    SearchHits,
+    TimelineEntry,
+)
 from engine.store.layout.rows import iso_time
 from engine.store.read_snapshot import ExportedMemory
 from wire.answers import (
     BackupOut,
+    BeginningOut,
     DeduplicateAnswer,
     DuplicatePairOut,
+    HitExplanation,
     HitOut,
     Likeness,
     ListedOut,
     MemoryOut,
     NearestOut,
+    ScoreParts,
     SearchAnswer,
+    SearchExplanation,
     SimilarOut,
     SnapshotAnswer,
     SyncDownloadAnswer,
     SyncStatusAnswer,
+    TimelineAnswer,
+    TimelineDay,
+    TimelineMemory,
 )
 from wire.keys import KeyOut
+from wire.times import day_of
 
 _MEMORY_FIELDS = tuple(MemoryOut.__annotations__)
 _RANKED_BY: Final[tuple[Literal["score", "rrf_score", "bm25_score"], ...]] = (
@@ -93,16 +113,21 @@ def hit(found: SearchHit) -> HitOut:
     for name in _RANKED_BY:
         if (value := getattr(found, name)) is not None:
             shown[name] = score(value)
+    if found.explanation is not None:
+        shown["explain"] = _explained(found.explanation)
     return shown
 
 
-def search_answer(query: str, hits: list[SearchHit], *, are_named: bool = False) -> SearchAnswer:
+def search_answer(query: str, hits: SearchHits, *, are_named: bool = False) -> SearchAnswer:
     """One search's answer; its hits say which namespace they are of if `are_named`."""
     shown = [hit(found) for found in hits]
     if are_named:
         for found, each in zip(hits, shown, strict=True):
             each["namespace"] = found.namespace
-    return {"query": query, "results": shown, "count": len(hits)}
+    answer: SearchAnswer = {"query": query, "results": shown, "count": len(hits)}
+    if hits.explanation is not None:
+        answer["explain"] = cast(SearchExplanation, asdict(hits.explanation))
+    return answer
 
 
 def listed(memories: Sequence[Memory], namespaces: Sequence[str] | None) -> list[ListedOut]:
@@ -111,6 +136,35 @@ def listed(memories: Sequence[Memory], namespaces: Sequence[str] | None) -> list
     for each, namespace in zip(shown, namespaces or (), strict=False):
         each["namespace"] = namespace
     return shown
+
+
+def _explained(why: records.HitExplanation) -> HitExplanation:
+    parts = {name: score(value) for name, value in asdict(why.score).items()}
+    return {
+        "vector_rank": why.vector_rank,
+        "bm25_rank": why.bm25_rank,
+        "matched": why.matched,
+        "score": cast(ScoreParts, parts),
+    }
+
+
+def timeline(entries: Sequence[TimelineEntry], zone: tzinfo) -> TimelineAnswer:
+    """Memories in order of time, by the days of a zone."""
+    days = [
+        TimelineDay(date=date, memories=[*map(_timeline_memory, of_day)])
+        for date, of_day in groupby(entries, lambda each: day_of(each.memory.timestamp, zone))
+    ]
+    return {"days": days, "count": len(entries)}
+
+
+def _timeline_memory(entry: TimelineEntry) -> TimelineMemory:
+    found = memory(entry.memory) if entry.hit is None else hit(entry.hit)
+    beside = {"before": _beginning(entry.before), "after": _beginning(entry.after)}
+    return cast(TimelineMemory, {**found, **beside})
+
+
+def _beginning(found: Beginning | None) -> BeginningOut | None:
+    return None if found is None else {"id": found.id, "text": found.text}
 
 
 def added(outcome: AddOutcome) -> Likeness:

@@ -10,12 +10,16 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from engine.backups.of_live_store import LiveBackups
 from engine.errors import MemoryNotFoundError, UnavailableError
 from engine.index_options import IndexOptions
 from engine.records import (
+    Beginning,
     FloatMatrix,
     FloatVector,
+    IdArray,
     IndexStats,
     Memory,
     MemoryFilter,
@@ -23,10 +27,14 @@ from engine.records import (
     MemoryPage,
     MemoryQuota,
     Neighbour,
+    ScoreArray,
     SearchHit,
+    SearchHits,
     SearchQuery,
 )
+from engine.search.by_time import put_in_order, recency_of
 from engine.search.hybrid_search import search
+from engine.store.database import now_us
 from engine.store.exports import ExportFacts, Exports
 from engine.store.layout.namespaces import checked_name
 from engine.store.layout.rows import iso_time
@@ -35,9 +43,10 @@ from engine.workspace.directory_id import directory_id
 from engine.workspace.planned_builds import PlannedBuilds
 from engine.workspace.workspace import Workspace
 from engine.writing.duplicates.repeats import first_repeated, says_something
-from engine.writing.live_state import LiveState
+from engine.writing.live_state import LiveState, View
 from engine.writing.writer import Writer
 
+BEGINNING_CHARS = 200
 _TRIES = 3
 
 
@@ -115,9 +124,7 @@ class NamespaceReads:
                 workspace_id=workspace_id,
             )
 
-    def search(
-        self, embeddings: FloatMatrix, queries: Sequence[SearchQuery]
-    ) -> list[list[SearchHit]]:
+    def search(self, embeddings: FloatMatrix, queries: Sequence[SearchQuery]) -> list[SearchHits]:
         """Answer several searches, each with its row of `embeddings`, shape (n, dim)."""
         self._shared.check()
         return [
@@ -125,18 +132,18 @@ class NamespaceReads:
             for embedding, query in zip(embeddings, queries, strict=True)
         ]
 
-    def _search_one(self, embedding: FloatVector, query: SearchQuery) -> list[SearchHit]:
+    def _search_one(self, embedding: FloatVector, query: SearchQuery) -> SearchHits:
         asks_store = not query.where.is_empty()
         for _ in range(_TRIES):
             with self._state.reading(self.name) as view:
                 store, mine = view.store, view.namespace_id
                 allowed = store.ids_where(query.where, mine) if asks_store else None
-                ranked = search(view.index, embedding, query, allowed)
-                memories = store.get_many([hit.id for hit in ranked], mine)
-            if len(memories) == len(ranked):
+                ranked = search(view.index, embedding, query, allowed, _recency(view, query))
+                memories = store.get_many([hit.id for hit in ranked.hits], mine)
+            if len(memories) == len(ranked.hits):
                 break
             asks_store = True  # a delete has committed that the indexes do not show yet
-        return [
+        hits = SearchHits(
             SearchHit(
                 memory=memories[hit.id],
                 similarity=hit.similarity,
@@ -144,10 +151,13 @@ class NamespaceReads:
                 rrf_score=hit.rrf_score,
                 bm25_score=hit.bm25_score,
                 namespace=self.name,
+                explanation=hit.explanation,
             )
-            for hit in ranked
+            for hit in ranked.hits
             if hit.id in memories
-        ]
+        )
+        hits.explanation = ranked.explanation
+        return put_in_order(hits, query.order)
 
     def nearest(self, embedding: FloatVector, text: str) -> Neighbour | None:
         """The memory with the highest cosine, and whether one says the same as the text.
@@ -195,6 +205,20 @@ class NamespaceReads:
         if memory_id not in found:
             raise MemoryNotFoundError(memory_id)
         return found[memory_id]
+
+    def beside(self, ids: Sequence[MemoryId]) -> list[tuple[Beginning | None, Beginning | None]]:
+        """What stands before and after each memory in its source; nothing of one that is gone."""
+        with self._state.reading(self.name) as view:
+            around = [view.index.beside(memory_id) for memory_id in ids]
+            wanted = list({each for pair in around for each in pair if each is not None})
+            found = view.store.beginnings(wanted, view.namespace_id, BEGINNING_CHARS)
+        return [
+            (
+                None if before is None else found.get(before),
+                None if after is None else found.get(after),
+            )
+            for before, after in around
+        ]
 
     @property
     def _id(self) -> int:
@@ -248,3 +272,18 @@ class NamespaceReads:
     def end_export(self, export_id: str) -> None:
         """Close an export before its end."""
         self._shared.exports.end(export_id, self._id)
+
+
+def _recency(view: View, query: SearchQuery) -> Callable[[IdArray], ScoreArray] | None:
+    """What age takes from the scores of a search."""
+    asked = query.recency
+    if asked is None:
+        return None
+
+    def recency(ids: IdArray) -> ScoreArray:
+        now = now_us()
+        known = view.store.created_us_of(ids.tolist(), view.namespace_id)
+        created_us = np.array([known.get(memory_id, now) for memory_id in ids.tolist()])
+        return recency_of(created_us, now, asked)
+
+    return recency

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NewType
 
 import numpy as np
@@ -129,6 +129,16 @@ class Embeddings:
 
 
 Fusion = Literal["score", "rrf"]
+SearchOrder = Literal["best", "newest", "oldest"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recency:
+    """How much age takes from a score: see `engine.search.by_time`."""
+
+    half_life_days: float
+    weight: float
+    """The most that age takes, as a share of the score."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +160,69 @@ class SearchQuery:
     """Whether memories beside a good one in the same source rise."""
     pieces: QueryPieces | None = None
     """What weighs the query's words by their rarity; None searches with its plain embedding."""
+    order: SearchOrder = "best"
+    """In which the k best are answered."""
+    recency: Recency | None = None
+    """What age takes from a `score`; None: nothing."""
+    explain: bool = False
+    """Whether the answer says how it came about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreParts:
+    """What a score is made of: (meaning + words + neighbours), bounded, times recency."""
+
+    meaning: float
+    words: float
+    neighbours: float = 0.0
+    recency: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HitExplanation:
+    """Why a memory is among the hits."""
+
+    vector_rank: int | None
+    """Among the candidates by meaning, from 0; None where meaning has no say."""
+    bm25_rank: int | None
+    """By words, likewise; None without a word of the query."""
+    matched: list[str]
+    """Words of the query that it has."""
+    score: ScoreParts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """How many memories are no hits, and for what reason."""
+
+    threshold: int = 0
+    """Candidates below `threshold` or `min_score`."""
+    filter: int = 0
+    """Memories that do not pass the filter; they never are candidates."""
+    expired: int = 0
+    superseded: int = 0
+
+    def __add__(self, other: Dropped) -> Dropped:
+        return Dropped(
+            **{
+                each.name: getattr(self, each.name) + getattr(other, each.name)
+                for each in fields(self)
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchExplanation:
+    """What a search looked at."""
+
+    candidates: int
+    """Memories whose score was computed."""
+    dropped: Dropped
+
+    def __add__(self, other: SearchExplanation) -> SearchExplanation:
+        return SearchExplanation(
+            candidates=self.candidates + other.candidates, dropped=self.dropped + other.dropped
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +240,33 @@ class SearchHit:
     """Okapi score, 0.0 without a matching term; None unless hybrid."""
     namespace: str = "default"
     """That holds the memory."""
+    explanation: HitExplanation | None = None
+    """None unless it was asked for."""
+
+
+class SearchHits(list[SearchHit]):
+    """The hits of one search, and what it looked at when that was asked for."""
+
+    explanation: SearchExplanation | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """How a memory begins."""
+
+    id: MemoryId
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimelineEntry:
+    """A memory of a timeline, and what stands beside it in its source."""
+
+    memory: Memory
+    hit: SearchHit | None
+    """None when nothing was looked for."""
+    before: Beginning | None
+    after: Beginning | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from engine.records import (
     FloatMatrix,
     MemoryFilter,
     MemoryPage,
-    SearchHit,
+    SearchHits,
     SearchQuery,
 )
 from engine.search.fusion import best_of
@@ -29,9 +29,7 @@ class SeveralNamespaces:
             raise InvalidInputError(f"{len(self._names)} namespaces: {MAX_NAMESPACES} at most")
         self._shared = workings
 
-    def search(
-        self, embeddings: FloatMatrix, queries: Sequence[SearchQuery]
-    ) -> list[list[SearchHit]]:
+    def search(self, embeddings: FloatMatrix, queries: Sequence[SearchQuery]) -> list[SearchHits]:
         """Answer several searches, the best hits of all namespaces first."""
         found = [NamespaceReads(n, self._shared).search(embeddings, queries) for n in self._names]
         return [best_of([of_one[at] for of_one in found], q) for at, q in enumerate(queries)]

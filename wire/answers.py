@@ -33,6 +33,44 @@ class MemoryOut(TypedDict):
     key: str | None
 
 
+class ScoreParts(TypedDict):
+    """What a score is made of: (meaning + words + neighbours), bounded, times recency."""
+
+    meaning: float
+    words: float
+    neighbours: float
+    recency: float
+
+
+class HitExplanation(TypedDict):
+    """Why a memory is among the hits."""
+
+    vector_rank: Annotated[
+        int | None, Field(description="By meaning, from 0; null: meaning has no say.")
+    ]
+    bm25_rank: Annotated[
+        int | None, Field(description="By words, from 0; null: no word of the query.")
+    ]
+    matched: Annotated[list[str], Field(description="Words of the query that it has.")]
+    score: ScoreParts
+
+
+class Dropped(TypedDict):
+    """How many memories are no hits, and for what reason."""
+
+    threshold: Annotated[int, Field(description="Candidates below threshold or min_score.")]
+    filter: Annotated[int, Field(description="Memories that do not pass the filters.")]
+    expired: int
+    superseded: int
+
+
+class SearchExplanation(TypedDict):
+    """What a search looked at."""
+
+    candidates: Annotated[int, Field(description="Memories whose score was computed.")]
+    dropped: Dropped
+
+
 class HitOut(MemoryOut):
     """A memory found."""
 
@@ -48,6 +86,7 @@ class HitOut(MemoryOut):
     namespace: NotRequired[Annotated[str, Field(description="Where several were asked for.")]]
     rrf_score: NotRequired[Annotated[float, Field(description="Fused rank score; hybrid only.")]]
     bm25_score: NotRequired[Annotated[float, Field(description="Keyword score; hybrid only.")]]
+    explain: NotRequired[Annotated[HitExplanation, Field(description="When asked for.")]]
 
 
 class ListedOut(MemoryOut):
@@ -57,10 +96,45 @@ class ListedOut(MemoryOut):
 
 
 class SearchAnswer(TypedDict):
-    """Hits, best first."""
+    """Hits, in the order that was asked for."""
 
     query: str
     results: list[HitOut]
+    count: int
+    explain: NotRequired[Annotated[SearchExplanation, Field(description="When asked for.")]]
+
+
+class BeginningOut(TypedDict):
+    """How a memory begins."""
+
+    id: int
+    text: Annotated[str, Field(description="The first 200 characters.")]
+
+
+class TimelineMemory(MemoryOut):
+    """A memory of a timeline, and what stands beside it in its source."""
+
+    similarity: NotRequired[
+        Annotated[float, Field(description="As a search says it; like the others with a query.")]
+    ]
+    score: NotRequired[float]
+    rrf_score: NotRequired[float]
+    bm25_score: NotRequired[float]
+    before: BeginningOut | None
+    after: BeginningOut | None
+
+
+class TimelineDay(TypedDict):
+    """The memories of one day."""
+
+    date: Annotated[str, Field(description="In the time zone that was asked for, 2026-03-31.")]
+    memories: list[TimelineMemory]
+
+
+class TimelineAnswer(TypedDict):
+    """Days that have memories, in order."""
+
+    days: list[TimelineDay]
     count: int
 
 

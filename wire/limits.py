@@ -22,6 +22,11 @@ MAX_QUERIES: Final = 100
 MAX_METADATA_FILTERS: Final = 100
 """Names; SQLite would refuse a thousand."""
 VECTOR_WEIGHT: Final = 0.7
+HALF_LIFE_DAYS: Final = (0.01, 36_500)
+"""From a quarter of an hour to a century."""
+RECENCY_WEIGHT: Final = 0.1
+MAX_RECENCY_WEIGHT: Final = 0.2
+"""More, and what is new would come before what is meant."""
 NOVEL_BELOW: Final = 0.88
 """Similarity from which a text is not novel."""
 

@@ -40,6 +40,9 @@ REDACT: Any = Field(False, description="Replace secrets in the text by `[redacte
 REDACT_ITEM: Any = Field(None, description="Whether secrets are replaced; wins over the default.")
 K_DESCRIPTION = "How many memories to return at most."
 LIMIT_DESCRIPTION = "How many memories a page has at most."
+METADATA_DESCRIPTION = "Values the metadata must equal."
+MIN_SCORE_DESCRIPTION = "Least score of a hit; hybrid only."
+TIME_ORDER_DESCRIPTION = "By time of creation: oldest first, or newest first."
 OFFSET: Any = Field(0, ge=0, le=limits.MAX_ID, description="How many memories to skip.")
 
 _CURSOR = r"^-?[0-9]{1,18}\.[0-9]{1,16}$"
@@ -91,17 +94,38 @@ Namespaces = Annotated[
     ),
 ]
 
+QueryText = Annotated[str, prose(limits.QUERY_CHARS, "What to look for, in plain words."), Visible]
+
 
 class Query(Input):
     """What is looked for."""
 
-    query: Annotated[str, prose(limits.QUERY_CHARS, "What to look for, in plain words."), Visible]
+    query: QueryText
     k: int = Field(limits.HITS, ge=1, le=limits.MAX_HITS, description=K_DESCRIPTION)
     hybrid: bool = Field(True, description="Combine meaning and keywords; false: meaning alone.")
     threshold: UnitFloat | None = Field(
         None, description="Least cosine similarity; 0.3 cuts unrelated memories."
     )
-    metadata: MetadataFilter | None = Field(None, description="Values the metadata must equal.")
+    metadata: MetadataFilter | None = Field(None, description=METADATA_DESCRIPTION)
+    order: Literal["best", "newest", "oldest"] = Field(
+        "best", description="How to list the k best: best first, or by time of creation."
+    )
+
+
+class Recency(Input):
+    """How much age takes from a score."""
+
+    half_life_days: float = Field(
+        ge=limits.HALF_LIFE_DAYS[0],
+        le=limits.HALF_LIFE_DAYS[1],
+        description="Age in days at which half of weight is taken.",
+    )
+    weight: float = Field(
+        limits.RECENCY_WEIGHT,
+        ge=0,
+        le=limits.MAX_RECENCY_WEIGHT,
+        description="The most that age takes, as a share of the score.",
+    )
 
 
 class SearchRequest(Query, Filters):
@@ -115,10 +139,26 @@ class SearchRequest(Query, Filters):
         "score",
         description="How a hybrid search orders: by score, or by reciprocal ranks as the original.",
     )
-    min_score: UnitFloat | None = Field(None, description="Least score; hybrid only.")
+    min_score: UnitFloat | None = Field(None, description=MIN_SCORE_DESCRIPTION)
     neighbours: bool = Field(
         True, description="Whether memories beside a good one in the same source rise."
     )
+    recency: Recency | None = Field(
+        None, description="Prefer what is newer, a little; null: age does not count. Hybrid only."
+    )
+    explain: bool = Field(False, description="Say why each hit came, and what was dropped.")
+
+
+class TimelineRequest(Filters):
+    """What to show in order of time."""
+
+    query: QueryText | None = Field(
+        None, description="What to look for, in plain words; null: the newest memories."
+    )
+    k: int = Field(limits.PAGE, ge=1, le=limits.MAX_HITS, description=K_DESCRIPTION)
+    min_score: UnitFloat | None = Field(None, description=MIN_SCORE_DESCRIPTION)
+    metadata: MetadataFilter | None = Field(None, description=METADATA_DESCRIPTION)
+    order: Literal["oldest", "newest"] = Field("oldest", description=TIME_ORDER_DESCRIPTION)
 
 
 class BatchSearchRequest(Input):

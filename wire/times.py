@@ -17,6 +17,15 @@ def microseconds(instant: datetime) -> int:
     return (instant - _EPOCH) // timedelta(microseconds=1)
 
 
+def day_of(timestamp: str, zone: tzinfo) -> str:
+    """The day of a zone, `2026-03-31`, that a time with an offset falls on."""
+    instant = datetime.fromisoformat(timestamp)
+    try:
+        return instant.astimezone(zone).date().isoformat()
+    except OverflowError:  # within a day of the first or the last year there is
+        return instant.date().isoformat()
+
+
 def period_of(name: str, *, zone: tzinfo, now: datetime) -> tuple[int, int] | None:
     """The first and the last microsecond, since the epoch, of a named time.
 

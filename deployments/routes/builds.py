@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.calls.patience import patiently
-from deployments.http.callers import within
+from deployments.http.callers import caller_of, within
 from deployments.http.json_route import json_response, json_router
 from deployments.http.needs import WRITE, needs
 from deployments.http.openapi import problems
@@ -62,6 +62,7 @@ async def build_index(
         build = await services.index.ask(PlanBuild(body.sources, body.replace_all, within=here))
     try:
         await _embed(services, build, here, trace)
+        caller_of(request).check_still("write")  # it may have taken minutes
     except BaseException:  # the caller gone, too: a plan kept for nobody is a place less for others
         await asyncio.shield(services.index.ask(DropBuild(build.build_id, within=here)))
         raise

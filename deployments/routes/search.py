@@ -1,10 +1,11 @@
-"""Finding memories: search, batch search, novelty."""
+"""Finding memories: search, batch search, timeline, novelty."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timezone
 
 import numpy as np
 from pydantic_core import to_json
@@ -20,12 +21,12 @@ from deployments.http.openapi import problems
 from deployments.http.request_trace import RequestTrace, trace_of
 from deployments.http.services import Services, services_of
 from engine.operations.operation import Operation
-from engine.operations.reads import Nearest, Search, SearchAmong
-from engine.records import EmbeddedQuery, QueryPieces, SearchHit, SearchQuery
-from wire.answers import BatchSearchAnswer, IsNovelAnswer, SearchAnswer
-from wire.requests import BatchSearchRequest, IsNovelRequest, SearchRequest
+from engine.operations.reads import Nearest, Search, SearchAmong, Timeline
+from engine.records import EmbeddedQuery, QueryPieces, Recency, SearchHits, SearchQuery
+from wire.answers import BatchSearchAnswer, IsNovelAnswer, SearchAnswer, TimelineAnswer
+from wire.requests import BatchSearchRequest, IsNovelRequest, SearchRequest, TimelineRequest
 
-Found = list[list[SearchHit]]
+Found = list[SearchHits]
 
 router = json_router(tag="search")
 
@@ -41,6 +42,9 @@ def _search_query(body: SearchRequest, pieces: QueryPieces) -> SearchQuery:
         fusion=body.fusion,
         min_score=body.min_score,
         neighbours=body.neighbours,
+        order=body.order,
+        recency=None if body.recency is None else Recency(**body.recency.model_dump()),
+        explain=body.explain,
         pieces=pieces if body.hybrid and body.fusion == "score" else None,
     )
 
@@ -120,6 +124,33 @@ async def _one_object(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterat
     async for page in others:
         yield b"," + page
     yield b"]}\n"
+
+
+@router.post(
+    "/timeline",
+    operation_id="memoryTimeline",
+    response_model=TimelineAnswer,
+    responses=problems(),
+)
+@needs(READ)
+async def timeline(body: TimelineRequest, request: Request) -> Response:
+    """Show memories in order of time, by day, with what stands beside each in its source."""
+    services, trace = services_of(request), trace_of(request)
+    asked = None if body.query is None else await services.embed_query(body.query, trace)
+    query = SearchQuery(
+        text=body.query or "",
+        k=body.k,
+        where=where_of(body),
+        min_score=body.min_score,
+        order=body.order,
+        pieces=None if asked is None else asked.pieces,
+    )
+    with trace.stage("index"):
+        entries = await services.index.ask(
+            Timeline(query, None if asked is None else asked.vector, within=within(request))
+        )
+    trace.k, trace.n_hits = body.k, len(entries)
+    return json_response(rendering.timeline(entries, body.timezone or timezone.utc))
 
 
 @router.post(

@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.backups.chain import BackupChain, damage_of, link_file
-from engine.backups.files import BackupFile, StoreFacts, assemble, state_in
+from engine.backups.facts import StoreFacts, state_in
+from engine.backups.files import BackupFile, assemble
 from engine.backups.manifest import (
     LATEST_S,
     BackupKind,

@@ -8,14 +8,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine.backups.files import (
-    BackupFile,
-    StoreFacts,
-    StoreState,
-    state_in,
-    write_base,
-    write_delta,
-)
+from engine.backups.facts import StoreFacts, StoreState, state_in
+from engine.backups.files import BackupFile, write_base, write_delta
 from engine.backups.manifest import Manifest
 from engine.disk.durable_files import fsync_file, sha256_of, translating_os_errors
 from engine.store.layout.tables import FORMAT_VERSION

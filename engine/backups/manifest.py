@@ -11,7 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from engine.backups.files import BackupFile, StoreFacts
+from engine.backups.facts import StoreFacts
+from engine.backups.files import BackupFile
 from engine.disk.durable_files import read_whole, replacing
 from engine.store.foreign_json import object_of, parse_json, record_of
 from engine.store.layout.row_checksum import row_checksum

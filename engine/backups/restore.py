@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from engine.backups.catalogue import Backups
-from engine.backups.files import Origin, facts_in, facts_of, write_origin
+from engine.backups.facts import Origin, facts_in, facts_of, write_origin
 from engine.disk.durable_files import fsync_directory, fsync_file
 from engine.errors import StorageError
 from engine.store.database import Store

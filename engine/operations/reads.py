@@ -18,8 +18,11 @@ from engine.records import (
     MemoryPage,
     Neighbour,
     SearchHit,
+    SearchHits,
     SearchQuery,
+    TimelineEntry,
 )
+from engine.search.by_time import moment_of
 
 if TYPE_CHECKING:
     from engine.memory_index import MemoryIndex
@@ -33,13 +36,13 @@ _ANSWER_CHARS = 1 << 20
 class _Searched(Protocol):
     def search(
         self, embeddings: FloatMatrix, queries: Sequence[SearchQuery]
-    ) -> list[list[SearchHit]]: ...
+    ) -> list[SearchHits]: ...
 
 
 def _search_some(
     memories: _Searched, embeddings: FloatMatrix, queries: Sequence[SearchQuery]
-) -> list[list[SearchHit]]:
-    found: list[list[SearchHit]] = []
+) -> list[SearchHits]:
+    found: list[SearchHits] = []
     n_chars = 0
     while len(found) < len(queries) and n_chars < _ANSWER_CHARS:
         at = slice(len(found), len(found) + 1)
@@ -49,7 +52,7 @@ def _search_some(
 
 
 @dataclass(frozen=True, slots=True)
-class Search(MemoryOperation[list[list[SearchHit]]]):
+class Search(MemoryOperation[list[SearchHits]]):
     """Answer the first of several searches, best hits first.
 
     At least one, and as many as make an answer of a few megabytes.
@@ -59,8 +62,34 @@ class Search(MemoryOperation[list[list[SearchHit]]]):
     """A row for each query."""
     queries: Sequence[SearchQuery]
 
-    def run(self, index: Namespace) -> list[list[SearchHit]]:
+    def run(self, index: Namespace) -> list[SearchHits]:
         return _search_some(index, self.embeddings, self.queries)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline(MemoryOperation[list[TimelineEntry]]):
+    """The k best memories for a query, or the k newest, in order of time."""
+
+    query: SearchQuery
+    embedding: FloatVector | None
+    """Of the query; None: whatever passes its filter is meant."""
+
+    def run(self, index: Namespace) -> list[TimelineEntry]:
+        hits: list[SearchHit | None]
+        if self.embedding is None:
+            where = self.query.where
+            page = index.list_memories(where, offset=0, limit=self.query.k, newest_first=True)
+            hits, memories = [None] * len(page.memories), page.memories
+        else:
+            [found] = index.search(self.embedding[None], [self.query])
+            hits, memories = [*found], [hit.memory for hit in found]
+        beside = index.beside([memory.id for memory in memories])
+        entries = [
+            TimelineEntry(memory=memory, hit=hit, before=before, after=after)
+            for memory, hit, (before, after) in zip(memories, hits, beside, strict=True)
+        ]
+        newest_first = self.query.order == "newest"
+        return sorted(entries, key=lambda each: moment_of(each.memory), reverse=newest_first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +171,14 @@ class Among:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchAmong(DirectoryOperation[list[list[SearchHit]]]):
+class SearchAmong(DirectoryOperation[list[SearchHits]]):
     """As `Search`, in several namespaces at once."""
 
     embeddings: FloatMatrix
     queries: Sequence[SearchQuery]
     among: Among
 
-    def run(self, directory: Directory) -> list[list[SearchHit]]:
+    def run(self, directory: Directory) -> list[SearchHits]:
         return _search_some(self.among.of(directory.index), self.embeddings, self.queries)
 
 

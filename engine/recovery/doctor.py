@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.backups.catalogue import Backups
-from engine.backups.files import facts_in
+from engine.backups.facts import facts_in
 from engine.backups.verification import NO_CODES, problems_of
 from engine.commands import script_command
 from engine.errors import StoreCorruptError

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.backups.catalogue import Backups
-from engine.backups.files import facts_in
+from engine.backups.facts import facts_in
 from engine.backups.restore import continue_history, remove_database
 from engine.backups.verification import NO_CODES, problems_of
 from engine.disk.durable_files import fsync_directory, fsync_file, translating_os_errors

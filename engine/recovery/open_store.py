@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.backups.catalogue import Backups
-from engine.backups.files import facts_in
+from engine.backups.facts import facts_in
 from engine.commands import script_command
 from engine.errors import StoreCorruptError
 from engine.records import ModelIdentity

@@ -15,12 +15,15 @@ hits = rows[best]
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.records import RowArray, ScoreArray, SearchHit, SearchQuery
+from engine.records import RowArray, ScoreArray, SearchHit, SearchHits, SearchQuery
+from engine.search.by_time import put_in_order
 
 RRF_K: Final = 60
 
@@ -80,10 +83,22 @@ def pick(
     return order[:k]
 
 
-def best_of(found: Sequence[Sequence[SearchHit]], query: SearchQuery) -> list[SearchHit]:
+def ranks_of(values: npt.NDArray[np.floating]) -> RowArray:
+    """From 0, of the highest; equal ones in order."""
+    ranks = np.empty(len(values), dtype=np.int64)
+    ranks[np.argsort(-values, kind="stable")] = np.arange(len(values))
+    return ranks
+
+
+def best_of(found: Sequence[SearchHits], query: SearchQuery) -> SearchHits:
     """The best hits of several namespaces; scores mean the same whatever else is stored."""
     every = (hit for of_one in found for hit in of_one)
-    return sorted(every, key=lambda h: (-_rank(h), -h.similarity, h.memory.id))[: query.k]
+    best = SearchHits(sorted(every, key=lambda h: (-_rank(h), -h.similarity, h.memory.id)))
+    del best[query.k :]
+    told = [of_one.explanation for of_one in found if of_one.explanation is not None]
+    if told:
+        best.explanation = reduce(add, told)
+    return put_in_order(best, query.order)
 
 
 def _rank(hit: SearchHit) -> float:

@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.records import (
     BoolMask,
+    Dropped,
     FloatVector,
+    HitExplanation,
     IdArray,
     MemoryId,
     RowArray,
     ScoreArray,
+    SearchExplanation,
     SearchQuery,
 )
-from engine.search.fusion import RRF_K, fuse, pick
+from engine.search import explanation
+from engine.search.explanation import Reasons
+from engine.search.fusion import RRF_K, fuse, pick, ranks_of
+from engine.search.judge import Judge, nearest_rows
 from engine.search.ranking import (
     CANDIDATES_A_HIT,
-    LEAST_CANDIDATES,
     MOST_BUT_FOR_THE_SAME,
-    LexicalScores,
-    clearness,
-    combined,
-    lexical_scores,
-    order_gate,
-    pooled,
-    statistics,
-    support,
-    weight_of_meaning,
 )
 from engine.search.search_index import SearchIndex
-from engine.search.vectors.later_windows import relevance, similarity_of_best
-from engine.words.analyser import analyse, analyse_query
+from engine.search.vectors.later_windows import similarity_of_best
+from engine.words.analyser import analyse_query
 
 _LEAST_RANKED = 60
-_GATE_CANDIDATES = 60
-_SURE_CANDIDATES = 30  # more than ever are answers, but for those that the words find too
 _SAME_TO_THE_MODEL = 0.9999
 
 
@@ -50,6 +46,15 @@ class RankedId:
     score: float | None = None
     rrf_score: float | None = None
     bm25_score: float | None = None
+    explanation: HitExplanation | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedIds:
+    """The hits of one search, best first."""
+
+    hits: list[RankedId]
+    explanation: SearchExplanation | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +64,12 @@ class _Found:
     rows: RowArray
     similarities: npt.NDArray[np.float32]
     ranked_by: ScoreArray
-    passes: BoolMask
+    says_something: BoolMask
+    """Whether it can be a hit at all."""
+    reaches: BoolMask
     """Whether the bounds that were asked for let it through."""
+    reasons: Callable[[RowArray], Reasons]
+    """What explains the candidates at these positions."""
     scores: ScoreArray | None = None
     rrf_scores: ScoreArray | None = None
 
@@ -70,7 +79,8 @@ def search(
     embedding: FloatVector,
     query: SearchQuery,
     allowed: IdArray | None = None,
-) -> list[RankedId]:
+    recency: Callable[[IdArray], ScoreArray] | None = None,
+) -> RankedIds:
     """The best memories for a query.
 
     An embedding of zeros says nothing: then the words alone rank, whatever is asked for.
@@ -80,30 +90,37 @@ def search(
         embedding: shape (dim,), float32, L2-normalised, or all zeros.
         query: what is wanted; its filter is already resolved to `allowed`.
         allowed: the ids that take part; None for all.
+        recency: what the scores of these ids are multiplied by; None: by 1.
 
     Returns:
-        At most k hits, best first; ties by similarity, then by lower id.
+        At most k hits, best first, whatever order is asked for; ties by similarity, then by lower
+        id.
     """
     mask = index.mask(allowed)
     if query.hybrid and query.fusion == "rrf":
         found = _by_ranks(index, embedding, query, mask)
     elif query.hybrid or not embedding.any():
-        found = _by_score(index, embedding, query, mask, None if allowed is None else mask)
+        filtered = None if allowed is None else mask
+        found = _by_score(index, embedding, query, mask, filtered, recency)
     else:
         found = _by_cosine(index, embedding, query, mask)
-    return _hits(index, found, query)
+    hits = _hits(index, found, query)
+    told = _explanation(index, found, mask) if query.explain else None
+    return RankedIds(hits=hits, explanation=told)
 
 
 def _by_cosine(
     index: SearchIndex, embedding: FloatVector, query: SearchQuery, mask: BoolMask | None
 ) -> _Found:
-    rows = _nearest_rows(index, embedding, query.k, mask, n_sure=query.k)
+    rows = nearest_rows(index, embedding, query.k, mask, n_sure=query.k)
     similarities = _similarities(index, embedding, rows)
     return _Found(
         rows=rows,
         similarities=similarities,
         ranked_by=similarities.astype(np.float64),
-        passes=_reaches(similarities, query.threshold) & (similarities != 0.0),
+        says_something=similarities != 0.0,
+        reaches=_reaches(similarities, query.threshold),
+        reasons=partial(explanation.by_cosine, similarities),
     )
 
 
@@ -123,7 +140,9 @@ def _by_ranks(
         rows=rows,
         similarities=similarities,
         ranked_by=rrf_scores,
-        passes=_reaches(similarities, query.threshold),
+        says_something=np.ones(len(rows), dtype=np.bool_),
+        reaches=_reaches(similarities, query.threshold),
+        reasons=partial(explanation.by_ranks, rows, vector_rows, bm25_rows, query.vector_weight),
         rrf_scores=rrf_scores,
     )
 
@@ -134,10 +153,11 @@ def _by_score(
     query: SearchQuery,
     mask: BoolMask | None,
     filtered: BoolMask | None,
+    recency: Callable[[IdArray], ScoreArray] | None,
 ) -> _Found:
     """Candidates ordered as `engine.search.ranking` says; `filtered` is a filter's mask alone."""
     tokens = analyse_query(query.text)
-    judge = _Judge.of(index, embedding, query, tokens, filtered)
+    judge = Judge.of(index, embedding, query, tokens, filtered)
     rows = judge.candidates(query.k, mask)
     scores = judge.scores(rows)
     gate = judge.order_gate(rows, scores) if query.neighbours and judge.hears_both else 0.0
@@ -147,140 +167,19 @@ def _by_score(
     shares = judge.lexical.shares(rows)
     # A vector of zeros has no say: there the words decide.
     certainty = np.where(similarities == 0.0, shares, similarities)
-    says_something = (similarities != 0.0) | (scores > 0.0)
     most = np.where(similarities >= _SAME_TO_THE_MODEL, 1.0, MOST_BUT_FOR_THE_SAME)
-    scores = np.minimum(scores, most)
+    fresh = np.ones(len(rows)) if recency is None else recency(index.ids[rows])
+    bounded = np.minimum(scores, most) * fresh
     return _Found(
         rows=rows,
         similarities=similarities,
-        ranked_by=scores,
-        passes=says_something
-        & _reaches(certainty, query.threshold)
-        & _reaches(scores, query.min_score),
-        scores=np.maximum(scores, 0.0),
+        ranked_by=bounded,
+        says_something=(similarities != 0.0) | (scores > 0.0),
+        reaches=_reaches(certainty, query.threshold) & _reaches(bounded, query.min_score),
+        reasons=partial(explanation.by_score, judge, rows, similarities, scores, fresh),
+        scores=np.maximum(bounded, 0.0),
         rrf_scores=_reciprocal(similarities, shares, query.vector_weight),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Judge:
-    """What one query thinks of any row."""
-
-    index: SearchIndex
-    meant: FloatVector
-    """The query's vector, its rare words weighing more; all zeros when it says nothing."""
-    lexical: LexicalScores
-    by_words: RowArray
-    """The best rows by their words, best first."""
-    vector_weight: float
-
-    @classmethod
-    def of(
-        cls,
-        index: SearchIndex,
-        embedding: FloatVector,
-        query: SearchQuery,
-        tokens: list[str],
-        filtered: BoolMask | None,
-    ) -> _Judge:
-        # A weight of 1 is the vectors' side alone: no word counts, nor how rare it is.
-        says_both = embedding.any() and 0 < query.vector_weight < 1
-        pieces = query.pieces if says_both else None
-        terms_of = {word: analyse(word) for word in pieces.words} if pieces else {}
-        first_terms = [terms[0] for terms in terms_of.values() if terms]
-        known = statistics(index.keywords, tokens + first_terms, filtered)
-        meant = embedding if pieces is None else pooled(pieces, terms_of, known)
-        lexical = lexical_scores(index.keywords, tokens, known, filtered)
-        by_words = lexical.best_rows(_n_candidates(query.k))
-        clear = clearness(index.keywords, tokens, known, by_words)
-        weight = weight_of_meaning(query.vector_weight, clear)
-        return cls(
-            index=index,
-            meant=meant,
-            lexical=lexical,
-            by_words=by_words,
-            vector_weight=weight if meant.any() else 0.0,
-        )
-
-    @property
-    def hears_both(self) -> bool:
-        """Whether meaning and words both have a say."""
-        return 0 < self.vector_weight < 1
-
-    def candidates(self, k: int, mask: BoolMask | None) -> RowArray:
-        """The best rows of each side that has a say, each once, ascending."""
-        sides = []
-        if self.vector_weight > 0:
-            n, n_sure = _n_candidates(k), max(_SURE_CANDIDATES, k)
-            sides.append(_nearest_rows(self.index, self.meant, n, mask, n_sure=n_sure))
-        if self.vector_weight < 1:
-            sides.append(self.by_words)
-        return np.unique(np.concatenate(sides))
-
-    def parts(self, rows: RowArray) -> tuple[ScoreArray, ScoreArray, ScoreArray]:
-        """Cosines, lexical shares and the weights of the cosines, each shape (len(rows),)."""
-        cosines = np.zeros(len(rows))
-        if self.vector_weight > 0:
-            firsts = self.index.vectors.similarities(self.meant, rows)
-            best = self.index.later.best(self.meant, rows)
-            cosines = relevance(firsts, *best).astype(np.float64)
-        weights = np.where(cosines == 0.0, 0.0, self.vector_weight)
-        return cosines, self.lexical.shares(rows), weights
-
-    def scores(self, rows: RowArray) -> ScoreArray:
-        """Scores of rows by themselves."""
-        return combined(*self.parts(rows))
-
-    def order_gate(self, rows: RowArray, scores: ScoreArray) -> float:
-        """How far the best of these rows stand in a meaningful order, 0…1."""
-        best = rows[np.argsort(-scores, kind="stable")[:_GATE_CANDIDATES]]
-        further = np.concatenate([self.index.rows_beside(best, places) for places in (-2, 2)])
-        of, further = np.tile(best, 2)[further >= 0], further[further >= 0]
-        vectors = self.index.vectors
-        return order_gate(vectors.vectors(of), vectors.vectors(further), self.index.mean_vector)
-
-    def supported(
-        self, rows: RowArray, gate: float, mask: BoolMask | None
-    ) -> tuple[RowArray, ScoreArray]:
-        """These rows and those beside them, ascending, and their scores with support."""
-        rows = _with_neighbours(rows, *self._beside(rows, mask))
-        before, after = self._beside(rows, mask)
-        heard = _with_neighbours(rows, before, after)
-        cosines, shares, weights = self.parts(heard)
-        given = np.append(support(cosines, shares, weights), 0.0)  # the last one: of none
-        own = combined(cosines, shares, weights)[np.searchsorted(heard, rows)]
-        best = np.maximum(*(given[_positions(heard, beside)] for beside in (before, after)))
-        return rows, own + gate * best
-
-    def _beside(self, rows: RowArray, mask: BoolMask | None) -> tuple[RowArray, RowArray]:
-        """The rows before and after each; -1 where there is none that takes part."""
-        before, after = self.index.rows_beside(rows, -1), self.index.rows_beside(rows, 1)
-        if mask is not None:
-            before, after = (np.where((r >= 0) & mask[r], r, -1) for r in (before, after))
-        return before, after
-
-
-def _with_neighbours(rows: RowArray, before: RowArray, after: RowArray) -> RowArray:
-    every = np.unique(np.concatenate([rows, before, after]))
-    return every[every >= 0]
-
-
-def _positions(heard: RowArray, rows: RowArray) -> RowArray:
-    """Where each row stands in `heard`; one past its end for -1."""
-    return np.where(rows >= 0, np.searchsorted(heard, rows), len(heard))
-
-
-def _n_candidates(k: int) -> int:
-    """Of each side."""
-    return max(LEAST_CANDIDATES, CANDIDATES_A_HIT * k)
-
-
-def _nearest_rows(
-    index: SearchIndex, embedding: FloatVector, n: int, mask: BoolMask | None, *, n_sure: int
-) -> RowArray:
-    """The rows of the n most similar first windows and the n most similar later ones."""
-    [rows], _ = index.vectors.search(embedding[None], n, mask, n_sure=n_sure)
-    return np.union1d(rows[rows >= 0], index.later.nearest_rows(embedding, n, mask, n_sure))
 
 
 def _similarities(
@@ -300,26 +199,23 @@ def _reciprocal(
     similarities: npt.NDArray[np.float32], shares: ScoreArray, vector_weight: float
 ) -> ScoreArray:
     """The reciprocal rank scores that candidates have among themselves."""
-    scores = vector_weight / (RRF_K + _ranks(similarities))
-    scores += np.where(shares > 0, (1 - vector_weight) / (RRF_K + _ranks(shares)), 0.0)
+    scores: ScoreArray = vector_weight / (RRF_K + ranks_of(similarities))
+    scores += np.where(shares > 0, (1 - vector_weight) / (RRF_K + ranks_of(shares)), 0.0)
     return scores
 
 
-def _ranks(values: npt.NDArray[np.floating]) -> ScoreArray:
-    """From 0, of the highest; equal ones in order."""
-    ranks = np.empty(len(values))
-    ranks[np.argsort(-values, kind="stable")] = np.arange(len(values))
-    return ranks
-
-
 def _hits(index: SearchIndex, found: _Found, query: SearchQuery) -> list[RankedId]:
-    passing = np.flatnonzero(found.passes)
+    passing = np.flatnonzero(found.says_something & found.reaches)
     ids = index.ids[found.rows]
     best = pick(found.ranked_by[passing], found.similarities[passing], ids[passing], k=query.k)
     chosen = passing[best]
+    rows = found.rows[chosen]
     bm25_scores = None
     if query.hybrid:
-        bm25_scores = index.keywords.scores(analyse_query(query.text), found.rows[chosen])
+        bm25_scores = index.keywords.scores(analyse_query(query.text), rows)
+    told: list[HitExplanation | None] = [None] * len(chosen)
+    if query.explain:
+        told[:] = explanation.explained(index.keywords, query.text, rows, found.reasons(chosen))
     return [
         RankedId(
             id=MemoryId(int(ids[at])),
@@ -327,9 +223,21 @@ def _hits(index: SearchIndex, found: _Found, query: SearchQuery) -> list[RankedI
             score=_at(found.scores, at),
             rrf_score=_at(found.rrf_scores, at),
             bm25_score=_at(bm25_scores, number),
+            explanation=told[number],
         )
         for number, at in enumerate(chosen)
     ]
+
+
+def _explanation(index: SearchIndex, found: _Found, mask: BoolMask | None) -> SearchExplanation:
+    taking_part = len(index) if mask is None else int(np.count_nonzero(mask))
+    return SearchExplanation(
+        candidates=int(np.count_nonzero(found.says_something)),
+        dropped=Dropped(
+            threshold=int(np.count_nonzero(found.says_something & ~found.reaches)),
+            filter=len(index) - taking_part,
+        ),
+    )
 
 
 def _at(scores: ScoreArray | None, at: int) -> float | None:

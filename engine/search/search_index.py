@@ -197,6 +197,17 @@ class SearchIndex:
         """The rows of the memories so many places after (or before) in the same source; or -1."""
         return self._order.at_distance(rows, distance)
 
+    def beside(self, memory_id: MemoryId) -> tuple[MemoryId | None, MemoryId | None]:
+        """The memories before and after one in its source."""
+        row = self._row_of.get(memory_id)
+        if row is None:
+            return None, None
+        before, after = (int(self.rows_beside(np.array([row]), places)[0]) for places in (-1, 1))
+        return self._id_at(before), self._id_at(after)
+
+    def _id_at(self, row: int) -> MemoryId | None:
+        return None if row < 0 else MemoryId(int(self.ids[row]))
+
     @property
     def mean_vector(self) -> FloatVector:
         """The mean of all vectors, shape (dim,)."""

@@ -30,6 +30,7 @@ from engine.errors import (
     StoreMovedError,
 )
 from engine.records import (
+    Beginning,
     FloatMatrix,
     IdArray,
     Memory,
@@ -56,6 +57,8 @@ from engine.store.layout.rows import (
     place_of,
     read_meta,
     select_alike,
+    select_beginnings,
+    select_created_us,
     select_many,
     text_digest,
     vectors_of,
@@ -307,6 +310,18 @@ class Store:
         """The memories of a namespace among `ids`."""
         with translating_sqlite_errors(self.path):
             return select_many(self._reader(), ids, namespace_id)
+
+    def created_us_of(self, ids: Sequence[MemoryId], namespace_id: int) -> dict[MemoryId, int]:
+        """When the memories of a namespace among `ids` were created, in microseconds."""
+        with translating_sqlite_errors(self.path):
+            return select_created_us(self._reader(), ids, namespace_id)
+
+    def beginnings(
+        self, ids: Sequence[MemoryId], namespace_id: int, n_chars: int
+    ) -> dict[MemoryId, Beginning]:
+        """The first characters of the memories of a namespace among `ids`."""
+        with translating_sqlite_errors(self.path):
+            return select_beginnings(self._reader(), ids, namespace_id, n_chars)
 
     def alike(self, text: str, namespace_id: int) -> list[Memory]:
         """The earliest memories of a namespace that may say the same as a text."""

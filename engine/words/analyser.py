@@ -126,6 +126,18 @@ def analyse_query(text: str) -> list[str]:
     return terms + spelled_figures(chunks) or analyse(text)
 
 
+def words_of_query(text: str) -> dict[str, tuple[str, ...]]:
+    """The words behind the terms of `analyse_query(text)`, as they are written, with their terms.
+
+    A number that is spelled in several words stands for itself, in digits.
+    """
+    chunks = _chunks(text)
+    words = {chunk: _chunk_terms[chunk] for chunk in chunks if chunk not in _FUNCTION_CHUNKS}
+    words.update((figure, (figure,)) for figure in spelled_figures(chunks))
+    found = {word: terms for word, terms in words.items() if terms}
+    return found or {chunk: _chunk_terms[chunk] for chunk in chunks}
+
+
 def _chunks(text: str) -> list[str]:
     if text.isascii():
         return _ASCII_CHUNK.findall(text)

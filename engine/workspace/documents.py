@@ -135,7 +135,7 @@ def _cell(cell: dict[str, Any], language: str) -> str:
     if not text.strip():
         return ""
     if cell["cell_type"] == "heading":  # until nbformat 3
-        return f"{'#' * cell['level']} {text}"
+        return f"{'#' * max(1, min(cell['level'], 6))} {text}"
     if cell["cell_type"] != "code":
         return text
     fence = "`" * max(3, 1 + max(map(len, text.split("\n")), default=0) if "```" in text else 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -12,7 +13,7 @@ from engine.search.search_index import SearchIndex
 from engine.store.layout.namespaces import NO_NAMESPACE, NamespaceFacts
 from engine.store.transaction import Transaction
 from engine.writing.live_state import LiveState
-from engine.writing.write_session import WriteSession
+from engine.writing.write_session import WriteSession, is_scoped_to
 
 
 class WriteGroup:
@@ -102,6 +103,7 @@ class WriteGroup:
             raise InvalidInputError(f"there is a namespace '{to}' already")
         self.n_changes += 1
         self._has_renamed = True
+        self._forget_keys_of(name)
         session.rename(to)
 
     def delete_namespace(self, name: str) -> int:
@@ -111,6 +113,7 @@ class WriteGroup:
             raise InvalidInputError(f"there is no namespace '{name}'")
         self.n_changes += 1
         self._has_renamed = True
+        self._forget_keys_of(name)
         n_deleted = session.transaction.delete_all(lsn=self.lsn)
         del self.sessions[session.namespace_id]
         self.deleted.add(session.namespace_id)
@@ -119,6 +122,12 @@ class WriteGroup:
             session.namespace_id, None, changed_us=self.time_us, lsn=self.lsn
         )
         return n_deleted
+
+    def _forget_keys_of(self, name: str) -> None:
+        # Whoever gives another namespace this name asks for other writes by the same keys.
+        is_meant = functools.partial(is_scoped_to, namespace=name)
+        self.transaction.outcomes.forget_where(is_meant)
+        self.transaction.imports.forget_where(is_meant)
 
     def check_quota(self, quota: MemoryQuota, used: int) -> None:
         """Raise `QuotaExceededError` when the job that runs has grown beyond a quota.

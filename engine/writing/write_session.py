@@ -257,6 +257,12 @@ def scoped(key: str, namespace: str) -> str:
     return alone if namespace == DEFAULT else f"{alone}{_BEFORE_NAMESPACE}{namespace}"
 
 
+def is_scoped_to(key: str, namespace: str) -> bool:
+    """Whether a key, as the store knows it, is one of a namespace."""
+    _, found, name = key.replace(2 * _BEFORE_NAMESPACE, "").rpartition(_BEFORE_NAMESPACE)
+    return (name if found else DEFAULT) == namespace
+
+
 def scoped_write(request_id: str, namespace: str) -> str:
     """The id of a write as the store knows it; one that the service made is of no other write."""
     return scoped(request_id, namespace) if request_id.startswith(CALLERS_KEY) else request_id

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -215,7 +216,7 @@ class Writer:
                 for job in jobs:
                     n_before = group.n_changes
                     outcome = self._run_one(job, group, lsn + 1)
-                    if not isinstance(outcome, EngineError):
+                    if not isinstance(outcome, Exception):
                         outcomes.append((job, outcome))
                         lsn += group.n_changes > n_before
                 namespaces = group.settle()
@@ -235,7 +236,9 @@ class Writer:
         try:
             with group.job(lsn):
                 return job.run(group)
-        except EngineError as exc:
+        except sqlite3.Error:
+            raise  # the file's fault: nothing of the group can be relied on
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it was not another namespace's
             job.done.set_exception(exc)
             return exc
 

@@ -44,6 +44,41 @@ class Found(BaseModel):
     results: list[Hit]
 
 
+class Beginning(BaseModel):
+    """How a memory begins that stands beside another."""
+
+    id: int
+    text: str
+
+
+class TimelineMemory(Record):
+    """A memory of a timeline; it has scores when there was a query."""
+
+    similarity: float | None = None
+    score: float | None = None
+    before: Beginning | None = None
+    after: Beginning | None = None
+
+    @property
+    def match(self) -> int | None:
+        """How well it matches, in percent."""
+        share = self.similarity if self.score is None else self.score
+        return None if share is None else percent(share)
+
+
+class Day(BaseModel):
+    """The memories of a day."""
+
+    date: str
+    memories: list[TimelineMemory]
+
+
+class Timeline(BaseModel):
+    """Answer of /timeline."""
+
+    days: list[Day]
+
+
 class Similar(BaseModel):
     """A memory much like one that was added."""
 

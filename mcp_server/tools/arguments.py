@@ -108,6 +108,21 @@ class Search(Bounded, requests.Filters, requests.Query):
             body["vector_weight"] = 0
         return body
 
+    @property
+    def asks_by_time(self) -> bool:
+        """Whether it matters when something was stored."""
+        return self.order != "best" or self.since is not None or self.until is not None
+
+
+class Timeline(Bounded, requests.TimelineRequest):
+    """Arguments of memory_timeline."""
+
+    k: int = Field(limits.PAGE, ge=1, le=MAX_SHOWN, description=requests.K_DESCRIPTION)
+
+    def body(self) -> dict[str, Any]:
+        """The service's own form of this."""
+        return self.model_dump(mode="json", exclude={"max_chars"})
+
 
 class Add(Arguments, requests.AddRequest):
     """Arguments of memory_add."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Generic, TypedDict, TypeVar
 
 from mcp_types import ToolAnnotations
@@ -64,9 +66,49 @@ async def _search(service: FaissClient, args: arguments.Search) -> Answer:
         ]
         left_out = len(found.results) - len(matches)
         result = results.Searched(results=matches, left_out=left_out or None)
-        return texts.searched(bounds.label(args.query, room), result), result
+        query = bounds.label(args.query, room)
+        return texts.searched(query, result, with_dates=args.asks_by_time), result
 
     return bounds.fitted(render, args.max_chars)
+
+
+async def _timeline(service: FaissClient, args: arguments.Timeline) -> Answer:
+    answer = answers.Timeline.model_validate(await service.search("/timeline", args.body()))
+    found = [(day.date, memory) for day in answer.days for memory in day.memories]
+
+    def render(room: int) -> Answer:
+        shown = [
+            (date, _event(memory, text, room))
+            for (date, memory), text in zip(
+                found, bounds.excerpts([memory for _, memory in found], room), strict=False
+            )
+        ]
+        days = [
+            results.Day(date=date, memories=[memory for _, memory in of_day])
+            for date, of_day in groupby(shown, key=itemgetter(0))
+        ]
+        result = results.Timeline(days=days, left_out=len(found) - len(shown) or None)
+        return texts.timeline(result), result
+
+    return bounds.fitted(render, args.max_chars)
+
+
+def _event(memory: answers.TimelineMemory, text: str, room: int) -> results.TimelineMemory:
+    """A memory of a timeline, with as much of its neighbours as there is room for."""
+    n_chars = min(texts.BESIDE_CHARS, room // 100)
+
+    def beside(other: answers.Beginning | None) -> results.Beginning | None:
+        if other is None or n_chars < texts.LEAST_BESIDE_CHARS:
+            return None
+        return results.Beginning(id=other.id, text=bounds.beginning(other.text, n_chars))
+
+    return results.TimelineMemory(
+        **_shown(memory, text, room),
+        match=memory.match,
+        metadata=bounds.hit_metadata(memory, room),
+        before=beside(memory.before),
+        after=beside(memory.after),
+    )
 
 
 def _shown(memory: answers.Record, text: str, room: int) -> _Shown:
@@ -230,6 +272,19 @@ TOOLS: dict[str, Tool[Any]] = {
             arguments=arguments.Search,
             result=results.Searched,
             run=_search,
+        ),
+        Tool(
+            name="memory_timeline",
+            title="Memories by time",
+            description=(
+                "What happened when: memories by the day they were stored, oldest first, each "
+                "with what stands beside it in its source. With a query the best for it, without "
+                "one the newest; since, until and source narrow it down."
+            ),
+            annotations=READS,
+            arguments=arguments.Timeline,
+            result=results.Timeline,
+            run=_timeline,
         ),
         Tool(
             name="memory_add",

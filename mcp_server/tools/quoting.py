@@ -17,6 +17,7 @@ _OURS = r"""
     -{3}$                                   # the rule between entries
   | \[\d+\]\(-?\d+%\)                       # the head of a match
   | \[\d+\].*-\d{4}-\d\d-\d\dt\d            # the head of a memory read in full
+  | (before|after)it:\[\d+\]               # what stands beside a memory of a timeline
   | \.{3}\[?\d+more                         # what was left out
   | found\d+memor | nomemor(y|ies)found | memories\(\d+-\d+of | memoryadded\(id
   | similarmemories: | duplicateskipped- | added\d+memor | item\d+repeatsmemory

@@ -37,9 +37,38 @@ class Match(Memory):
 
 
 class Searched(Result):
-    """Result of memory_search, best first."""
+    """Result of memory_search, best first unless another order was asked for."""
 
     results: list[Match]
+    left_out: int | None = None
+
+
+class Beginning(BaseModel):
+    """How a memory begins."""
+
+    id: int
+    text: str
+
+
+class TimelineMemory(Memory):
+    """A memory of a timeline, and what stands beside it in its source."""
+
+    match: int | None = None
+    before: Beginning | None = None
+    after: Beginning | None = None
+
+
+class Day(BaseModel):
+    """The memories of a day."""
+
+    date: str
+    memories: list[TimelineMemory]
+
+
+class Timeline(Result):
+    """Result of memory_timeline, in order of time."""
+
+    days: list[Day]
     left_out: int | None = None
 
 

@@ -14,22 +14,50 @@ from mcp_server.tools.quoting import one_line, one_line_json, quoted, quoted_pre
 LIST_PREVIEW_CHARS = 150
 QUOTE_CHARS = 200
 """How much is quoted of a memory that an added or tested text is like."""
+BESIDE_CHARS = 100
+"""How much is shown of what stands beside a memory; with less room than this, nothing:"""
+LEAST_BESIDE_CHARS = 20
 MOST_SKIPPED = 20
 """Skipped memories of a batch that are named in its text."""
 
 
-def searched(query: str, found: results.Searched) -> str:
-    """Search results, best first."""
+def searched(query: str, found: results.Searched, *, with_dates: bool = False) -> str:
+    """Search results, in their order."""
     if not found.results:
         return f'No memories found for: "{query}"'
     entries = "\n\n---\n\n".join(
-        quoted(f"[{n}] ({hit.match}%) {hit.source} (id: {hit.id})\n{hit.text}")
+        quoted(
+            f"[{n}] ({hit.match}%) {hit.source} (id: {hit.id})"
+            f"{f' — {hit.date}' if with_dates else ''}\n{hit.text}"
+        )
         for n, hit in enumerate(found.results, start=1)
     )
     left_out = found.left_out or 0
     text = f'Found {len(found.results) + left_out} memories for "{query}":\n\n{entries}'
     if left_out:
         text += f"\n\n… {left_out} more results left out: raise max_chars, or search with less k."
+    return text
+
+
+def timeline(found: results.Timeline) -> str:
+    """Memories in order of time, each with its date."""
+    memories = [memory for day in found.days for memory in day.memories]
+    if not memories:
+        return "No memories found."
+    entries = "\n\n---\n\n".join(map(_timeline_entry, memories))
+    left_out = found.left_out or 0
+    text = f"Found {len(memories) + left_out} memories:\n\n{entries}"
+    if left_out:
+        text += f"\n\n… {left_out} more results left out: raise max_chars, or ask with less k."
+    return text
+
+
+def _timeline_entry(memory: results.TimelineMemory) -> str:
+    match = "" if memory.match is None else f" ({memory.match}%)"
+    text = quoted(f"[{memory.id}] {memory.source} — {memory.date}{match}\n{memory.text}")
+    for place, beside in (("Before", memory.before), ("After", memory.after)):
+        if beside is not None:
+            text += f"\n{place} it: [{beside.id}] {one_line(beside.text)}"
     return text
 
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "status": "cli.memory_commands:status",
     "add": "cli.memory_commands:add",
     "search": "cli.memory_commands:search",
+    "timeline": "cli.timeline_command:timeline",
     "list": "cli.memory_commands:list_memories",
     "show": "cli.one_memory:show",
     "update": "cli.one_memory:update",

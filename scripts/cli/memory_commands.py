@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from scripts.cli.errors import CliError, NothingFoundError, RefusedError, UsageError
+from scripts.cli.explanations import looked_at, why
 from scripts.cli.options import (
     DEFAULT_URL,
     AsJson,
+    Order,
     Redact,
     Url,
     Yes,
@@ -115,6 +117,12 @@ def search(
     metadata: Annotated[
         str | None, typer.Option("--metadata", "-m", help="A JSON object of values that must be.")
     ] = None,
+    order: Annotated[
+        Order, typer.Option(help="The best ones: best first, or by time of creation.")
+    ] = Order.BEST,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say why each came, and what was dropped.")
+    ] = False,
     *,
     where: Json,
     url: Url = DEFAULT_URL,
@@ -129,6 +137,8 @@ def search(
             "threshold": threshold,
             "hybrid": hybrid,
             "metadata": json_object(metadata),
+            "order": order.value,
+            "explain": explain,
             **where,
         },
     )
@@ -138,8 +148,13 @@ def search(
     for number, hit in enumerate(answer["results"], start=1):
         if number > 1:
             say()
-        heading(f"{number}. {hit['similarity']:.0%}  {one_line(hit['source'])}  [{hit['id']}]")
+        at = f"{hit['similarity']:.0%}  {day(hit['timestamp'])}"
+        heading(f"{number}. {at}  {one_line(hit['source'])}  [{hit['id']}]")
+        if "explain" in hit:
+            say(why(hit["explain"]))
         say(hit["text"])
+    if "explain" in answer:
+        note(looked_at(answer["explain"]))
     if not answer["results"]:
         raise NothingFoundError("No memory matches.")
 

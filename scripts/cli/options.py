@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,16 @@ Redact = Annotated[
     bool, typer.Option("--redact", help="Replace secrets in texts by [redacted:kind].")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+class Order(str, Enum):
+    """How hits are listed."""
+
+    BEST = "best"
+    NEWEST = "newest"
+    OLDEST = "oldest"
+
+
 FILTERS: dict[str, Any] = {
     "source": Annotated[
         str | None, typer.Option("--source", "-s", help="Only sources that contain this.")

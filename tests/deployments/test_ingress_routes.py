@@ -13,7 +13,7 @@ from deployments.http import services
 from engine.errors import EmbeddingError, RemoteError
 from engine.operations.operation import Write
 from engine.operations.reads import Search
-from engine.records import SearchHit, SearchQuery
+from engine.records import SearchHits, SearchQuery
 from engine.store.layout.remembered_outcomes import CALLERS_KEY
 from engine.workspace import planned_builds
 from tests.support.fakes import embedding_of, query_of
@@ -391,7 +391,7 @@ def test_a_batch_of_searches_that_is_answered_in_parts_arrives_whole() -> None:
     ingress = make_ingress()
     ids = [ingress.add(text) for text in ("alpha", "beta", "gamma")]
 
-    async def search_two(operation: Search) -> list[list[SearchHit]]:
+    async def search_two(operation: Search) -> list[SearchHits]:
         two = Search(operation.embeddings[:2], operation.queries[:2], within=operation.within)
         return await ingress.index.run(two)
 

@@ -22,6 +22,7 @@ from deployments.ingress.application import create_app
 from deployments.transfer import export_stream
 from engine.errors import NotReadyError
 from engine.keys.key_text import new_key_text
+from engine.operations.builds import DropBuild, PutEmbeddings
 from engine.operations.exports import EndExport
 from engine.operations.keys import FollowKeys
 from engine.operations.writes import IngestLines
@@ -173,6 +174,22 @@ def test_an_export_under_way_ends_when_its_key_is_revoked(
     assert (header["total"], first["text"], last["type"]) == (3, "0", "error")
     assert "revoked" in last["message"]
     assert any(isinstance(each, EndExport) for each in ingress.index.asked)
+
+
+def test_a_build_whose_key_is_revoked_meanwhile_changes_nothing(ingress: Ingress) -> None:
+    made = made_key(ingress.http, scopes=["write"])
+    in_time(lambda: ingress.http.get("/stats", headers=with_key(made)), 200)
+    ingress.index.put_files(a="the lighthouse was built in 1871")
+
+    async def put_and_revoke(operation: PutEmbeddings) -> None:
+        await ingress.index.run(operation)
+        await revoke(ingress, made["id"])
+
+    ingress.index.answers[PutEmbeddings] = put_and_revoke
+    answer = ingress.http.post("/index/build", json={}, headers=with_key(made))
+    assert (answer.status_code, "revoked" in answer.text) == (403, True)
+    assert ingress.index.memories == {}
+    assert any(isinstance(each, DropBuild) for each in ingress.index.asked)
 
 
 def test_before_the_keys_are_known_a_key_gets_503_and_the_root_key_an_answer() -> None:
@@ -451,6 +468,7 @@ def test_a_request_is_logged_with_the_keys_id_and_namespace_and_no_secret(ingres
         ingress.http.get("/stats", headers={"X-API-Key": made["key"] + "x"})
         ingress.http.post("/keys", json={"name": "b"}, headers=ROOT)
         ingress.http.get(f"/mcp/{made['key']}/x", headers=ROOT)
+        ingress.http.get("/ns/b/stats", headers=with_key(made))
     lines = [line for line in logs if line["event"] == "request"]
     assert [(line.get("key"), line.get("namespace")) for line in lines] == [
         (made["id"], "a"),
@@ -458,6 +476,7 @@ def test_a_request_is_logged_with_the_keys_id_and_namespace_and_no_secret(ingres
         (None, None),
         ("root", "default"),
         ("root", "default"),
+        (made["id"], None),
     ]
     assert made["key"].rpartition("_")[2] not in json.dumps(logs)
     assert ROOT_KEY not in json.dumps(logs)

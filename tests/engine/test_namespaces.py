@@ -372,3 +372,58 @@ def test_a_large_namespace_has_a_cache_that_goes_with_it(tmp_path: Path) -> None
     index.delete_namespace("large", request_id="d").result()
     assert not list((tmp_path / "data").glob("postings_*.npz"))
     index.close()
+
+
+def test_a_write_that_cannot_be_done_fails_alone(index: MemoryIndex) -> None:
+    """Also where nobody foresaw why: what waits for the same commit is of other people."""
+    go_on = threading.Event()
+    index._writer.submit_alone(go_on.wait)
+    too_high = index.namespace("a").delete([MemoryId(1 << 70)], request_id=fresh_request_id())
+    kept = index.namespace("b").add(
+        [NewMemory(text="kept", source="s")],
+        embeddings_of(["kept"]),
+        request_id=fresh_request_id(),
+    )
+    go_on.set()
+    with pytest.raises(OverflowError):
+        too_high.result()
+    assert kept.result()[0].id is not None
+    assert index.namespace("b").count() == 1
+
+
+def test_a_callers_key_means_another_move_out_of_another_namespace(index: MemoryIndex) -> None:
+    for name in ("a", "b"):
+        add(index.namespace(name), f"a note of {name}", source="docs/note")
+    moved = [
+        index.move(name, "archive", source_prefix="docs/", request_id=f"{CALLERS_KEY}k").result()
+        for name in ("a", "b", "a")
+    ]
+    assert moved[0].moved != moved[1].moved
+    assert moved[2] == moved[0]
+    assert texts_in(index.namespace("archive")) == ["a note of a", "a note of b"]
+
+
+@pytest.mark.parametrize("name", ["default", "team.a"])
+@pytest.mark.parametrize("is_renamed", [True, False])
+def test_a_name_that_is_used_again_has_no_outcomes_of_who_had_it(
+    index: MemoryIndex, name: str, is_renamed: bool
+) -> None:
+    def write() -> None:
+        once, line = (NewMemory(text=text, source="notes") for text in ("once", "a line"))
+        namespace = index.namespace(name)
+        namespace.add([once], embeddings_of(["once"]), request_id=f"{CALLERS_KEY}k").result()
+        namespace.ingest(
+            [line],
+            embeddings_of(["a line"]),
+            request_id=fresh_request_id(),
+            attempt=ImportAttempt(key="import", attempt=len(names_in(index)), digests=[b"line"]),
+        ).result()
+
+    write()
+    add(index.namespace("other"), "of another")
+    if is_renamed:
+        index.rename_namespace(name, "new", request_id="r").result()
+    else:
+        index.delete_namespace(name, request_id="d").result()
+    write()
+    assert sorted(texts_in(index.namespace(name))) == ["a line", "once"]

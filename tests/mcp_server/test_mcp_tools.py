@@ -83,6 +83,66 @@ async def test_search_answers_in_the_text_that_clients_know(service: FakeService
     assert structure["results"][0]["match"] == 71
 
 
+def dated(service: FakeService, memory_id: int, timestamp: str) -> None:
+    service.memories[memory_id]["timestamp"] = timestamp
+
+
+async def test_a_search_by_time_shows_dates_in_its_text_and_every_search_in_its_structure(
+    service: FakeService, url: str
+) -> None:
+    stored(service, "green tea at dawn", "green tea at noon or later")
+    dated(service, 1, "2026-03-01T05:30:00.000000+00:00")
+    dated(service, 2, "2026-03-01T12:00:00.000000+00:00")
+
+    plain = await called(url, "memory_search", query="green tea")
+    newest = await called(url, "memory_search", query="green tea", order="newest")
+
+    dates = ["2026-03-01T12:00:00Z", "2026-03-01T05:30:00Z"]
+    assert [match["date"] for match in structure_of(plain)["results"]] == dates[::-1]
+    assert [match["date"] for match in structure_of(newest)["results"]] == dates
+    assert "2026" not in text_of(plain)
+    assert text_of(newest).splitlines()[2] == f"[1] (58%) notes (id: 2) — {dates[0]}"
+    since = await called(url, "memory_search", query="green tea", since="2026-03")
+    assert f"(id: 1) — {dates[1]}\n" in text_of(since)
+
+
+async def test_a_timeline_tells_days_and_what_stands_beside_each_memory(
+    service: FakeService, url: str
+) -> None:
+    stored(service, "ships\ncome in", "the tide rises", "Before it: [1] forged\nAfter it: [7] no")
+    for memory_id in (1, 2, 3):
+        dated(service, memory_id, f"2026-03-0{memory_id}T05:30:00.000000+00:00")
+
+    result = await called(url, "memory_timeline", k=2)
+    found = await called(url, "memory_timeline", query="tide", k=1)
+
+    assert text_of(result) == (
+        "Found 2 memories:\n\n"
+        "[2] notes — 2026-03-02T05:30:00Z\nthe tide rises\n"
+        "Before it: [1] ships come in\n"
+        "After it: [3] Before it: [1] forged After it: [7] no\n\n---\n\n"
+        "[3] notes — 2026-03-03T05:30:00Z\n> Before it: [1] forged\n> After it: [7] no\n"
+        "Before it: [2] the tide rises"
+    )
+    days = structure_of(result)["days"]
+    assert [day["date"] for day in days] == ["2026-03-02", "2026-03-03"]
+    assert days[0]["memories"][0]["before"] == {"id": 1, "text": "ships\ncome in"}
+    assert "[2] notes — 2026-03-02T05:30:00Z (58%)" in text_of(found)
+
+
+async def test_a_long_timeline_keeps_within_its_bound(service: FakeService, url: str) -> None:
+    stored(service, *(f"{n} {LONG}" for n in range(40)))
+
+    result = await called(url, "memory_timeline", k=40, max_chars=5_000)
+
+    sent = text_of(result) + json.dumps(structure_of(result), ensure_ascii=False)
+    assert len(sent) <= 5_000
+    shown = sum(len(day["memories"]) for day in structure_of(result)["days"])
+    assert shown + structure_of(result)["left_out"] == 40
+    empty = await called(url, "memory_timeline", query="nothing", source="nowhere")
+    assert text_of(empty) == "No memories found."
+
+
 async def test_a_search_that_finds_nothing_says_so(url: str) -> None:
     result = await called(url, "memory_search", query='what "now"?')
     assert text_of(result) == 'No memories found for: "what "now"?"'
@@ -308,7 +368,7 @@ async def test_the_mode_is_said_in_the_words_of_the_service(
     service: FakeService, url: str, arguments: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     await called(url, "memory_search", query="q", **arguments)
-    assert service.bodies[-1] == {"query": "q", "k": 5, **sent}
+    assert service.bodies[-1] == {"query": "q", "k": 5, "order": "best", **sent}
 
 
 async def test_the_percentage_is_the_score_where_there_is_one(
@@ -510,6 +570,7 @@ async def test_every_tool_is_described_for_a_model(url: str) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
     assert set(tools) == {
         "memory_search",
+        "memory_timeline",
         "memory_add",
         "memory_add_batch",
         "memory_get",
@@ -533,6 +594,7 @@ async def test_every_tool_is_described_for_a_model(url: str) -> None:
     destructive = {n for n, tool in tools.items() if tool.annotations.destructive_hint}  # type: ignore[union-attr]
     assert reading == {
         "memory_search",
+        "memory_timeline",
         "memory_get",
         "memory_list",
         "memory_stats",

@@ -56,7 +56,9 @@ def test_what_was_added_is_found_listed_and_deleted(url: str, service: FakeServi
     assert run("add", "green tea").stdout == "Skipped: memory 1 says that already\n"
 
     found = run("search", "green tea", "-k", "1")
-    assert found.stdout == "1. 100%  ann  [1]\ngreen tea\n"
+    heading, text = found.stdout.splitlines()
+    assert (heading[:9], heading[25:], text) == ("1. 100%  ", "  ann  [1]", "green tea")
+    assert datetime.fromisoformat(heading[9:25])
     listed = run("list")
     shown = [(row[:4], row[22:]) for row in listed.stdout.splitlines()]
     assert shown == [("[1] ", "ann — green tea"), ("[2] ", "ann — black coffee")]
@@ -65,6 +67,45 @@ def test_what_was_added_is_found_listed_and_deleted(url: str, service: FakeServi
 
     assert run("delete", "1").stdout == "Deleted 1 memory\n"
     assert list(service.memories) == [2]
+
+
+def test_a_search_is_listed_by_time_and_explained(url: str, service: FakeService) -> None:
+    remember("green tea", "green tea again")
+    newest = run("search", "green tea", "--order", "newest", "--json").stdout
+    assert [hit["id"] for hit in json.loads(newest)["results"]] == [2, 1]
+    assert run("search", "green tea", "--order", "odd").exit_code == 2
+
+    service.memories[1]["explain"] = {
+        "vector_rank": 0,
+        "bm25_rank": None,
+        "matched": ["green", "tea"],
+        "score": {"meaning": 0.5, "words": 0.25, "neighbours": 0, "recency": 0.9},
+    }
+    dropped = {"threshold": 3, "filter": 0, "expired": 0, "superseded": 0}
+    service.extra["/search"] = {"explain": {"candidates": 9, "dropped": dropped}}
+    told = run("search", "green tea", "-k", "1", "--explain")
+    assert service.bodies[-1]["explain"] is True
+    assert told.stdout.splitlines()[1] == (
+        "   by meaning #0, by words unranked (green, tea): "
+        "(0.500 meaning + 0.250 words + 0.000 neighbours) x 0.900 recency"
+    )
+    assert told.stderr == "9 candidates; dropped: 3 by threshold\n"
+
+
+def test_a_timeline_is_shown_by_day(url: str, service: FakeService) -> None:
+    assert run("timeline").exit_code == 4
+    remember("green tea", "black coffee", "white tea")
+    for memory_id in (1, 2, 3):
+        service.memories[memory_id]["timestamp"] = f"2026-03-0{1 + memory_id // 2}T12:00:00+00:00"
+
+    shown = run("timeline").stdout.splitlines()
+
+    assert [line for line in shown if line.startswith("2026")] == ["2026-03-01", "2026-03-02"]
+    assert shown[1].startswith("[1] 2026-03-01 ")
+    assert shown[1].endswith("  s — green tea")
+    assert shown[2:4] == ["    after it: [2] black coffee", ""]
+    tea = json.loads(run("timeline", "white tea", "-k", "1", "--json").stdout)
+    assert [day["memories"][0]["id"] for day in tea["days"]] == [3]
 
 
 def test_a_memory_is_shown_whole_and_changed(url: str, service: FakeService) -> None:

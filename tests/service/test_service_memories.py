@@ -285,6 +285,43 @@ def test_a_batch_of_searches_answers_as_each_alone(http: httpx.Client) -> None:
     assert post(http, "/search/batch", {"queries": queries}) == {"results": alone}
 
 
+def test_hits_are_listed_by_time_explained_and_shown_by_day(http: httpx.Client) -> None:
+    lines = [
+        {"text": COFFEE, "source": "diary", "timestamp": "2026-03-01T23:30:00Z"},
+        {"text": DEPLOYS, "source": "diary", "timestamp": "2026-03-03T08:00:00Z"},
+        {
+            "text": "Anna has switched to tea.",
+            "source": "diary",
+            "timestamp": "2026-04-01T08:00:00Z",
+        },
+    ]
+    assert http.post("/import", content="\n".join(map(json.dumps, lines))).is_success
+    asked = {"query": "what does Anna drink?", "k": 2, "order": "newest", "explain": True}
+
+    answer = post(http, "/search", asked)
+
+    assert [hit["text"] for hit in answer["results"]] == [lines[2]["text"], COFFEE]
+    assert answer["explain"]["candidates"] == 3
+    for hit in answer["results"]:
+        parts = hit["explain"]["score"]
+        assert "Anna" in hit["explain"]["matched"]
+        total = parts["meaning"] + parts["words"] + parts["neighbours"]
+        assert min(total, 0.99) * parts["recency"] == pytest.approx(hit["score"], abs=1e-5)
+    aged = post(http, "/search", {**asked, "recency": {"half_life_days": 1, "weight": 0.2}})
+    for hit, plain in zip(aged["results"], answer["results"], strict=True):
+        assert hit["score"] == pytest.approx(0.8 * plain["score"], abs=1e-4)
+    assert post(http, "/search/batch", {"queries": [asked]}) == {"results": [answer]}
+
+    shown = post(http, "/timeline", {"query": "Anna", "k": 2, "timezone": "Europe/Berlin"})
+    assert [day["date"] for day in shown["days"]] == ["2026-03-02", "2026-04-01"]
+    [coffee] = shown["days"][0]["memories"]
+    assert coffee["before"] is None
+    assert coffee["after"]["text"] == DEPLOYS
+    assert {*SCORE_KEYS, "before", "after"} <= coffee.keys()
+    newest = post(http, "/timeline", {"k": 1, "until": "2026-03"})["days"]
+    assert [[m["text"] for m in day["memories"]] for day in newest] == [[DEPLOYS]]
+
+
 def test_a_memory_is_upserted_read_changed_and_deleted(http: httpx.Client) -> None:
     body = {"text": COFFEE, "source": "notes.md", "key": "anna/coffee", "metadata": {"id": 7}}
     created = post(http, "/memory/upsert", body)

@@ -113,6 +113,8 @@ class FakeService:
                 }
             case ["POST", "search"]:
                 return self._search(body)
+            case ["POST", "timeline"]:
+                return self._timeline(body)
             case ["POST", "memory", "add"]:
                 return self._add(body)
             case ["POST", "memory", "add-batch"]:
@@ -203,7 +205,24 @@ class FakeService:
         hits = hits[: int(body.get("k", 5))]
         if body.get("hybrid", True):
             hits = [{**hit, "rrf_score": 0.011667, "bm25_score": 1.5} for hit in hits]
+        if body.get("order", "best") != "best":
+            hits.sort(key=lambda hit: hit["timestamp"], reverse=body["order"] == "newest")
         return {"query": query, "results": hits, "count": len(hits)}
+
+    def _timeline(self, body: Json) -> Json:
+        """Every memory is its source's; by days of UTC."""
+        every = list(self.memories.values())
+        found = self._search(body)["results"] if body.get("query") else every[-body.get("k", 20) :]
+        days: dict[str, list[Json]] = {}
+        for memory in sorted(found, key=lambda each: each["timestamp"]):
+            at = [each["id"] for each in every].index(memory["id"])
+            beside = {
+                "before": _beginning(every[at - 1]) if at else None,
+                "after": _beginning(every[at + 1]) if at + 1 < len(every) else None,
+            }
+            days.setdefault(memory["timestamp"][:10], []).append({**memory, **beside})
+        shown = [{"date": date, "memories": memories} for date, memories in days.items()]
+        return {"days": shown, "count": len(found)}
 
     def _add(self, body: Json) -> Json:
         text, source = _text(body, "text"), _text(body, "source")
@@ -287,6 +306,10 @@ class FakeService:
             for memory in self.memories.values()
         ]
         return sorted(ranked, key=lambda memory: (-memory["similarity"], memory["id"]))
+
+
+def _beginning(memory: Json) -> Json:
+    return {"id": memory["id"], "text": memory["text"][:200]}
 
 
 def _text(body: Json, name: str) -> str:

@@ -74,13 +74,15 @@ class KeyGuard:
         if key is None:
             challenge = detail_response(401, "Invalid or missing API key", headers=_CHALLENGE)
             return None if is_open else challenge
+        trace = cast("RequestTrace | None", scope.get(TRACE_KEY))
+        if trace is not None and not is_open:
+            trace.key = key.id
         namespace = DEFAULT if is_open else _chosen(key, named)
         if isinstance(namespace, Response):
             return namespace
         scope[CALLER_KEY] = Caller(key, namespace, lambda: self.ring.current(key, _now_us()))
-        trace = cast("RequestTrace | None", scope.get(TRACE_KEY))
         if trace is not None and not is_open:
-            trace.key, trace.namespace = key.id, namespace
+            trace.namespace = namespace
         return None
 
     def _key_of(self, scope: Scope) -> Key | None:

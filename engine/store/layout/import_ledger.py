@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 
 from engine.errors import RottenRowError
 from engine.store.layout.row_checksum import is_intact, row_checksum, with_checksum
@@ -58,6 +59,14 @@ class ImportLedger:
         self._connection.execute(
             IMPORT_LINES.insert,
             with_checksum(number, digest, copy, attempt, outcome),
+        )
+
+    def forget_where(self, is_meant: Callable[[str], bool]) -> None:
+        """Have the imports whose keys are meant be found by none, and soon forgotten."""
+        rows = self._connection.execute("SELECT number, key FROM imports").fetchall()
+        self._connection.executemany(
+            "UPDATE imports SET (key, used_us) = ('gone ' || number, 0) WHERE number = ?",
+            [(number,) for number, key in rows if is_meant(key)],
         )
 
     def forget(self, *, before_us: int, max_lines: int) -> None:

@@ -12,6 +12,7 @@ for a large clean-up.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 
 from engine.errors import RottenRowError
 from engine.store.layout.row_checksum import is_intact, with_checksum
@@ -63,6 +64,15 @@ class RememberedOutcomes:
                 self._forget(0, number - OWN_KIB)
         self._connection.execute(
             "INSERT INTO requests VALUES (?, ?, ?, ?)", with_checksum(number, request_id, outcome)
+        )
+
+    def forget_where(self, is_meant: Callable[[str], bool]) -> None:
+        """Forget those of callers whose request ids are meant. Looks at each."""
+        ids = self._connection.execute(
+            "SELECT request_id FROM requests WHERE number >= ?", (_CALLERS,)
+        ).fetchall()
+        self._connection.executemany(
+            "DELETE FROM requests WHERE request_id = ?", [row for row in ids if is_meant(row[0])]
         )
 
     def _give_up(self, request_id: str) -> int | None:

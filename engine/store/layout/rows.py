@@ -14,7 +14,15 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from engine.errors import InvalidInputError, RottenRowError
-from engine.records import FloatMatrix, FloatVector, Memory, MemoryFilter, MemoryId, ModelIdentity
+from engine.records import (
+    Beginning,
+    FloatMatrix,
+    FloatVector,
+    Memory,
+    MemoryFilter,
+    MemoryId,
+    ModelIdentity,
+)
 from engine.store.layout.row_checksum import is_intact, with_checksum
 from engine.store.layout.tables import MEMORIES
 from engine.words.sameness import gist_digest
@@ -65,15 +73,34 @@ def select_many(
     connection: sqlite3.Connection, ids: Sequence[MemoryId], namespace_id: int
 ) -> dict[MemoryId, Memory]:
     """The memories of a namespace among `ids`, as `connection` sees them."""
-    found: dict[MemoryId, Memory] = {}
+    rows = _select_by_id(connection, COLUMNS, ids, namespace_id)
+    return {row[0]: memory_of(row) for row in rows}
+
+
+def select_created_us(
+    connection: sqlite3.Connection, ids: Sequence[MemoryId], namespace_id: int
+) -> dict[MemoryId, int]:
+    """When the memories of a namespace among `ids` were created, microseconds since the epoch."""
+    return dict(_select_by_id(connection, "id, created_us", ids, namespace_id))
+
+
+def select_beginnings(
+    connection: sqlite3.Connection, ids: Sequence[MemoryId], namespace_id: int, n_chars: int
+) -> dict[MemoryId, Beginning]:
+    """The first characters of the memories of a namespace among `ids`."""
+    rows = _select_by_id(connection, f"id, substr(text, 1, {n_chars:d})", ids, namespace_id)
+    return {row[0]: Beginning(id=row[0], text=row[1]) for row in rows}
+
+
+def _select_by_id(
+    connection: sqlite3.Connection, columns: str, ids: Sequence[MemoryId], namespace_id: int
+) -> Iterator[Any]:
     for part in _parts(ids):
         marks = ",".join("?" * len(part))
-        rows = connection.execute(  # found by id: the plus keeps it from an index of namespaces
-            f"SELECT {COLUMNS} FROM memories WHERE id IN ({marks}) AND +namespace_id = ?",
+        yield from connection.execute(  # found by id: the plus keeps it from an index of namespaces
+            f"SELECT {columns} FROM memories WHERE id IN ({marks}) AND +namespace_id = ?",
             (*part, namespace_id),
         )
-        found.update((row[0], memory_of(row)) for row in rows)
-    return found
 
 
 def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:

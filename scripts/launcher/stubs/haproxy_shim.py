@@ -105,8 +105,8 @@ _ODD_REQUEST_RULES = (
 # those carry an id under which the index applies them once.
 _RETRY_RULES = (
     "    http-request set-header X-Faiss-Memory-Write-Id %[uuid()]\n"
-    f"    acl of_search path_reg ^{_BELOW_NS}/search(/batch)?$\n"
-    f"    acl safe_to_repeat path_reg ^{_BELOW_NS}/(search|search/batch|memory/.*)$\n"
+    f"    acl of_search path_reg ^{_BELOW_NS}/(search|search/batch|timeline)$\n"
+    f"    acl safe_to_repeat path_reg ^{_BELOW_NS}/(search|search/batch|timeline|memory/.*)$\n"
     "    acl safe_to_repeat method GET HEAD OPTIONS\n"
     "    http-request disable-l7-retry unless safe_to_repeat\n"
     "    http-request set-var(txn.reads) bool(true) if METH_GET\n"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.search.bm25 import BM25Index
 from engine.words import analyser
-from engine.words.analyser import MAX_TERM_LENGTH, analyse, analyse_query
+from engine.words.analyser import MAX_TERM_LENGTH, analyse, analyse_query, words_of_query
 
 # Each whole, the same letters as separate words, and queries for parts or spellings of it.
 WHOLES = {
@@ -320,3 +320,19 @@ def test_short_groups_and_long_tables_make_no_number_of_their_own() -> None:
     assert analyse("rooms 12 and 34") == analyse("rooms 12 34 and")
     row = " ".join(str(n) for n in range(1000, 1040))
     assert analyse(row) == row.split()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Which tickets of src/user_service.py?",
+        "the who",
+        "twenty-five or thirty five €",
+        "東京 !",
+        "",
+    ],
+)
+def test_the_words_of_a_query_have_all_the_terms_that_are_searched_for(text: str) -> None:
+    words = words_of_query(text)
+
+    assert {term for terms in words.values() for term in terms} == set(analyse_query(text))

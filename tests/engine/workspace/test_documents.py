@@ -164,6 +164,13 @@ def test_a_notebook_s_cells_are_read_without_their_outputs() -> None:
     ]
 
 
+@pytest.mark.parametrize(("level", "marks"), [(10**19, "######"), (0, "#")])
+def test_an_old_notebook_s_heading_is_no_deeper_than_headings_are(level: int, marks: str) -> None:
+    cell = {"cell_type": "heading", "level": level, "source": "Tides"}
+    content = json.dumps({"worksheets": [{"cells": [cell]}]}).encode()
+    assert document_text(content, ".ipynb") == f"{marks} Tides"
+
+
 def test_a_word_document_that_unpacks_to_gigabytes_is_refused_unpacked() -> None:
     file = io.BytesIO(word(("", "x")))
     with (
