@@ -145,6 +145,8 @@ def wanted() -> Wanted:
             "key_id": ["none"],
             "prefix": ["p"],
             "dry_run": [True, False],
+            # So slow that no score changes while the two are asked one after the other.
+            "recency": [{"half_life_days": 36_500, "weight": 0.2}],
         },
         lines=b"".join(json.dumps(each).encode() + b"\n" for each in (line, {**line, "key": "n"})),
     )
