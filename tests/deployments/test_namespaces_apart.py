@@ -43,9 +43,10 @@ THEIRS: list[dict[str, Any]] = [
     {"text": SECRET, "source": SOURCE, "key": KEY, "metadata": {"door": "heliotrope"}},
     {"text": f"{SECRET}, says Zebedee", "source": f"{SOURCE}/2", "key": "second"},
     {"text": "zanzibar is where Zebedee lives", "source": "people/zebedee", "key": "third"},
+    {"text": "Zanzibar is where Zebedee lives!", "source": "people/zebedee", "key": "again"},
 ]
 OTHERS: list[dict[str, Any]] = [
-    {"text": f"nothing of interest, number {n}", "source": "dull", "key": f"k{n}"} for n in range(3)
+    {"text": f"nothing of interest, number {n}", "source": "dull", "key": f"k{n}"} for n in range(4)
 ]
 OURS = [
     {"text": "our deploy day is Tuesday", "source": "ours", "key": "day"},
@@ -185,7 +186,7 @@ def answer_in(world: World, request: Request, more: dict[str, str]) -> tuple[int
 
 def leaks() -> Iterator[str]:
     """What tells something of another namespace, or changes it, as it is found."""
-    with world(THEIRS, n_kept=3) as one, world(OTHERS, n_kept=1) as other:
+    with world(THEIRS, n_kept=4) as one, world(OTHERS, n_kept=1) as other:
         before = one.theirs()
         for name, request, more in asked_of(one):
             answers = [answer_in(each, request, more) for each in (one, other)]
@@ -201,7 +202,7 @@ def test_no_route_and_no_tool_tells_or_changes_anything_of_another_namespace() -
 
 def test_every_route_and_tool_is_asked_and_those_of_one_namespace_have_an_answer() -> None:
     answered: dict[str, set[int]] = {}
-    with world(THEIRS, n_kept=3) as made:
+    with world(THEIRS, n_kept=4) as made:
         operations = {
             operation["operationId"]: path
             for path, methods in made.document["paths"].items()
