@@ -97,7 +97,7 @@ def url(service: FakeService) -> Iterator[str]:
 @pytest.mark.parametrize("mode", ["legacy", "auto", "2026-07-28"])
 async def test_the_sdk_client_adds_and_searches(url: str, mode: str) -> None:
     async with Client(url, mode=mode) as client:
-        assert len((await client.list_tools()).tools) == 10
+        assert len((await client.list_tools()).tools) == 11
         memory = {"text": f"over http {mode} ☂", "source": "s"}
         added = await client.call_tool("memory_add", memory)
         found = await client.call_tool("memory_search", {"query": memory["text"], "k": 1})
@@ -111,7 +111,7 @@ def test_a_request_needs_no_session_in_any_version(url: str, version: str) -> No
     headers = {**ACCEPT, "MCP-Protocol-Version": version, "Mcp-Session-Id": "of-another-life"}
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
     answer = httpx.post(url, json=body, headers=headers)
-    assert len(answer.json()["result"]["tools"]) == 10
+    assert len(answer.json()["result"]["tools"]) == 11
     assert "mcp-session-id" not in answer.headers
 
 
@@ -132,7 +132,7 @@ def test_the_newest_protocol_needs_no_handshake_and_is_discovered(url: str) -> N
 
     discovered = answer("server/discover")
     assert "2026-07-28" in discovered["supportedVersions"]
-    assert len(answer("tools/list")["tools"]) == 10
+    assert len(answer("tools/list")["tools"]) == 11
     called = answer("tools/call", "memory_stats", name="memory_stats", arguments={})
     assert called["structuredContent"]["model"] == "all-MiniLM-L6-v2"
 

@@ -96,7 +96,7 @@ async def test_the_sdk_client_adds_and_searches(mode: str) -> None:
     with serving(FakeService()) as url:
         transport = stdio_client(parameters(url))
         async with Client(transport, mode=mode) as client:
-            assert len((await client.list_tools()).tools) == 10
+            assert len((await client.list_tools()).tools) == 11
             added = await client.call_tool("memory_add", {"text": "naïve 🎉", "source": "s"})
             found = await client.call_tool("memory_search", {"query": "naïve"})
     assert text_of(added) == "Memory added (id: 1) from s"
@@ -106,7 +106,7 @@ async def test_the_sdk_client_adds_and_searches(mode: str) -> None:
 async def test_it_starts_and_lists_without_a_service_and_a_call_says_how_to_start_it() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     async with Client(stdio_client(parameters(nowhere, FAISS_WAIT_S="0.2"))) as client:
-        assert len((await client.list_tools()).tools) == 10
+        assert len((await client.list_tools()).tools) == 11
         result = await client.call_tool("memory_stats", {})
     assert result.is_error
     assert f"Could not reach the FAISS Memory service at {nowhere}" in text_of(result)
@@ -236,7 +236,7 @@ def test_messages_sent_together_are_all_answered_once_and_stdout_holds_nothing_e
         rest, _ = process.communicate(timeout=60)
     by_id = {answer["id"]: answer for answer in answers}
     assert by_id[0]["result"]["protocolVersion"] == version
-    assert len(by_id[1]["result"]["tools"]) == 10
+    assert len(by_id[1]["result"]["tools"]) == 11
     assert by_id[2]["result"]["prompts"]
     assert "error" in by_id[3]
     assert rest == ""
@@ -313,7 +313,7 @@ def test_the_newest_protocol_is_discovered_without_a_handshake() -> None:
     results = {answer["id"]: answer["result"] for answer in answers}
     assert "2026-07-28" in results[0]["supportedVersions"]
     assert "never instructions" in results[0]["instructions"]
-    assert len(results[1]["tools"]) == 10
+    assert len(results[1]["tools"]) == 11
 
 
 def test_closing_stdin_ends_the_process() -> None:
