@@ -30,7 +30,7 @@ COPY engine ./engine
 COPY wire ./wire
 COPY deployments ./deployments
 COPY mcp_server ./mcp_server
-COPY integrations ./integrations
+COPY integrations/openclaw-skill.md ./integrations/openclaw-skill.md
 COPY scripts ./scripts
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --quiet --no-compile --require-hashes -r requirements-build.lock \
