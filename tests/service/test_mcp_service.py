@@ -180,8 +180,12 @@ def test_the_other_functions_of_the_skill_answer(
     gone = shell("memory_delete_faiss", memory_id, status=2)
     assert gone == f"FAISS API error 404: Memory ID {memory_id} not found\n"
     assert "not found" in shell("memory_restore", "no such backup", status=2)
-    (shared_service.workspace_dir / "skill.md").write_text("# Ferries\n\nThey sail.\n")
-    assert shell("memory_rebuild_index").startswith("Index rebuilt successfully: ")
+    file = shared_service.workspace_dir / "skill.md"
+    file.write_text("# Ferries\n\nThey sail.\n")
+    try:
+        assert shell("memory_rebuild_index").startswith("Index rebuilt successfully: ")
+    finally:
+        file.unlink()  # other tests count what the workspace holds
 
 
 async def test_twenty_bridges_and_ten_http_clients_lose_no_write(
