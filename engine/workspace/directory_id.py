@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,8 +18,10 @@ def directory_id(path: Path) -> str | None:
     machine share its directories with it, and its kernel.
     """
     try:
-        status = (path / ".").stat()
+        status = path.stat()
     except OSError:
+        return None
+    if not stat.S_ISDIR(status.st_mode):
         return None
     kernel = platform.node()
     with suppress(OSError):
